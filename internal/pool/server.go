@@ -1,0 +1,110 @@
+package pool
+
+import (
+	"net/netip"
+	"sync/atomic"
+	"time"
+)
+
+// Server is one member of a pool. It lives as long as a pool or a connection
+// refers to it: a server that a reload removes still counts the connections it
+// carries. All methods may be called from any goroutine.
+type Server struct {
+	label   string
+	address netip.AddrPort
+	text    string // address, for those who need it as a string
+
+	// state is replaced as a whole, under the pool's lock.
+	state atomic.Pointer[state]
+
+	current       atomic.Int64
+	total         atomic.Int64
+	bytesToServer atomic.Int64
+	bytesToClient atomic.Int64
+	connectErrors atomic.Int64
+}
+
+// state is what decides whether, and how often, a server is picked.
+type state struct {
+	weight     int
+	backup     bool
+	health     Health
+	admin      Admin
+	adminSince time.Time
+}
+
+// usable reports whether a server in this state may be picked.
+func (s *state) usable() bool { return s.health.State == Up && s.admin == Ready }
+
+// Label returns the name by which people know the server, unique in its pool.
+func (s *Server) Label() string { return s.label }
+
+// Address returns "IP:port" or "[IPv6]:port", in the canonical spelling.
+func (s *Server) Address() string { return s.text }
+
+// AddrPort returns the address to connect to.
+func (s *Server) AddrPort() netip.AddrPort { return s.address }
+
+// Current returns the number of connections picked and not yet done.
+func (s *Server) Current() int64 { return s.current.Load() }
+
+// Done takes back what Pick counted. Whoever picked the server calls it exactly
+// once, when the connection has ended or could not be made.
+func (s *Server) Done() { s.current.Add(-1) }
+
+// AddBytes counts payload carried to the server and from it to the client.
+func (s *Server) AddBytes(toServer, toClient int64) {
+	if toServer != 0 {
+		s.bytesToServer.Add(toServer)
+	}
+	if toClient != 0 {
+		s.bytesToClient.Add(toClient)
+	}
+}
+
+// ConnectFailed counts a connection that the server did not accept. Done is due
+// all the same.
+func (s *Server) ConnectFailed() { s.connectErrors.Add(1) }
+
+// ServerStats describes a server at one moment.
+type ServerStats struct {
+	Label      string    `json:"label"`
+	Address    string    `json:"address"`
+	Weight     int       `json:"weight"` // 1 to 256
+	Backup     bool      `json:"backup"`
+	Health     Health    `json:"health"`
+	Admin      Admin     `json:"admin"`
+	AdminSince time.Time `json:"admin_since"`
+	// Usable says that the server is up and ready; a backup that is usable may
+	// still have to wait for the others to fail.
+	Usable bool `json:"usable"`
+	// Current is the number of connections now, Total of all ever picked,
+	// including those counted by ConnectErrors.
+	Current       int64 `json:"current"`
+	Total         int64 `json:"total"`
+	ConnectErrors int64 `json:"connect_errors"`
+	// BytesToServer and BytesToClient are payload, without headers of TCP.
+	BytesToServer int64 `json:"bytes_to_server"`
+	BytesToClient int64 `json:"bytes_to_client"`
+}
+
+// Stats returns the server's description. The counters are read one after the
+// other while connections go on, so they need not add up to the last digit.
+func (s *Server) Stats() ServerStats {
+	st := s.state.Load()
+	return ServerStats{
+		Label:         s.label,
+		Address:       s.Address(),
+		Weight:        st.weight,
+		Backup:        st.backup,
+		Health:        st.health,
+		Admin:         st.admin,
+		AdminSince:    st.adminSince,
+		Usable:        st.usable(),
+		Current:       s.current.Load(),
+		Total:         s.total.Load(),
+		ConnectErrors: s.connectErrors.Load(),
+		BytesToServer: s.bytesToServer.Load(),
+		BytesToClient: s.bytesToClient.Load(),
+	}
+}
