@@ -1,0 +1,16 @@
+// Package listen is the one place that opens TCP listeners. It keeps a set of
+// them over reloads, hands accepted connections to their handlers, and can make
+// the listeners of an address keep silent while that address moves to the other
+// node.
+//
+// A reload goes in two steps. Stage opens what is missing and may fail, in
+// which case nothing has changed. Commit cannot fail: it swaps handlers, starts
+// and stops listeners. An address that is wanted before and after keeps its
+// socket, so no client notices, even if another service takes it over.
+//
+// Listeners may be bound to addresses that the machine does not have now
+// (IP_FREEBIND): a virtual address that arrives finds its listeners ready.
+//
+// Every listener has one goroutine that accepts, which Close waits for, and
+// every connection one that runs Handler.ServeConn, which Wait waits for.
+package listen

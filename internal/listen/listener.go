@@ -1,0 +1,215 @@
+package listen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+)
+
+// A listener that cannot accept tries again after a pause that doubles from
+// the first to the longest, and then gives accept(2) the time of probe.
+const (
+	firstPause   = 5 * time.Millisecond
+	longestPause = time.Second
+	probe        = 50 * time.Millisecond
+)
+
+// listener is one listening socket. Its goroutine runs from start to close.
+type listener struct {
+	addr    netip.AddrPort // as it was wanted
+	tcp     *net.TCPListener
+	handler atomic.Pointer[Handler]
+
+	closing chan struct{} // closed by close
+	done    chan struct{} // closed when the goroutine has ended
+}
+
+// open returns a listener bound to addr, whether or not the machine has that
+// address now. If it is one of held, no request is answered before hold says
+// so.
+func open(addr netip.AddrPort, held []netip.Addr) (*listener, error) {
+	lc := net.ListenConfig{
+		Control: func(_, _ string, raw syscall.RawConn) error {
+			return setOptions(raw, addr.Addr(), held)
+		},
+	}
+	// Package net would open a multipath TCP socket where the kernel has them;
+	// the filter of hold and splice(2) are made for plain TCP.
+	lc.SetMultipathTCP(false)
+	network := "tcp6" // with this name, [::] does not include IPv4
+	if addr.Addr().Is4() {
+		network = "tcp4"
+	}
+	// The package net asks for SO_REUSEADDR and for the longest backlog that
+	// net.core.somaxconn allows.
+	l, err := lc.Listen(context.Background(), network, addr.String())
+	if err != nil {
+		return nil, fmt.Errorf("listener %s: %w", addr, cause(err))
+	}
+	return &listener{
+		addr:    addr,
+		tcp:     l.(*net.TCPListener),
+		closing: make(chan struct{}),
+		done:    make(chan struct{}),
+	}, nil
+}
+
+// setOptions prepares a socket that is not bound yet.
+func setOptions(raw syscall.RawConn, addr netip.Addr, held []netip.Addr) error {
+	level, freebind := unix.SOL_IPV6, unix.IPV6_FREEBIND
+	if addr.Is4() {
+		level, freebind = unix.SOL_IP, unix.IP_FREEBIND
+	}
+	var err error
+	if ctrlErr := raw.Control(func(fd uintptr) {
+		err = os.NewSyscallError("setsockopt FREEBIND", unix.SetsockoptInt(int(fd), level, freebind, 1))
+		if err == nil {
+			// Before listen(2), so that not a single request slips through.
+			err = setFilter(int(fd), holdFilter(addr, held))
+		}
+	}); ctrlErr != nil {
+		return ctrlErr
+	}
+	return err
+}
+
+// hold makes the listener ignore requests to the held addresses, and only them.
+func (l *listener) hold(held []netip.Addr) error {
+	raw, err := l.tcp.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if ctrlErr := raw.Control(func(fd uintptr) {
+		err = setFilter(int(fd), holdFilter(l.addr.Addr(), held))
+	}); ctrlErr != nil {
+		return ctrlErr
+	}
+	return err
+}
+
+// bound returns the address the socket is bound to.
+func (l *listener) bound() netip.AddrPort {
+	a := l.tcp.Addr().(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
+// start begins to accept connections, for h until another handler is stored.
+func (l *listener) start(h Handler, s *Set) {
+	l.handler.Store(&h)
+	a := &acceptor{
+		listener: l,
+		log:      s.log.With().Stringer("listen", l.addr).Logger(),
+		fault:    s.fault,
+		conns:    &s.conns,
+	}
+	go a.run()
+}
+
+// close ends the goroutine soon; wait returns when it has ended.
+func (l *listener) close() {
+	close(l.closing)
+	// Closing a listening socket does not fail in a way that could be acted on.
+	_ = l.tcp.Close()
+}
+
+func (l *listener) wait() { <-l.done }
+
+// acceptor is what a listener's goroutine works with.
+type acceptor struct {
+	*listener
+	log   zerolog.Logger
+	fault func(addr netip.AddrPort, err error)
+	conns *sync.WaitGroup
+
+	pause time.Duration // before the next attempt; 0 while accepting works
+}
+
+// run accepts connections until the listener is closed.
+func (a *acceptor) run() {
+	defer close(a.done)
+	for {
+		c, err := a.tcp.AcceptTCP()
+		switch {
+		case err == nil:
+			a.works()
+			h := *a.handler.Load()
+			a.conns.Go(func() { h.ServeConn(c) })
+		case errors.Is(err, net.ErrClosed):
+			a.works()
+			return
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			// Nobody has come, but accept(2) would have failed first if there
+			// were still no descriptor or memory for a connection.
+			a.works()
+		case clientFailed(err):
+			a.log.Debug().Err(cause(err)).Msg("connection failed before it was accepted")
+		default:
+			a.failed(err)
+		}
+	}
+}
+
+// failed raises the fault, if it is not raised yet, and waits a while.
+func (a *acceptor) failed(err error) {
+	if a.pause == 0 {
+		a.log.Error().Err(cause(err)).Msg("cannot accept connections")
+		a.fault(a.addr, fmt.Errorf("accept on %s: %w", a.addr, cause(err)))
+		a.pause = firstPause
+	} else {
+		a.pause = min(2*a.pause, longestPause)
+	}
+	t := time.NewTimer(a.pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-a.closing:
+	}
+	// The fault must end also if no client comes, as none will once the virtual
+	// address has moved to the other node because of it.
+	_ = a.tcp.SetDeadline(time.Now().Add(probe)) // fails only if closed
+}
+
+// works ends the fault, if it is raised.
+func (a *acceptor) works() {
+	if a.pause == 0 {
+		return
+	}
+	a.pause = 0
+	_ = a.tcp.SetDeadline(time.Time{}) // fails only if closed
+	a.log.Info().Msg("can accept connections again")
+	a.fault(a.addr, nil)
+}
+
+// clientFailed reports whether err is about the one connection that was to be
+// accepted; accept(2) lists these errors and advises to try again at once.
+func clientFailed(err error) bool {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return false
+	}
+	switch errno {
+	case unix.ECONNABORTED, unix.ECONNRESET, unix.ENETDOWN, unix.EPROTO, unix.ENOPROTOOPT, unix.EHOSTDOWN,
+		unix.ENONET, unix.EHOSTUNREACH, unix.EOPNOTSUPP, unix.ENETUNREACH:
+		return true
+	}
+	return false
+}
+
+// cause strips the network and the addresses that package net adds to an
+// error; the caller says which listener it is about.
+func cause(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err
+	}
+	return err
+}
