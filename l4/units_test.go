@@ -1,0 +1,71 @@
+package l4
+
+import (
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestPatience(t *testing.T) {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	p := patience{limit: 10 * time.Second, since: start}
+	for _, tt := range []struct {
+		name  string
+		after time.Duration // since start
+		quiet time.Duration
+		over  bool
+		wait  time.Duration
+	}{
+		{"silent all the time", 10 * time.Second, 10 * time.Second, true, 0},
+		{"looked too early", 9 * time.Second, 9 * time.Second, false, time.Second},
+		{"moved since", 10 * time.Second, 4 * time.Second, false, 6 * time.Second},
+		{"moved just now", 3 * time.Hour, 0, false, 10 * time.Second},
+		{"silence before the start does not count", 2 * time.Second, time.Hour, false, 8 * time.Second},
+		{"looked too late", 15 * time.Second, 12 * time.Second, true, 0},
+	} {
+		over, wait := p.expired(start.Add(tt.after), tt.quiet)
+		if over != tt.over || wait != tt.wait {
+			t.Errorf("%s: got %v, %v; want %v, %v", tt.name, over, wait, tt.over, tt.wait)
+		}
+	}
+}
+
+func TestLimiter(t *testing.T) {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	l := newLimiter(time.Second)
+	for _, tt := range []struct {
+		at         time.Duration
+		ok         bool
+		suppressed int64
+	}{
+		{0, true, 0},
+		{time.Millisecond, false, 0},
+		{999 * time.Millisecond, false, 0},
+		{time.Second, true, 2},
+		{1500 * time.Millisecond, false, 0},
+		{time.Minute, true, 1},
+		{2 * time.Minute, true, 0},
+	} {
+		ok, suppressed := l.allow(start.Add(tt.at))
+		if ok != tt.ok || suppressed != tt.suppressed {
+			t.Errorf("at %v: got %v, %d; want %v, %d", tt.at, ok, suppressed, tt.ok, tt.suppressed)
+		}
+	}
+}
+
+// Only a shortage of this machine's own excuses a server.
+func TestExhausted(t *testing.T) {
+	for errno, want := range map[syscall.Errno]bool{
+		syscall.EMFILE:       true,
+		syscall.ENFILE:       true,
+		syscall.ECONNREFUSED: false,
+		syscall.EHOSTUNREACH: false,
+	} {
+		err := &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", errno)}
+		if got := exhausted(err); got != want {
+			t.Errorf("exhausted(%v) = %v", err, got)
+		}
+	}
+}
