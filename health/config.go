@@ -1,0 +1,194 @@
+package health
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Type names a kind of check.
+type Type string
+
+// The kinds of checks.
+const (
+	TCP   Type = "tcp"   // a connection is accepted
+	HTTP  Type = "http"  // a request gets a status in range
+	MySQL Type = "mysql" // the server greets, or logs in and answers a query
+)
+
+// Config describes how a server is judged, the key `check` of a pool. It is
+// comparable: two services that check one address in the same way share one
+// check. The zero value of each field means its default.
+type Config struct {
+	// Type selects the kind of check; required.
+	Type Type `toml:"type"`
+	// Interval is the time from the start of one check to the start of the
+	// next; default 2 s, at least 10 ms.
+	Interval time.Duration `toml:"interval"`
+	// Timeout bounds one whole check; default 1 s, never above Interval.
+	Timeout time.Duration `toml:"timeout"`
+	// Jitter spreads the checks: each interval is longer or shorter by up to
+	// this much; default a tenth of the interval, at most the interval.
+	Jitter time.Duration `toml:"jitter"`
+	// Rise is how many checks in a row must pass before a server that is down
+	// counts as up; default 2.
+	Rise int `toml:"rise"`
+	// Fall is how many checks in a row must fail before a server that is up
+	// counts as down; default 3.
+	Fall int `toml:"fall"`
+
+	// Method, Path, Host and Status belong to http checks: the request to send
+	// (default GET /, with the server's address as Host) and the statuses that
+	// pass, as a list of codes and ranges (default "200-399").
+	Method string `toml:"method"`
+	Path   string `toml:"path"`
+	Host   string `toml:"host"`
+	Status string `toml:"status"`
+
+	// User, PasswordFile and Query belong to mysql checks. Without a user the
+	// check reads the greeting and takes its leave by a login that is refused;
+	// with one it logs in; with a query it also runs that and wants a row, or
+	// with Expect this value in the row's first column. The file holds the
+	// password and at most one newline; it is read for every check, so a new
+	// password needs no reload.
+	User         string `toml:"user"`
+	PasswordFile string `toml:"password_file"`
+	Query        string `toml:"query"`
+	Expect       string `toml:"expect"`
+}
+
+// EffectiveInterval returns Interval with its default applied.
+func (c Config) EffectiveInterval() time.Duration { return orDefault(c.Interval, 2*time.Second) }
+
+// EffectiveTimeout returns Timeout with its default applied: 1 s, or the
+// interval where that is shorter.
+func (c Config) EffectiveTimeout() time.Duration {
+	return orDefault(c.Timeout, min(time.Second, c.EffectiveInterval()))
+}
+
+// EffectiveJitter returns Jitter with its default applied.
+func (c Config) EffectiveJitter() time.Duration {
+	return orDefault(c.Jitter, c.EffectiveInterval()/10)
+}
+
+// EffectiveRise returns Rise with its default applied.
+func (c Config) EffectiveRise() int { return orDefault(c.Rise, 2) }
+
+// EffectiveFall returns Fall with its default applied.
+func (c Config) EffectiveFall() int { return orDefault(c.Fall, 3) }
+
+// Skew returns how much later than another node that runs the same check this
+// node may learn of the same change: one interval with its jitter, and one
+// timeout.
+func (c Config) Skew() time.Duration {
+	return c.EffectiveInterval() + c.EffectiveJitter() + c.EffectiveTimeout()
+}
+
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// Validate calls problem once for each mistake in c: key is the field as the
+// file spells it, message says what is wrong and what would be right.
+func (c Config) Validate(problem func(key, message string)) {
+	switch c.Type {
+	case TCP, HTTP, MySQL:
+	case "":
+		problem("type", "a check needs a type: tcp, http or mysql")
+	default:
+		problem("type", fmt.Sprintf("unknown check type %q; known: tcp, http, mysql", c.Type))
+	}
+	if c.EffectiveInterval() < 10*time.Millisecond {
+		problem("interval", "the interval must be at least 10ms")
+	}
+	if c.Timeout < 0 || c.EffectiveTimeout() > c.EffectiveInterval() {
+		problem("timeout", "the timeout must be positive and no longer than the interval, so that checks never pile up")
+	}
+	if c.Jitter < 0 || c.EffectiveJitter() > c.EffectiveInterval() {
+		problem("jitter", "the jitter must be between 0s and the interval")
+	}
+	if c.Rise < 0 {
+		problem("rise", "rise must be at least 1")
+	}
+	if c.Fall < 0 {
+		problem("fall", "fall must be at least 1")
+	}
+	if _, err := parseStatus(c.Status); err != nil {
+		problem("status", err.Error())
+	}
+	if c.Path != "" && !strings.HasPrefix(c.Path, "/") {
+		problem("path", "the path must begin with a slash")
+	} else if _, err := newRequest(Config{Path: c.Path}); err != nil {
+		problem("path", err.Error())
+	}
+	if _, err := newRequest(Config{Method: c.Method}); err != nil {
+		problem("method", err.Error())
+	}
+	if _, err := newRequest(Config{Host: c.Host}); err != nil {
+		problem("host", err.Error())
+	}
+	c.validateKind(problem)
+}
+
+// validateKind reports fields that do not belong to the check's type.
+func (c Config) validateKind(problem func(key, message string)) {
+	fields := []struct {
+		key, value string
+		kind       Type
+	}{
+		{"method", c.Method, HTTP}, {"path", c.Path, HTTP}, {"host", c.Host, HTTP}, {"status", c.Status, HTTP},
+		{"user", c.User, MySQL}, {"password_file", c.PasswordFile, MySQL},
+		{"query", c.Query, MySQL}, {"expect", c.Expect, MySQL},
+	}
+	for _, f := range fields {
+		if f.value != "" && c.Type != f.kind {
+			problem(f.key, fmt.Sprintf("%s belongs to checks of type %s, not %s", f.key, f.kind, c.Type))
+		}
+	}
+	if c.Type == MySQL && c.User == "" && c.Query != "" {
+		problem("query", "a query needs a user to log in as")
+	}
+	if c.Type == MySQL && c.User == "" && c.PasswordFile != "" {
+		problem("password_file", "a password needs a user to log in as")
+	}
+	if c.Query == "" && c.Expect != "" {
+		problem("expect", "expect needs a query whose answer it can be compared with")
+	}
+}
+
+// statusRange is an inclusive range of HTTP statuses.
+type statusRange struct{ low, high int }
+
+// parseStatus reads "200-299,304"; the empty string is the default.
+func parseStatus(s string) ([]statusRange, error) {
+	if s == "" {
+		s = defaultStatus
+	}
+	var ranges []statusRange
+	for part := range strings.SplitSeq(s, ",") {
+		low, high, isRange := strings.Cut(strings.TrimSpace(part), "-")
+		if !isRange {
+			high = low
+		}
+		l, errLow := strconv.Atoi(low)
+		h, errHigh := strconv.Atoi(high)
+		if errLow != nil || errHigh != nil || l < 100 || h > 599 || l > h {
+			return nil, fmt.Errorf("%q is no list of statuses such as \"200-299,304\"", s)
+		}
+		ranges = append(ranges, statusRange{l, h})
+	}
+	return ranges, nil
+}
+
+// Target is one address judged in one way. It is comparable and identifies a
+// check: services that need the same target share it.
+type Target struct {
+	Address netip.AddrPort
+	Check   Config
+}

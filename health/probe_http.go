@@ -1,0 +1,125 @@
+package health
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// maxHTTPAnswer bounds what an http check reads of an answer, in bytes: all of
+// its head, and of the body what then is left.
+const maxHTTPAnswer = 64 << 10
+
+// maxInterim bounds how many interim answers (1xx) may come before the answer.
+const maxInterim = 5
+
+// defaultStatus is the list of statuses that pass when the check has none.
+const defaultStatus = "200-399"
+
+// Why a server's answer is no answer.
+var (
+	errNotHTTP  = errors.New("the answer is not HTTP")
+	errLongHead = fmt.Errorf("the head of the answer is longer than %d KiB", maxHTTPAnswer>>10)
+)
+
+// probeHTTP passes when the target answers the check's request with a status
+// in the check's list. A redirect is an answer, not an order.
+//
+// Each check has a connection of its own, because one that was kept would go
+// on passing while the server no longer accepts new ones. It does without
+// http.Transport, which would follow the environment to a proxy, and which
+// writes what a server says unasked to the log of the whole process.
+func probeHTTP(ctx context.Context, target Target) (string, error) {
+	check := target.Check
+	passing, err := parseStatus(check.Status)
+	if err != nil {
+		return "", err
+	}
+	request, err := newRequest(check)
+	if err != nil {
+		return "", err
+	}
+	if request.Host == "" {
+		request.Host = target.Address.String()
+	}
+	conn, err := dial(ctx, target.Address)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := request.Write(conn); err != nil {
+		return "", err
+	}
+	status, err := readStatus(conn, request)
+	if err != nil {
+		return "", err
+	}
+	for _, r := range passing {
+		if r.low <= status && status <= r.high {
+			return fmt.Sprintf("status %d", status), nil
+		}
+	}
+	return "", fmt.Errorf("status %d, want %s", status, orDefault(check.Status, defaultStatus))
+}
+
+// readStatus reads the answer to request and returns its status.
+func readStatus(conn io.Reader, request *http.Request) (int, error) {
+	bounded := &io.LimitedReader{R: conn, N: maxHTTPAnswer}
+	reader := bufio.NewReader(bounded)
+	for range maxInterim + 1 {
+		answer, err := http.ReadResponse(reader, request)
+		if err != nil {
+			return 0, answerError(err, bounded.N == 0)
+		}
+		if answer.StatusCode/100 != 1 || answer.StatusCode == http.StatusSwitchingProtocols {
+			// The status is the verdict. The body is read only so that the
+			// server need not see its answer cut off.
+			_, _ = io.Copy(io.Discard, answer.Body)
+			_ = answer.Body.Close()
+			return answer.StatusCode, nil
+		}
+	}
+	return 0, errNotHTTP
+}
+
+// answerError returns why an answer could not be read: the connection broke,
+// which err tells, or what came is no answer.
+func answerError(err error, tooLong bool) error {
+	var broken net.Error
+	switch {
+	case errors.As(err, &broken):
+		return err
+	case tooLong:
+		return errLongHead
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return err
+	default:
+		return errNotHTTP
+	}
+}
+
+// newRequest returns the request of an http check, without the address to send
+// it to. Host is empty unless the check names one.
+func newRequest(check Config) (*http.Request, error) {
+	const unknown = "http://check"
+	if _, err := url.ParseRequestURI(orDefault(check.Path, "/")); err != nil {
+		return nil, fmt.Errorf("%q is no path of a request", check.Path)
+	}
+	request, err := http.NewRequest(orDefault(check.Method, http.MethodGet), unknown+orDefault(check.Path, "/"), nil)
+	if err != nil {
+		return nil, fmt.Errorf("%q is no method of a request", check.Method)
+	}
+	if strings.ContainsAny(check.Host, " \t\r\n/?#@") {
+		return nil, fmt.Errorf("%q is no host of a request", check.Host)
+	}
+	request.Host = check.Host
+	request.Close = true
+	request.Header.Set("User-Agent", "applianctl")
+	return request, nil
+}
