@@ -1,0 +1,151 @@
+package control
+
+import "time"
+
+// Status is the answer to GET /v1/status: one node at one moment.
+type Status struct {
+	Node    string    `json:"node"`
+	Version string    `json:"version"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	Config  Config    `json:"config"`
+	// Ready is false until the listeners are bound and the first round of
+	// checks is done; until then the node takes part in no election.
+	Ready    bool      `json:"ready"`
+	VRRP     []VRRP    `json:"vrrp"`
+	Services []Service `json:"services"`
+	Pools    []Pool    `json:"pools"`
+}
+
+// Config says which configuration is in force.
+type Config struct {
+	Path string `json:"path"`
+	// SHA256 is the hash of the file's bytes in hex; equal on both nodes when
+	// they run the same file.
+	SHA256 string    `json:"sha256"`
+	Loaded time.Time `json:"loaded"`
+	// Error is why the latest reload was refused; empty when it was not.
+	Error string `json:"error,omitempty"`
+}
+
+// VRRP is one virtual router of the node.
+type VRRP struct {
+	Name      string `json:"name"`
+	VRID      int    `json:"virtual_router_id"`
+	Interface string `json:"interface"`
+	// State is "active", "backup" or "fault".
+	State string    `json:"state"`
+	Since time.Time `json:"since"`
+	// Reason is the cause of the latest change of state in words.
+	Reason       string   `json:"reason"`
+	Addresses    []string `json:"addresses"`
+	BasePriority int      `json:"base_priority"`
+	// Priority is the effective priority: base less the demotions in force.
+	Priority int `json:"priority"`
+	// Yielded is true after a manual failover away from this node.
+	Yielded bool `json:"yielded"`
+	// ActiveRouter is the router heard as active last; absent while that is
+	// this node, or nobody has been heard.
+	ActiveRouter *Router           `json:"active_router,omitempty"`
+	Demotions    []Condition       `json:"demotions"`
+	Faults       []Condition       `json:"faults"`
+	Counters     map[string]uint64 `json:"counters"`
+}
+
+// Router is another router of the same virtual router.
+type Router struct {
+	Address  string    `json:"address"`
+	Priority int       `json:"priority"`
+	Heard    time.Time `json:"heard"`
+}
+
+// Condition is a demotion or a fault in force.
+type Condition struct {
+	// Source names what raised it, such as "service mysql".
+	Source string `json:"source"`
+	// Amount is what a demotion takes from the priority; 0 for a fault.
+	Amount int       `json:"amount,omitempty"`
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
+}
+
+// Service is one [[l4]] or [[l7]] service. Counters count since the start of
+// the process.
+type Service struct {
+	Name string `json:"name"`
+	// Layer is 4 or 7.
+	Layer  int      `json:"layer"`
+	Listen []string `json:"listen"`
+	Pools  []string `json:"pools"`
+	// Usable is how many servers of the service's pools take new connections.
+	Usable int `json:"usable_servers"`
+	// Fault says why the service cannot accept connections; empty when it can.
+	Fault string `json:"fault,omitempty"`
+	// Current is the number of connections (layer 4) or requests (layer 7)
+	// under way; Total how many there have been.
+	Current int64  `json:"current"`
+	Total   uint64 `json:"total"`
+	// NoServer counts connections or requests refused for want of a server.
+	NoServer uint64 `json:"no_server"`
+	// BytesIn came from clients, BytesOut went to them.
+	BytesIn  uint64 `json:"bytes_in"`
+	BytesOut uint64 `json:"bytes_out"`
+	// Responses counts answers by class, "2xx" for example; layer 7 only.
+	Responses map[string]uint64 `json:"responses,omitempty"`
+}
+
+// Pool is one pool of servers.
+type Pool struct {
+	Name    string   `json:"name"`
+	Balance string   `json:"balance"`
+	Usable  int      `json:"usable_servers"`
+	Servers []Server `json:"servers"`
+}
+
+// Server is one server of a pool.
+type Server struct {
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	Weight  int    `json:"weight"`
+	Backup  bool   `json:"backup"`
+	// Health is "up", "down" or "unknown"; a server without a check is "up".
+	Health string    `json:"health"`
+	Since  time.Time `json:"since"`
+	// Check is the latest check's result in words; empty without a check.
+	Check string `json:"check,omitempty"`
+	// LatencySeconds is how long the latest check took.
+	LatencySeconds float64 `json:"latency_seconds,omitempty"`
+	// Admin is "ready", "drain" or "maint".
+	Admin         string `json:"admin"`
+	Current       int64  `json:"current"`
+	Total         uint64 `json:"total"`
+	ConnectErrors uint64 `json:"connect_errors"`
+	// BytesIn went to the server for clients, BytesOut came from it.
+	BytesIn  uint64 `json:"bytes_in"`
+	BytesOut uint64 `json:"bytes_out"`
+}
+
+// MoveRequest asks for a failover or a failback.
+type MoveRequest struct {
+	// VRRP names one instance; empty means all that the command fits.
+	VRRP string `json:"vrrp,omitempty"`
+}
+
+// MoveResult is what a failover or failback did to one instance.
+type MoveResult struct {
+	VRRP string `json:"vrrp"`
+	// Active is the address of the router that is active now.
+	Active string `json:"active"`
+	// ActiveNode is its name, where the configuration tells.
+	ActiveNode string `json:"active_node,omitempty"`
+	// Seconds is how long the move took.
+	Seconds float64 `json:"seconds"`
+}
+
+// ServerRequest sets a server's administrative state.
+type ServerRequest struct {
+	Pool   string `json:"pool"`
+	Server string `json:"server"`
+	// State is "ready", "drain" or "maint".
+	State string `json:"state"`
+}
