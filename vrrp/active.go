@@ -1,0 +1,190 @@
+package vrrp
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// holding is what a machine knows while it is Active.
+type holding struct {
+	// term numbers the acquisitions, so that the outcome of one that has been
+	// given up is told from the present one's.
+	term        uint64
+	acquired    bool      // the acquisition of this term has succeeded
+	leased      time.Time // begin of the lease
+	advertAt    time.Time // Adver_Timer
+	renewAt     time.Time
+	announceAt  time.Time // zero until the addresses are there
+	announced   int       // how many announcements of the schedule are over
+	announcedAt time.Time
+}
+
+// advertise sends an advert and sets the Adver_Timer. The rhythm is kept from
+// the time at which the last one was due, so that the timer's lateness does
+// not add up.
+func (m *Machine) advertise(now time.Time) {
+	h := &m.holding
+	m.do(Send{Priority: m.Effective()})
+	if h.advertAt.After(now) {
+		h.advertAt = now
+	}
+	if h.advertAt = h.advertAt.Add(m.cfg.AdvertInterval); !h.advertAt.After(now) {
+		h.advertAt = now.Add(m.cfg.AdvertInterval)
+	}
+}
+
+// announce tells the LAN where the addresses are.
+func (m *Machine) announce(now time.Time) {
+	m.holding.announcedAt = now
+	m.do(Announce{Addresses: m.cfg.Addresses})
+}
+
+// tickAsActive is RFC 9568 section 6.4.3 for the timers of an active router.
+func (m *Machine) tickAsActive(now time.Time) {
+	h := &m.holding
+	if end := m.handover.drainEnd; !end.IsZero() && !now.Before(end) {
+		m.handOver(now)
+		return
+	}
+	// RFC 9568 section 6.4.3: if the Adver_Timer fires, send an ADVERTISEMENT
+	// and reset the Adver_Timer to Advertisement_Interval.
+	if !now.Before(h.advertAt) {
+		m.advertise(now)
+	}
+	if !now.Before(h.renewAt) {
+		h.renewAt = now.Add(RenewInterval)
+		m.do(Renew{Addresses: m.cfg.Addresses, Term: h.term})
+	}
+	if !h.announceAt.IsZero() && !now.Before(h.announceAt) {
+		m.announce(now)
+		m.scheduleAnnounce(now)
+	}
+}
+
+// scheduleAnnounce sets the time of the next announcement: after the times of
+// announceAfter, then every announceRefresh.
+func (m *Machine) scheduleAnnounce(now time.Time) {
+	h := &m.holding
+	if h.announced >= len(announceAfter) {
+		h.announceAt = now.Add(announceRefresh)
+		return
+	}
+	wait := announceAfter[h.announced]
+	if h.announced > 0 {
+		wait -= announceAfter[h.announced-1]
+	}
+	h.announced++
+	h.announceAt = now.Add(wait)
+}
+
+// heardAsActive is RFC 9568 section 6.4.3 for a received ADVERTISEMENT.
+func (m *Machine) heardAsActive(now time.Time, ev Heard) {
+	own := m.Effective()
+	switch {
+	case ev.Priority == 0:
+		// RFC 9568 section 6.4.3: if the Priority in the ADVERTISEMENT is 0,
+		// send an ADVERTISEMENT and reset the Adver_Timer.
+		m.advertise(now)
+	case ev.Priority > own, ev.Priority == own && m.cfg.Source.Less(ev.Source):
+		// RFC 9568 section 6.4.3: if the Priority is greater than the local
+		// one, or equal and the sender's primary address is greater than the
+		// local one by an unsigned comparison, set Active_Adver_Interval to
+		// the one of the ADVERTISEMENT and transition to Backup.
+		m.giveWay(now, ev)
+	default:
+		// RFC 9568 section 6.4.3: else discard the ADVERTISEMENT and
+		// immediately send one to assert the Active state. The announcement
+		// heals the ARP caches which the other claim has misled.
+		m.advertise(now)
+		if m.holding.acquired && now.Sub(m.holding.announcedAt) >= announceGap {
+			m.announce(now)
+		}
+	}
+}
+
+// giveWay becomes Backup behind the sender of a winning advert.
+func (m *Machine) giveWay(now time.Time, ev Heard) {
+	reason := fmt.Sprintf("%s is active with priority %d, this node's is %d", ev.Source, ev.Priority, m.Effective())
+	if m.handover.failover != nil {
+		m.yield(now)
+	}
+	m.leaveActive(false, reason)
+	m.follow(now, ev)
+	m.learn(ev.Interval)
+	m.answerFailover(ev.Source)
+	m.becomeBackup(now, reason)
+}
+
+// resign gives the addresses up because they could not be kept.
+func (m *Machine) resign(now time.Time, reason string) {
+	if m.handover.failover != nil {
+		m.yield(now)
+	}
+	m.leaveActive(true, reason)
+	m.learn(m.cfg.AdvertInterval)
+	m.backup.holdOff = now.Add(holdOff << min(m.backup.failures, holdOffDoublings))
+	m.backup.failures++
+	m.becomeBackup(now, reason)
+}
+
+// leaveActive undoes what becomeActive and a drain have done. With goodbye the
+// backups are told, before the addresses go: RFC 9568 section 6.4.3 on
+// Shutdown has an ADVERTISEMENT with Priority 0 sent.
+func (m *Machine) leaveActive(goodbye bool, reason string) {
+	if goodbye {
+		m.do(Send{Priority: 0})
+	}
+	m.do(Release{Addresses: m.cfg.Addresses})
+	m.holding = holding{term: m.holding.term}
+	m.endDrain()
+	m.failFailback(reason)
+}
+
+// onAcquired counts the lease, and announces the addresses when they are new.
+func (m *Machine) onAcquired(now time.Time, ev Acquired) {
+	h := &m.holding
+	if m.state != Active || ev.Term != h.term {
+		return
+	}
+	if ev.At.After(h.leased) {
+		h.leased = ev.At
+	}
+	if h.acquired {
+		return
+	}
+	h.acquired = true
+	m.backup.failures = 0
+	h.announced = 0
+	m.announce(now)
+	m.scheduleAnnounce(now)
+	m.answerFailback()
+}
+
+// onAcquireFailed resigns: a router without the addresses must not keep
+// another one from taking them.
+func (m *Machine) onAcquireFailed(now time.Time, ev AcquireFailed) {
+	if m.state != Active || ev.Term != m.holding.term {
+		return
+	}
+	m.resign(now, "the addresses could not be acquired: "+ev.Reason)
+}
+
+// changeAddresses goes from the old list of addresses to the configured one
+// while active. What stays is never taken off, and a kernel that drops an
+// address together with another one of its subnet gets it back at once.
+func (m *Machine) changeAddresses(old []netip.Prefix) {
+	var dropped []netip.Prefix
+	for _, a := range old {
+		if !slices.Contains(m.cfg.Addresses, a) {
+			dropped = append(dropped, a)
+		}
+	}
+	if len(dropped) > 0 {
+		m.do(Release{Addresses: dropped})
+	}
+	m.holding.term++
+	m.holding.acquired = false
+	m.do(Acquire{Addresses: m.cfg.Addresses, Term: m.holding.term})
+}

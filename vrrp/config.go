@@ -1,0 +1,107 @@
+package vrrp
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// The bounds of Config.AdvertInterval: the advert carries it as 12 bits of
+// centiseconds (RFC 9568 section 5.2.7).
+const (
+	MinAdvertInterval = 10 * time.Millisecond
+	MaxAdvertInterval = 40950 * time.Millisecond
+)
+
+// Config describes one virtual router on one interface of this node. It is
+// complete: whatever the file leaves out has been filled in.
+type Config struct {
+	// Name is what people call the instance, unique on the node.
+	Name string
+	// VRID is the virtual router's identifier, 1 to 255 (Virtual Router
+	// Identifier, RFC 9568 section 5.2.3).
+	VRID int
+	// Interface is the network interface whose LAN the election takes place on.
+	Interface string
+	// Source is this node's own address on Interface, the source of its
+	// adverts and the tie-breaker between equal priorities.
+	Source netip.Addr
+	// Addresses are the virtual addresses with their prefix lengths, at least
+	// one, all of Source's family.
+	Addresses []netip.Prefix
+	// Version is the protocol's version; 3 is the only one so far.
+	Version int
+	// AdvertInterval is the time between adverts while active
+	// (Advertisement_Interval), a multiple of 10 ms between MinAdvertInterval
+	// and MaxAdvertInterval.
+	AdvertInterval time.Duration
+	// Priority is the base priority, 1 to 254.
+	Priority int
+	// Preempt says whether this router takes over from an active one merely
+	// because its own priority is higher (Preempt_Mode).
+	Preempt bool
+	// Peers are the other nodes of the file with their base priorities. By
+	// them a backup tells an active router that is small by configuration from
+	// one that is demoted. A sender that is not listed counts as not demoted.
+	Peers []Peer
+	// Settle is how long an active router must have looked less healthy than
+	// this one before that alone makes this one take over. It covers the time
+	// by which two nodes may learn of the same dead server at different
+	// moments, so that a trouble both see moves nothing.
+	Settle time.Duration
+	// Drain is how long the connections under way get to end when the virtual
+	// addresses are given away by command or by a stop; 0 gives them away at
+	// once.
+	Drain time.Duration
+}
+
+// Peer is another node as the file describes it.
+type Peer struct {
+	Name     string
+	Address  netip.Addr
+	Priority int
+}
+
+// Validate calls problem once for each mistake in c: key is the field as the
+// file spells it, message says what is wrong and what would be right.
+func (c Config) Validate(problem func(key, message string)) {
+	if c.Name == "" {
+		problem("name", "a virtual router needs a name")
+	}
+	if c.VRID < 1 || c.VRID > 255 {
+		problem("virtual_router_id", fmt.Sprintf("virtual router id %d is out of range; 1 to 255 are allowed", c.VRID))
+	}
+	if c.Version != 3 {
+		problem("version", fmt.Sprintf("version %d is not supported; use 3", c.Version))
+	}
+	if c.AdvertInterval < MinAdvertInterval || c.AdvertInterval > MaxAdvertInterval ||
+		c.AdvertInterval%(10*time.Millisecond) != 0 {
+		problem("advert_interval", "the interval must be a multiple of 10ms between 10ms and 40.95s")
+	}
+	if c.Priority < 1 || c.Priority > 254 {
+		problem("priority", fmt.Sprintf("priority %d is out of range; 1 to 254 are allowed", c.Priority))
+	}
+	if len(c.Addresses) == 0 {
+		problem("addresses", "a virtual router needs an address, such as [\"192.168.15.3/24\"]")
+	}
+	seen := make(map[netip.Addr]bool)
+	for i, a := range c.Addresses {
+		key := fmt.Sprintf("addresses[%d]", i)
+		if !a.Addr().Is4() {
+			problem(key, fmt.Sprintf("%s is not an IPv4 address", a.Addr()))
+		}
+		if seen[a.Addr()] {
+			problem(key, fmt.Sprintf("%s is listed twice", a.Addr()))
+		}
+		seen[a.Addr()] = true
+	}
+	if len(c.Addresses) > 255 {
+		problem("addresses", "an advert holds at most 255 addresses")
+	}
+	if c.Settle < 0 {
+		problem("settle", "the settling time must not be negative")
+	}
+	if c.Drain < 0 {
+		problem("drain", "the draining time must not be negative; 0 gives the addresses away at once")
+	}
+}

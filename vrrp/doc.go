@@ -1,0 +1,35 @@
+// Package vrrp elects, among the nodes of a LAN, the one that holds a set of
+// virtual addresses: VRRP version 3 over IPv4 multicast (RFC 9568).
+//
+// The way of an advert through the package:
+//
+//	Transport -> reader -> Parse -> mailbox -> Machine.Step -> actions -> Transport, Addresses, Traffic
+//
+// Machine (machine.go) is the election alone. It is pure: an event and the time
+// go in, a list of actions comes out, and Deadline says when it wants to be
+// woken. It reads no clock, opens nothing and starts nothing, so a whole
+// election of two nodes is a test that takes no time. What it does as a backup
+// is in backup.go, as the active router in active.go, and how the addresses
+// are given away and taken back by command in handover.go. States change only
+// in the becomeX functions.
+//
+// Router (router.go) is a Machine with its mailbox, its timer and the outside
+// world. One goroutine owns the Machine, a second one reads adverts, a third
+// one works on the addresses (worker.go), because a busy kernel must not hold
+// up an advert.
+//
+// Advert (packet.go) is the message. Whatever is refused has a name (Refusal,
+// in refusal.go) and changes nothing: no timer, no state.
+//
+// Three things go beyond the RFC:
+//
+//   - Health is apart from preemption. Priority may be lowered by named
+//     demotions, and a backup that has been healthier than the active router
+//     for Config.Settle takes over even with Preempt off. Two nodes that see
+//     the same dead servers are equally unhealthy, so nothing moves.
+//   - The virtual addresses are a lease. The active router renews it every
+//     RenewInterval and the kernel drops the addresses after Lease, so they do
+//     not outlive a process that was killed or stopped.
+//   - A failover by command drains connections first and holds: the node that
+//     yielded does not take over from a live active router until failback.
+package vrrp

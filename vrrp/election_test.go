@@ -1,0 +1,160 @@
+package vrrp
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "write what happens into testdata/*.txt instead of comparing it")
+
+// TestElections plays the files of testdata. A file is a sequence of blocks
+// parted by an empty line: a command, a line "----", and what the nodes then
+// do, each line with the time since the beginning. Lines that begin with # are
+// comments. The commands:
+//
+//	node NAME ADDRESS [priority=N] [preempt=BOOL] [settle=D] [drain=D] [interval=D] [busy]
+//	start NAME...             clear the startup fault
+//	run D                     let time pass
+//	demote NAME N [REASON]    demote by N, 0 takes it back
+//	fault NAME [REASON]       raise a fault, without a reason clear it
+//	failover NAME, failback NAME, shutdown NAME
+//	kill NAME                 no more of it; what it holds ends with its lease
+//	stop NAME, cont NAME      SIGSTOP, SIGCONT
+//	cut NAME, heal NAME       take it off the LAN, and back
+//	acquire-fails NAME, acquire-works NAME
+func TestElections(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := play(t, string(text))
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			} else if got != string(text) {
+				t.Errorf("%s differs; what happened:\n%s", file, got)
+			}
+		})
+	}
+}
+
+// play returns the script with what happened in place of what it expects.
+func play(t *testing.T, script string) string {
+	n := newNetwork()
+	var out []string
+	for block := range strings.SplitSeq(strings.TrimSpace(script), "\n\n") {
+		commands, _, isCommand := strings.Cut(block, "\n----")
+		if !isCommand {
+			out = append(out, block) // a comment
+			continue
+		}
+		n.log.Reset()
+		for line := range strings.SplitSeq(commands, "\n") {
+			if strings.HasPrefix(line, "#") {
+				continue
+			}
+			if err := n.command(strings.Fields(line)); err != nil {
+				t.Fatalf("%q: %v", line, err)
+			}
+		}
+		out = append(out, commands+"\n----\n"+strings.TrimSuffix(n.log.String(), "\n"))
+	}
+	for i := range out {
+		out[i] = strings.TrimRight(out[i], "\n")
+	}
+	return strings.Join(out, "\n\n") + "\n"
+}
+
+// command carries out one line of a script.
+func (n *network) command(words []string) error {
+	switch words[0] {
+	case "node":
+		return n.addFrom(words[1:])
+	case "run":
+		d, err := time.ParseDuration(words[1])
+		n.run(d)
+		return err
+	case "start":
+		for _, name := range words[1:] {
+			n.node(name).step(SetFault{Source: StartupFault})
+		}
+		return nil
+	}
+	x, rest := n.node(words[1]), words[2:]
+	switch words[0] {
+	case "demote":
+		amount, err := strconv.Atoi(rest[0])
+		x.step(Demote{Source: "web", N: amount, Reason: strings.Join(rest[1:], " ")})
+		return err
+	case "fault":
+		x.step(SetFault{Source: "test", Reason: strings.Join(rest, " ")})
+	case "failover":
+		x.step(Failover{ID: 1})
+	case "failback":
+		x.step(Failback{ID: 1})
+	case "shutdown":
+		x.step(Shutdown{})
+	case "kill", "stop":
+		x.dead = true
+	case "cont":
+		x.dead = false
+	case "cut":
+		n.cut[x.name] = true
+	case "heal":
+		n.cut[x.name] = false
+	case "acquire-fails":
+		x.failing = true
+	case "acquire-works":
+		x.failing = false
+	default:
+		return fmt.Errorf("unknown command")
+	}
+	return nil
+}
+
+// addFrom adds the node that a script describes.
+func (n *network) addFrom(words []string) error {
+	var failed error
+	busy := false
+	n.add(words[0], words[1], func(c *Config) {
+		for _, w := range words[2:] {
+			key, value, _ := strings.Cut(w, "=")
+			var err error
+			switch key {
+			case "priority":
+				c.Priority, err = strconv.Atoi(value)
+			case "preempt":
+				c.Preempt, err = strconv.ParseBool(value)
+			case "settle":
+				c.Settle, err = time.ParseDuration(value)
+			case "drain":
+				c.Drain, err = time.ParseDuration(value)
+			case "interval":
+				c.AdvertInterval, err = time.ParseDuration(value)
+			case "busy":
+				busy = true
+			default:
+				err = fmt.Errorf("unknown setting %s", key)
+			}
+			if err != nil {
+				failed = err
+			}
+		}
+	})
+	n.node(words[0]).busy = busy
+	n.meet()
+	return failed
+}

@@ -1,0 +1,147 @@
+package vrrp
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Event is what a Machine reacts to: one of the types below.
+type Event interface{ event() }
+
+// Heard is an advert of another router that was not refused.
+type Heard struct {
+	Source   netip.Addr
+	Priority int
+	Interval time.Duration
+}
+
+// Tick says that the time Deadline named has come. One too many does nothing.
+type Tick struct{}
+
+// Demote makes Source lower the priority by N, or no longer when N is 0.
+type Demote struct {
+	Source string
+	N      int
+	Reason string
+}
+
+// SetFault raises the fault of Source, or clears it when Reason is empty.
+type SetFault struct{ Source, Reason string }
+
+// Failover asks an active router to give the addresses away. The answer is the
+// Reply of the same ID.
+type Failover struct{ ID uint64 }
+
+// Failback asks a router that yielded to take over again. The answer is the
+// Reply of the same ID.
+type Failback struct{ ID uint64 }
+
+// Drained says that the connections which the Drain of that ID waited for have
+// ended.
+type Drained struct{ ID uint64 }
+
+// Acquired says that the Acquire or Renew of that Term succeeded. At is when
+// it was begun: the lease lasts from then at least.
+type Acquired struct {
+	Term uint64
+	At   time.Time
+}
+
+// AcquireFailed says that the Acquire or Renew of that Term failed.
+type AcquireFailed struct {
+	Term   uint64
+	Reason string
+}
+
+// Reconfigure replaces the configuration. Name, VRID, Interface, Source and
+// Version stay what they were.
+type Reconfigure struct{ Config Config }
+
+// Shutdown ends the machine's part: it drains if it is active, resigns, and
+// says Stopped.
+type Shutdown struct{}
+
+func (Heard) event()         {}
+func (Tick) event()          {}
+func (Demote) event()        {}
+func (SetFault) event()      {}
+func (Failover) event()      {}
+func (Failback) event()      {}
+func (Drained) event()       {}
+func (Acquired) event()      {}
+func (AcquireFailed) event() {}
+func (Reconfigure) event()   {}
+func (Shutdown) event()      {}
+
+// Action is what a Machine wants done: one of the types below. The actions of
+// one step are carried out in their order.
+type Action interface{ action() }
+
+// Send wants an advert sent with this priority.
+type Send struct{ Priority int }
+
+// Acquire wants Addresses put on the interface, each with a fresh lease. The
+// outcome comes back as Acquired or AcquireFailed of the same Term.
+type Acquire struct {
+	Addresses []netip.Prefix
+	Term      uint64
+}
+
+// Renew wants the lease of Addresses renewed. The outcome comes back as for
+// Acquire.
+type Renew struct {
+	Addresses []netip.Prefix
+	Term      uint64
+}
+
+// Release wants Addresses taken off the interface.
+type Release struct{ Addresses []netip.Prefix }
+
+// Announce wants the LAN told that Addresses are here (gratuitous ARP).
+type Announce struct{ Addresses []netip.Prefix }
+
+// Drain wants new connections held off while those under way end. When they
+// have ended before Deadline, that is told by Drained of the same ID.
+type Drain struct {
+	ID       uint64
+	Deadline time.Time
+}
+
+// Resume ends the Drain before it: new connections are welcome again.
+type Resume struct{}
+
+// Transition reports a change of state.
+type Transition struct {
+	From, To State
+	// Reason says why, in words.
+	Reason string
+	At     time.Time
+}
+
+// Late reports that a silence was judged By after its time, so this process
+// was held up and the silence may be its own: it listens a little longer.
+type Late struct{ By time.Duration }
+
+// Reply answers a Failover or Failback.
+type Reply struct {
+	ID uint64
+	// Active is the router that is active now, when Err is nil.
+	Active netip.Addr
+	// Err says why the command was refused (ErrRefused) or failed.
+	Err error
+}
+
+// Stopped is the last action: the machine takes no more part.
+type Stopped struct{}
+
+func (Send) action()       {}
+func (Acquire) action()    {}
+func (Renew) action()      {}
+func (Release) action()    {}
+func (Announce) action()   {}
+func (Drain) action()      {}
+func (Resume) action()     {}
+func (Transition) action() {}
+func (Late) action()       {}
+func (Reply) action()      {}
+func (Stopped) action()    {}

@@ -1,0 +1,179 @@
+package vrrp
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// handover is what a machine knows about giving the addresses away and taking
+// them back by command, and about its own end.
+type handover struct {
+	// yielded: the addresses were given away by command. This router does not
+	// take over from a live active one until failback.
+	yielded   bool
+	yieldedAt time.Time
+	stopping  bool // a Shutdown is under way
+
+	draining bool
+	drainID  uint64
+	drainEnd time.Time // zero unless draining
+
+	failover, failback *uint64 // the commands that wait for their Reply
+}
+
+// onFailover begins to give the addresses away.
+func (m *Machine) onFailover(now time.Time, ev Failover) {
+	h := &m.handover
+	switch {
+	case m.state == Fault:
+		m.refuse(ev.ID, "this node takes no part: "+m.faultWords())
+	case m.state == Backup && m.active.Address.IsValid():
+		m.refuse(ev.ID, fmt.Sprintf("this node is not active, %s is", m.active.Address))
+	case m.state == Backup:
+		m.refuse(ev.ID, "this node is not active")
+	case h.stopping:
+		m.refuse(ev.ID, "this node is stopping")
+	case h.draining:
+		m.refuse(ev.ID, "a failover is already under way")
+	case h.failback != nil:
+		m.refuse(ev.ID, "a failback is under way")
+	default:
+		h.failover = &ev.ID
+		m.drain(now)
+	}
+}
+
+// onFailback takes the addresses back from the router they were given to.
+func (m *Machine) onFailback(now time.Time, ev Failback) {
+	own := m.Effective()
+	switch {
+	case m.state == Fault:
+		m.refuse(ev.ID, "this node takes no part: "+m.faultWords())
+	case m.state == Active:
+		m.refuse(ev.ID, "this node is active")
+	case !m.handover.yielded:
+		m.refuse(ev.ID, "this node did not yield; nothing holds it back")
+	case !m.active.Address.IsValid():
+		m.refuse(ev.ID, "no active router is heard; this node takes over by itself if none appears")
+	case own <= m.active.Priority:
+		// The active router would not follow, and both would hold the addresses.
+		m.refuse(ev.ID, fmt.Sprintf("this node's priority %d is not above %d of %s",
+			own, m.active.Priority, m.active.Address))
+	default:
+		m.handover.failback = &ev.ID
+		m.becomeActive(now, fmt.Sprintf("failback from %s", m.active.Address))
+	}
+}
+
+// onShutdown resigns, after a drain if this router is active.
+func (m *Machine) onShutdown(now time.Time) {
+	h := &m.handover
+	if h.stopping {
+		return
+	}
+	h.stopping = true
+	switch {
+	case m.state != Active:
+		m.becomeFault(now, "stopping")
+	case !h.draining:
+		m.drain(now)
+	}
+	// A failover under way goes on draining, and ends in the stop.
+}
+
+// drain begins to let connections end; without a time for that the addresses
+// go at once.
+func (m *Machine) drain(now time.Time) {
+	h := &m.handover
+	if m.cfg.Drain <= 0 {
+		m.handOver(now)
+		return
+	}
+	h.draining = true
+	h.drainID++
+	h.drainEnd = now.Add(m.cfg.Drain)
+	m.do(Drain{ID: h.drainID, Deadline: h.drainEnd})
+}
+
+// onDrained gives the addresses away before the deadline.
+func (m *Machine) onDrained(now time.Time, ev Drained) {
+	if m.handover.draining && ev.ID == m.handover.drainID {
+		m.handOver(now)
+	}
+}
+
+// endDrain lets new connections in again, if they were held off.
+func (m *Machine) endDrain() {
+	if !m.handover.draining {
+		return
+	}
+	m.handover.draining = false
+	m.handover.drainEnd = time.Time{}
+	m.do(Resume{})
+}
+
+// handOver is the end of a drain: the addresses go, to the other node or with
+// this one.
+func (m *Machine) handOver(now time.Time) {
+	if m.handover.stopping {
+		m.becomeFault(now, "stopping")
+		return
+	}
+	const reason = "failover by command"
+	m.leaveActive(true, reason)
+	m.yield(now)
+	m.learn(m.cfg.AdvertInterval)
+	m.becomeBackup(now, reason)
+}
+
+// yield makes this router leave a live active one alone until failback.
+func (m *Machine) yield(now time.Time) {
+	m.handover.yielded, m.handover.yieldedAt = true, now
+}
+
+// answerFailover tells a waiting failover that the router at source is active.
+func (m *Machine) answerFailover(source netip.Addr) {
+	if id := m.handover.failover; id != nil {
+		m.handover.failover = nil
+		m.do(Reply{ID: *id, Active: source})
+	}
+}
+
+// answerFailback tells a waiting failback that this router holds the addresses.
+func (m *Machine) answerFailback() {
+	if id := m.handover.failback; id != nil {
+		m.handover.failback = nil
+		m.do(Reply{ID: *id, Active: m.cfg.Source})
+	}
+}
+
+// failFailback tells a waiting failback that the addresses were lost again.
+func (m *Machine) failFailback(reason string) {
+	if id := m.handover.failback; id != nil {
+		m.handover.failback = nil
+		m.do(Reply{ID: *id, Err: errors.New(reason)})
+	}
+}
+
+// failFailover tells a waiting failover that nothing comes of it any more.
+func (m *Machine) failFailover(reason string) {
+	if id := m.handover.failover; id != nil {
+		m.handover.failover = nil
+		m.do(Reply{ID: *id, Err: errors.New(reason)})
+	}
+}
+
+// refuse answers a command that changes nothing.
+func (m *Machine) refuse(id uint64, reason string) {
+	m.do(Reply{ID: id, Err: fmt.Errorf("%w: %s", ErrRefused, reason)})
+}
+
+// faultWords names the first fault.
+func (m *Machine) faultWords() string {
+	if len(m.faults) == 0 {
+		return "stopping"
+	}
+	return fmt.Sprintf("fault %s: %s", m.faults[0].Source, m.faults[0].Reason)
+}

@@ -1,0 +1,184 @@
+package vrrp
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// delay is how long a message takes on the LAN.
+const delay = ms
+
+// network is a LAN of machines on virtual time, which writes down what they do.
+type network struct {
+	now     time.Time
+	nodes   []*simulated
+	wire    []message
+	cut     map[string]bool // nodes that are off the LAN
+	log     strings.Builder
+	started time.Time
+}
+
+type message struct {
+	at     time.Time
+	from   *simulated
+	advert Heard
+}
+
+// simulated is one machine with the outside world it wants.
+type simulated struct {
+	net         *network
+	name        string
+	m           *Machine
+	failing     bool // acquiring fails
+	busy        bool // connections never end by themselves
+	dead        bool // killed or stopped: it does nothing
+	transitions int
+	lastSent    int // priority
+}
+
+func newNetwork() *network {
+	return &network{now: epoch, started: epoch, cut: make(map[string]bool)}
+}
+
+func (n *network) add(name, source string, change func(*Config)) {
+	cfg := testConfig()
+	cfg.Source, cfg.Peers = addr(source), nil
+	change(&cfg)
+	n.nodes = append(n.nodes, &simulated{net: n, name: name, m: NewMachine(cfg, n.now), lastSent: -1})
+}
+
+// meet makes every node know the others' base priorities.
+func (n *network) meet() {
+	for _, x := range n.nodes {
+		cfg := x.m.cfg
+		cfg.Peers = nil
+		for _, y := range n.nodes {
+			if x != y {
+				cfg.Peers = append(cfg.Peers, Peer{Name: y.name, Address: y.m.cfg.Source, Priority: y.m.cfg.Priority})
+			}
+		}
+		x.step(Reconfigure{Config: cfg})
+	}
+}
+
+func (n *network) node(name string) *simulated {
+	for _, x := range n.nodes {
+		if x.name == name {
+			return x
+		}
+	}
+	panic("no node " + name)
+}
+
+// run lets d pass.
+func (n *network) run(d time.Duration) {
+	end := n.now.Add(d)
+	for {
+		next, do := end, func() {}
+		if len(n.wire) > 0 && !n.wire[0].at.After(next) {
+			next, do = n.wire[0].at, n.deliver
+		}
+		for _, x := range n.nodes {
+			if at := x.m.Deadline(); !x.dead && !at.IsZero() && at.Before(next) {
+				next, do = at, func() { x.step(Tick{}) }
+			}
+		}
+		// A machine that slept may be late; time does not run backwards.
+		if next.After(n.now) {
+			n.now = next
+		}
+		if n.now.Equal(end) && (len(n.wire) == 0 || n.wire[0].at.After(end)) {
+			return
+		}
+		do()
+	}
+}
+
+// deliver hands the first message to all others.
+func (n *network) deliver() {
+	msg := n.wire[0]
+	n.wire = n.wire[1:]
+	for _, x := range n.nodes {
+		if x != msg.from && !x.dead && !n.cut[x.name] {
+			x.step(msg.advert)
+		}
+	}
+}
+
+// note writes a line with the time since the start.
+func (n *network) note(format string, args ...any) {
+	at := n.now.Sub(n.started).Round(ms)
+	fmt.Fprintf(&n.log, "%8s  %s\n", at, fmt.Sprintf(format, args...))
+}
+
+// step feeds the machine and plays the world around it.
+func (x *simulated) step(ev Event) {
+	n := x.net
+	// What the actions lead to comes after all of them, as from a mailbox.
+	var next []Event
+	for _, a := range x.m.Step(n.now, ev) {
+		switch a := a.(type) {
+		case Send:
+			// The rhythm is not news, a change of priority is.
+			if a.Priority != x.lastSent {
+				n.note("%s: send priority %d", x.name, a.Priority)
+				x.lastSent = a.Priority
+			}
+			if !n.cut[x.name] {
+				n.wire = append(n.wire, message{at: n.now.Add(delay), from: x, advert: Heard{
+					Source: x.m.cfg.Source, Priority: a.Priority, Interval: x.m.cfg.AdvertInterval}})
+			}
+		case Acquire:
+			n.note("%s: acquire %s", x.name, list(a.Addresses))
+			next = append(next, x.acquire(a.Term))
+		case Renew:
+			next = append(next, x.acquire(a.Term))
+		case Release:
+			n.note("%s: release %s", x.name, list(a.Addresses))
+		case Announce:
+			n.note("%s: announce %s", x.name, list(a.Addresses))
+		case Drain:
+			n.note("%s: drain for %s", x.name, a.Deadline.Sub(n.now))
+			if !x.busy {
+				next = append(next, Drained{ID: a.ID})
+			}
+		case Resume:
+			n.note("%s: resume", x.name)
+		case Transition:
+			n.note("%s: %s -> %s: %s", x.name, a.From, a.To, a.Reason)
+			x.transitions++
+		case Late:
+			n.note("%s: late by %s", x.name, a.By.Round(ms))
+		case Reply:
+			if a.Err != nil {
+				n.note("%s: reply: %s", x.name, a.Err)
+			} else {
+				n.note("%s: reply: %s is active", x.name, a.Active)
+			}
+		case Stopped:
+			n.note("%s: stopped", x.name)
+			x.dead = true
+		}
+	}
+	for _, ev := range next {
+		x.step(ev)
+	}
+}
+
+// acquire answers an Acquire or Renew.
+func (x *simulated) acquire(term uint64) Event {
+	if x.failing {
+		return AcquireFailed{Term: term, Reason: "no such device"}
+	}
+	return Acquired{Term: term, At: x.net.now}
+}
+
+func list(addresses []netip.Prefix) string {
+	words := make([]string, len(addresses))
+	for i, a := range addresses {
+		words[i] = a.String()
+	}
+	return strings.Join(words, " ")
+}

@@ -1,0 +1,164 @@
+package vrrp
+
+import (
+	"bytes"
+	"encoding/hex"
+	"net/netip"
+	"reflect"
+	"testing"
+	"time"
+)
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+// sample is an advert as it is sent by default.
+func sample() (Advert, Packet) {
+	a := Advert{Version: 3, VRID: 50, Priority: 100, Interval: 100 * time.Millisecond,
+		Addresses: []netip.Addr{addr("192.168.15.3")}}
+	src := addr("192.168.15.11")
+	return a, Packet{Payload: a.Append(nil, src, Group(), ChecksumPseudo), Source: src, Destination: Group(), TTL: 255}
+}
+
+func TestAppendBytes(t *testing.T) {
+	// Worked out by hand. The words of the message, checksum 0:
+	// 3132 + 6401 + 000a + 0000 + c0a8 + 0f03 = 164e8 -> 64e9 -> ^ 9b16.
+	// The pseudo-header: c0a8 + 0f0b + e000 + 0012 + 0070 + 000c = 1b041;
+	// 164e8 + 1b041 = 31529 -> 152c -> ^ ead3.
+	a, p := sample()
+	tests := []struct {
+		form Checksum
+		want string
+	}{
+		{ChecksumPlain, "31326401000a9b16c0a80f03"},
+		{ChecksumPseudo, "31326401000aead3c0a80f03"},
+	}
+	for _, tt := range tests {
+		if got := hex.EncodeToString(a.Append(nil, p.Source, Group(), tt.form)); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.form, got, tt.want)
+		}
+	}
+}
+
+func TestParseAcceptsBothChecksums(t *testing.T) {
+	a, p := sample()
+	for _, form := range []Checksum{ChecksumPseudo, ChecksumPlain} {
+		p.Payload = a.Append(nil, p.Source, p.Destination, form)
+		got, gotForm, refusal := Parse(p)
+		if refusal != Accepted || gotForm != form || !reflect.DeepEqual(got, a) {
+			t.Errorf("%s: got %+v, %s, %s", form, got, gotForm, refusal)
+		}
+	}
+}
+
+func TestParseIgnoresReservedBits(t *testing.T) {
+	a, p := sample()
+	p.Payload[4] |= 0xf0
+	repair(p)
+	if got, _, refusal := Parse(p); refusal != Accepted || got.Interval != a.Interval {
+		t.Errorf("got %+v, %s", got, refusal)
+	}
+}
+
+// repair makes the checksum of p right again, message alone.
+func repair(p Packet) {
+	p.Payload[6], p.Payload[7] = 0, 0
+	sum := ^fold(onesSum(p.Payload))
+	p.Payload[6], p.Payload[7] = byte(sum>>8), byte(sum)
+}
+
+func TestRefusals(t *testing.T) {
+	cfg := Config{VRID: 50, Source: addr("192.168.15.12")}
+	tests := []struct {
+		want  Refusal
+		spoil func(p *Packet)
+	}{
+		{RefusedSource, func(p *Packet) { p.Source = netip.Addr{} }},
+		{RefusedSource, func(p *Packet) { p.Source = addr("0.0.0.0") }},
+		{RefusedSource, func(p *Packet) { p.Source = addr("224.0.0.18") }},
+		{RefusedSource, func(p *Packet) { p.Source = addr("fe80::1") }},
+		{RefusedDestination, func(p *Packet) { p.Destination = addr("192.168.15.12") }},
+		{RefusedDestination, func(p *Packet) { p.Destination = netip.Addr{} }},
+		{RefusedTTL, func(p *Packet) { p.TTL = 254 }},
+		{RefusedShort, func(p *Packet) { p.Payload = nil }},
+		{RefusedShort, func(p *Packet) { p.Payload = p.Payload[:7] }},
+		{RefusedVersion, func(p *Packet) { p.Payload[0] = 0x21; repair(*p) }},
+		{RefusedVersion, func(p *Packet) { p.Payload[0] = 0x41; repair(*p) }},
+		{RefusedType, func(p *Packet) { p.Payload[0] = 0x32; repair(*p) }},
+		{RefusedCount, func(p *Packet) { p.Payload[3] = 0; p.Payload = p.Payload[:8]; repair(*p) }},
+		{RefusedLength, func(p *Packet) { p.Payload = append(p.Payload, 0) }},
+		{RefusedLength, func(p *Packet) { p.Payload = p.Payload[:11] }},
+		{RefusedLength, func(p *Packet) { p.Payload[3] = 2; repair(*p) }},
+		{RefusedChecksum, func(p *Packet) { p.Payload[2]++ }},
+		{RefusedInterval, func(p *Packet) { p.Payload[4], p.Payload[5] = 0xf0, 0; repair(*p) }},
+		{RefusedVRID, func(p *Packet) { p.Payload[1] = 51; repair(*p) }},
+		{RefusedOwn, func(p *Packet) { p.Source = cfg.Source; repair(*p) }},
+		{Accepted, func(p *Packet) {}},
+	}
+	covered := make(map[Refusal]bool)
+	for _, tt := range tests {
+		covered[tt.want] = true
+		r := &Router{identity: cfg}
+		_, p := sample()
+		tt.spoil(&p)
+		if _, got := r.judge(p); got != tt.want {
+			t.Errorf("%+v: got %s, want %s", p, got, tt.want)
+		}
+	}
+	for r := range refusals {
+		if !covered[r] {
+			t.Errorf("no row for %s", r)
+		}
+	}
+}
+
+func TestRefusalNamesAreDistinct(t *testing.T) {
+	seen := make(map[string]bool)
+	for r := range refusals {
+		if s := r.String(); s == "unknown" || seen[s] {
+			t.Errorf("refusal %d is called %q", r, s)
+		} else {
+			seen[s] = true
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	a, p := sample()
+	f.Add(p.Payload, uint8(255))
+	f.Add(a.Append(nil, p.Source, Group(), ChecksumPlain), uint8(255))
+	f.Add([]byte{0x31}, uint8(255))
+	f.Fuzz(func(t *testing.T, payload []byte, ttl uint8) {
+		in := Packet{Payload: bytes.Clone(payload), Source: p.Source, Destination: Group(), TTL: ttl}
+		a, form, refusal := Parse(in)
+		if refusal != Accepted {
+			// A message that differs in its checksum alone is as good a seed.
+			if refusal != RefusedChecksum {
+				return
+			}
+			repair(in)
+			if a, form, refusal = Parse(in); refusal == RefusedChecksum {
+				t.Fatalf("a repaired checksum is refused: %x", payload)
+			} else if refusal != Accepted {
+				return
+			}
+		}
+		again := a.Append(nil, in.Source, in.Destination, form)
+		want := bytes.Clone(in.Payload)
+		want[4] &= 0x0f // the reserved bits are not kept
+		if got, want := zeroSum(again), zeroSum(want); !bytes.Equal(got, want) {
+			t.Fatalf("%x was sent again as %x", want, got)
+		}
+		in.Payload = again
+		b, form2, refusal := Parse(in)
+		if refusal != Accepted || form2 != form || !reflect.DeepEqual(a, b) {
+			t.Fatalf("%+v came back as %+v, %s, %s", a, b, form2, refusal)
+		}
+	})
+}
+
+// zeroSum returns msg without its checksum, which may be zero in two ways.
+func zeroSum(msg []byte) []byte {
+	msg = bytes.Clone(msg)
+	msg[6], msg[7] = 0, 0
+	return msg
+}

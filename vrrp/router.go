@@ -1,0 +1,387 @@
+package vrrp
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// mailboxSize is how many adverts and requests wait for a router that is busy;
+// whoever posts one more waits.
+const mailboxSize = 128
+
+// ErrStopped is returned by commands to a router that has ended.
+var ErrStopped = errors.New("the virtual router has stopped")
+
+// Transport carries adverts between this node and the LAN. The Router closes
+// it.
+type Transport interface {
+	// Send sends one message to the group, from Config.Source with a TTL of
+	// 255. It must not block for long: the election waits for it.
+	Send(msg []byte) error
+	// Receive waits for a packet of protocol 112, puts its payload into buf
+	// and returns the payload's length with the header's source, destination
+	// and TTL. It returns net.ErrClosed after Close. Any other error is
+	// counted, under its Label() string if it has one, and the next packet is
+	// waited for.
+	Receive(buf []byte) (n int, src, dst netip.Addr, ttl uint8, err error)
+	// Close ends a Receive under way.
+	Close() error
+}
+
+// Addresses puts virtual addresses on the interface and takes them off. The
+// methods are called one at a time.
+type Addresses interface {
+	// Acquire makes addresses present, each for the time of Lease from now. It
+	// is the renewal too, so an address that is present is no error.
+	Acquire(addresses []netip.Prefix) error
+	// Release makes addresses absent. One that is missing is no error.
+	Release(addresses []netip.Prefix) error
+	// Announce tells the LAN that addresses are at this interface.
+	Announce(addresses []netip.Prefix) error
+}
+
+// Traffic is what is done to connections while addresses are given away.
+type Traffic interface {
+	// Hold keeps new connections off, and returns when those under way have
+	// ended or ctx ends. It runs on a goroutine of its own.
+	Hold(ctx context.Context)
+	// Resume lets new connections in again. It follows every Hold, after that
+	// has returned and the addresses are gone or are kept after all.
+	Resume()
+}
+
+// Hooks are what a Router tells others. Each may be nil.
+type Hooks struct {
+	// Traffic lets connections end before a planned hand-over.
+	Traffic Traffic
+	// Transition is called with every change of state, on the goroutine of the
+	// election: it must return at once.
+	Transition func(Transition)
+}
+
+// Outcome is what became of a Failover or Failback.
+type Outcome struct {
+	// Active is the address of the router that is active now.
+	Active netip.Addr
+}
+
+// Router takes part in the election of one virtual router and holds its
+// addresses while it is active. Create it with NewRouter and call Run once;
+// all other methods are safe for concurrent use, and those that post a change
+// wait for Run to take it once 128 of them wait.
+type Router struct {
+	log       zerolog.Logger
+	transport Transport
+	addresses Addresses
+	hooks     Hooks
+	identity  Config // what never changes: Name, VRID, Interface, Source, Version
+
+	mail chan any      // Event, received or command
+	done chan struct{} // closed when the mailbox is read no more
+
+	status   atomic.Pointer[Status]
+	counters counters
+
+	// Below: the property of the goroutine in elect.
+	machine *Machine
+	stopped bool
+	lastID  uint64
+	replies map[uint64]chan<- Reply
+	jobs    []func() // for the worker, in order
+	logged  limiter
+	message []byte
+	drains  drains
+}
+
+// received is an accepted advert on its way to the machine.
+type received struct {
+	source netip.Addr
+	advert Advert
+}
+
+// command is a question with the place for its answer, which has room for one.
+type command struct {
+	event func(id uint64) Event
+	reply chan<- Reply
+}
+
+// NewRouter returns a router for cfg, which must be valid. It starts with the
+// fault StartupFault raised: until SetFault clears that, it takes no part. The
+// router owns transport from now on; addresses stay the caller's, to be closed
+// after Run.
+func NewRouter(cfg Config, transport Transport, addresses Addresses, hooks Hooks, log zerolog.Logger) *Router {
+	r := &Router{
+		log:       log.With().Str("vrrp", cfg.Name).Logger(),
+		transport: transport,
+		addresses: addresses,
+		hooks:     hooks,
+		identity:  cfg,
+		mail:      make(chan any, mailboxSize),
+		done:      make(chan struct{}),
+		machine:   NewMachine(cfg, time.Now()),
+		replies:   make(map[uint64]chan<- Reply),
+	}
+	r.publish()
+	return r
+}
+
+// Run takes part in the election until ctx ends. Then it drains for at most
+// Config.Drain if it is active, sends priority 0, releases the addresses,
+// closes the transport and returns what that returned, with everything it
+// started ended.
+func (r *Router) Run(ctx context.Context) error {
+	jobs := make(chan func())
+	var tasks sync.WaitGroup
+	tasks.Go(r.read)
+	tasks.Go(func() { work(jobs) })
+
+	r.elect(ctx, jobs)
+
+	// From here on nobody reads the mailbox: those who post must know before
+	// the worker is waited for, because it posts as well.
+	close(r.done)
+	for _, job := range r.jobs {
+		jobs <- job
+	}
+	close(jobs)
+	err := r.transport.Close()
+	tasks.Wait()
+	r.drains.wait()
+	return err
+}
+
+// SetDemotion makes source lower the priority by n for a reason in words; n
+// below 1 takes that back. Repeating a call changes nothing.
+func (r *Router) SetDemotion(source string, n int, reason string) {
+	r.post(Demote{Source: source, N: n, Reason: reason})
+}
+
+// SetFault raises the fault of source for a reason in words: the router
+// resigns and takes no part while any fault is raised. An empty reason clears
+// the fault.
+func (r *Router) SetFault(source, reason string) {
+	r.post(SetFault{Source: source, Reason: reason})
+}
+
+// Reconfigure replaces the configuration without leaving the state. Name, VRID,
+// Interface, Source and Version are not changed by it: they need a new Router.
+// While active, addresses that are new are acquired and announced, and those
+// dropped are released.
+func (r *Router) Reconfigure(cfg Config) {
+	r.post(Reconfigure{Config: cfg})
+}
+
+// Failover gives the addresses away: connections get Config.Drain to end, then
+// another node takes over. It returns when one has, or with the reason for
+// which none did. ErrRefused is in the error if this router is not active.
+// When ctx ends first, the failover goes on without a listener.
+func (r *Router) Failover(ctx context.Context) (Outcome, error) {
+	return r.command(ctx, func(id uint64) Event { return Failover{ID: id} })
+}
+
+// Failback takes the addresses back after a Failover of this router, at once,
+// and returns when it holds them. ErrRefused is in the error if this router did
+// not yield or could not win.
+func (r *Router) Failback(ctx context.Context) (Outcome, error) {
+	return r.command(ctx, func(id uint64) Event { return Failback{ID: id} })
+}
+
+func (r *Router) command(ctx context.Context, event func(id uint64) Event) (Outcome, error) {
+	reply := make(chan Reply, 1)
+	select {
+	case r.mail <- command{event: event, reply: reply}:
+	case <-ctx.Done():
+		return Outcome{}, ctx.Err()
+	case <-r.done:
+		return Outcome{}, ErrStopped
+	}
+	select {
+	case a := <-reply:
+		return Outcome{Active: a.Active}, a.Err
+	case <-ctx.Done():
+		return Outcome{}, ctx.Err()
+	case <-r.done:
+	}
+	// The last step may have answered just before the end.
+	select {
+	case a := <-reply:
+		return Outcome{Active: a.Active}, a.Err
+	default:
+		return Outcome{}, ErrStopped
+	}
+}
+
+// post puts mail into the mailbox, and drops it when the router has ended.
+func (r *Router) post(mail any) {
+	select {
+	case r.mail <- mail:
+	case <-r.done:
+	}
+}
+
+// elect owns the machine until that has stopped.
+func (r *Router) elect(ctx context.Context, jobs chan<- func()) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	end := ctx.Done()
+	for !r.stopped {
+		if d := r.machine.Deadline(); d.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(d))
+		}
+		// A nil channel is never ready: without a job none is handed over.
+		var handOut chan<- func()
+		var job func()
+		if len(r.jobs) > 0 {
+			handOut, job = jobs, r.jobs[0]
+		}
+		select {
+		case mail := <-r.mail:
+			r.take(mail)
+		case handOut <- job:
+			r.jobs = r.jobs[1:]
+		case <-timer.C:
+		case <-end:
+			end = nil
+			r.step(Shutdown{})
+		}
+		// What has arrived is heard before a silence is judged.
+		for range len(r.mail) {
+			r.take(<-r.mail)
+		}
+		if d := r.machine.Deadline(); !d.IsZero() && !time.Now().Before(d) {
+			r.step(Tick{})
+		}
+		r.publish()
+	}
+}
+
+// take opens one piece of mail.
+func (r *Router) take(mail any) {
+	switch mail := mail.(type) {
+	case Event:
+		r.step(mail)
+	case received:
+		r.compareAddresses(mail)
+		r.step(Heard{Source: mail.source, Priority: mail.advert.Priority, Interval: mail.advert.Interval})
+	case command:
+		r.lastID++
+		r.replies[r.lastID] = mail.reply
+		r.step(mail.event(r.lastID))
+	}
+}
+
+// step feeds the machine and carries out what it wants.
+func (r *Router) step(ev Event) {
+	for _, a := range r.machine.Step(time.Now(), ev) {
+		r.carryOut(a)
+	}
+}
+
+// carryOut does what one action says.
+func (r *Router) carryOut(a Action) {
+	switch a := a.(type) {
+	case Send:
+		r.send(a.Priority)
+	case Acquire:
+		r.jobs = append(r.jobs, func() { r.acquire(a.Addresses, a.Term) })
+	case Renew:
+		// While older work waits, the kernel is slow: more would only queue up.
+		if len(r.jobs) == 0 {
+			r.jobs = append(r.jobs, func() { r.acquire(a.Addresses, a.Term) })
+		}
+	case Release:
+		r.jobs = append(r.jobs, func() { r.release(a.Addresses) })
+	case Announce:
+		r.jobs = append(r.jobs, func() { r.announce(a.Addresses) })
+	case Drain:
+		r.drains.begin(a, r.hooks.Traffic, r.post)
+	case Resume:
+		// In line behind the release: no connection is let in on an address
+		// that is about to go.
+		r.jobs = append(r.jobs, r.drains.resume)
+	case Transition:
+		r.report(a)
+	case Late:
+		r.counters.late.Add(1)
+		r.log.Warn().Dur("late", a.By).Msg("held up; listening once more before judging the silence")
+	case Reply:
+		// Whoever gets the answer must not see an older Status.
+		r.publish()
+		r.replies[a.ID] <- Reply{ID: a.ID, Active: a.Active, Err: a.Err}
+		delete(r.replies, a.ID)
+	case Stopped:
+		r.stopped = true
+	}
+}
+
+// send sends an advert with the given priority. An advert that cannot be sent
+// is counted and logged, and the election goes on: the others judge by what
+// they hear.
+func (r *Router) send(priority int) {
+	cfg := r.machine.cfg
+	advert := Advert{
+		Version:   cfg.Version,
+		VRID:      cfg.VRID,
+		Priority:  priority,
+		Interval:  cfg.AdvertInterval,
+		Addresses: make([]netip.Addr, len(cfg.Addresses)),
+	}
+	for i, a := range cfg.Addresses {
+		advert.Addresses[i] = a.Addr()
+	}
+	r.message = advert.Append(r.message[:0], cfg.Source, Group(), ChecksumPseudo)
+	if err := r.transport.Send(r.message); err != nil {
+		r.counters.sendErrors.Add(1)
+		if n, ok := r.logged.allow(time.Now(), "send"); ok {
+			r.log.Warn().Err(err).Int("not_logged", n).Msg("cannot send an advert")
+		}
+		return
+	}
+	r.counters.sent.Add(1)
+}
+
+// report tells of a transition.
+func (r *Router) report(t Transition) {
+	r.counters.transitions.Add(1)
+	r.log.Info().Stringer("from", t.From).Stringer("to", t.To).Str("reason", t.Reason).Msg("transition")
+	if r.hooks.Transition != nil {
+		r.hooks.Transition(t)
+	}
+}
+
+// compareAddresses counts an advert that lists other addresses than this
+// router. It never changes the election: adding an address to one node after
+// the other must not make two active routers.
+func (r *Router) compareAddresses(m received) {
+	if sameAddresses(m.advert.Addresses, r.machine.cfg.Addresses) {
+		return
+	}
+	r.counters.addressMismatches.Add(1)
+	if n, ok := r.logged.allow(time.Now(), "addresses"); ok {
+		r.log.Warn().Stringer("source", m.source).Interface("theirs", m.advert.Addresses).
+			Interface("ours", r.machine.cfg.Addresses).Int("not_logged", n).
+			Msg("an advert lists other addresses than this node has configured")
+	}
+}
+
+// sameAddresses compares two lists without regard to their order.
+func sameAddresses(theirs []netip.Addr, ours []netip.Prefix) bool {
+	set := make(map[netip.Addr]bool, len(ours))
+	for _, a := range ours {
+		set[a.Addr()] = true
+	}
+	for _, a := range theirs {
+		if !set[a] {
+			return false
+		}
+	}
+	return len(theirs) == len(ours)
+}

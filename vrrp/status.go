@@ -1,0 +1,145 @@
+package vrrp
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// Status is a router at one moment.
+type Status struct {
+	Name      string
+	VRID      int
+	Interface string
+	// Source is this node's address on the interface.
+	Source    netip.Addr
+	Addresses []netip.Prefix
+	State     State
+	// Since is when the state was entered, Reason why.
+	Since  time.Time
+	Reason string
+	// Base is the configured priority, Effective what is left of it after
+	// Demotions.
+	Base, Effective int
+	Demotions       []Demotion
+	Faults          []FaultReport
+	// Active is the active router; its Address is not valid when none is
+	// known. On the active node it is the node itself, and Heard is zero.
+	Active PeerAdvert
+	// Peers are the last adverts of the other routers, by sender; at most 16.
+	Peers []PeerAdvert
+	// Yielded: the addresses were given away by command and failback has not
+	// been called.
+	Yielded bool
+	// Draining: the addresses are about to be given away by command or stop.
+	Draining bool
+	// Interval is the time between the adverts of the active router: learnt
+	// from it as a backup, configured otherwise.
+	Interval time.Duration
+	Counters Counters
+}
+
+// Counters count since the router was created.
+type Counters struct {
+	Sent     uint64 // adverts
+	Received uint64 // packets, before any was refused
+	// Refused counts received packets by Refusal label; every label is there.
+	Refused map[string]uint64
+	// Checksums counts accepted adverts by Checksum label.
+	Checksums map[string]uint64
+	// ReceiveErrors counts the transport's errors by their label.
+	ReceiveErrors map[string]uint64
+	SendErrors    uint64
+	// AddressErrors counts failures to acquire, renew, release or announce.
+	AddressErrors uint64
+	// AddressMismatches counts adverts whose list is not this router's.
+	AddressMismatches uint64
+	Transitions       uint64
+	// Late counts the silences that were not believed because this process
+	// had been held up.
+	Late uint64
+}
+
+// counters are Counters while they count.
+type counters struct {
+	sent, received, sendErrors, addressErrors atomic.Uint64
+	addressMismatches, transitions, late      atomic.Uint64
+	refused                                   [refusals]atomic.Uint64
+	checksums                                 [ChecksumPlain + 1]atomic.Uint64
+	receiveErrors                             atomic.Pointer[map[string]uint64]
+}
+
+// read copies the counters.
+func (c *counters) read() Counters {
+	out := Counters{
+		Sent:              c.sent.Load(),
+		Received:          c.received.Load(),
+		Refused:           make(map[string]uint64),
+		Checksums:         make(map[string]uint64),
+		ReceiveErrors:     make(map[string]uint64),
+		SendErrors:        c.sendErrors.Load(),
+		AddressErrors:     c.addressErrors.Load(),
+		AddressMismatches: c.addressMismatches.Load(),
+		Transitions:       c.transitions.Load(),
+		Late:              c.late.Load(),
+	}
+	for r := Accepted + 1; r < refusals; r++ {
+		out.Refused[r.String()] = c.refused[r].Load()
+	}
+	for form := range c.checksums {
+		out.Checksums[Checksum(form).String()] = c.checksums[form].Load()
+	}
+	if errs := c.receiveErrors.Load(); errs != nil {
+		maps.Copy(out.ReceiveErrors, *errs)
+	}
+	return out
+}
+
+// Status returns the router as it is now. The caller may keep and change it.
+func (r *Router) Status() Status {
+	s := *r.status.Load()
+	s.Addresses = slices.Clone(s.Addresses)
+	s.Demotions = slices.Clone(s.Demotions)
+	s.Faults = slices.Clone(s.Faults)
+	s.Peers = slices.Clone(s.Peers)
+	s.Counters = r.counters.read()
+	return s
+}
+
+// publish makes the machine's state what Status returns.
+func (r *Router) publish() {
+	s := r.machine.snapshot()
+	r.status.Store(&s)
+}
+
+// snapshot describes the machine; Counters are left out.
+func (m *Machine) snapshot() Status {
+	s := Status{
+		Name:      m.cfg.Name,
+		VRID:      m.cfg.VRID,
+		Interface: m.cfg.Interface,
+		Source:    m.cfg.Source,
+		Addresses: m.cfg.Addresses, // replaced as a whole, never written to
+		State:     m.state,
+		Since:     m.since,
+		Reason:    m.reason,
+		Base:      m.cfg.Priority,
+		Effective: m.Effective(),
+		Demotions: slices.Clone(m.demotions),
+		Faults:    slices.Clone(m.faults),
+		Active:    m.active,
+		Peers:     slices.Clone(m.heard),
+		Yielded:   m.handover.yielded,
+		Draining:  m.handover.draining,
+		Interval:  m.cfg.AdvertInterval,
+	}
+	switch m.state {
+	case Active:
+		s.Active = PeerAdvert{Address: m.cfg.Source, Priority: s.Effective, Interval: m.cfg.AdvertInterval}
+	case Backup:
+		s.Interval = m.backup.interval
+	}
+	return s
+}
