@@ -1,0 +1,157 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/mdlayher/packet"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Addresses puts IPv4 addresses on one interface for a limited time. It looks
+// the interface up by name every time, so one that was replaced by another of
+// the same name is followed. It belongs to one goroutine at a time.
+type Addresses struct {
+	name   string
+	lease  time.Duration
+	handle *netlink.Handle
+}
+
+// NewAddresses returns the addresses of the interface ifname, in the network
+// namespace of the calling thread. lease is how long the kernel keeps an
+// address that is not acquired again, at least 1 s and in whole seconds. The
+// interface need not exist yet.
+func NewAddresses(ifname string, lease time.Duration) (*Addresses, error) {
+	if lease < time.Second || lease%time.Second != 0 {
+		return nil, fmt.Errorf("addresses on %s: a lease of %s is not a number of seconds", ifname, lease)
+	}
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("addresses on %s: open netlink: %w", ifname, err)
+	}
+	return &Addresses{name: ifname, lease: lease, handle: handle}, nil
+}
+
+// Close closes netlink. Addresses that are held go when their lease ends.
+func (a *Addresses) Close() { a.handle.Close() }
+
+// Acquire puts addresses on the interface, or renews the lease of those that
+// are there. All are tried; the error joins those that failed.
+func (a *Addresses) Acquire(addresses []netip.Prefix) error {
+	l, err := a.link()
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, p := range addresses {
+		addr := a.netlinkAddr(p)
+		addr.ValidLft = int(a.lease / time.Second)
+		addr.PreferedLft = addr.ValidLft
+		if err := a.handle.AddrReplace(l, addr); err != nil {
+			failed = append(failed, fmt.Errorf("acquire %s on %s: %w", p, a.name, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// Release takes addresses off the interface. One that is missing is no error,
+// nor is a missing interface: it has no addresses. All are tried.
+func (a *Addresses) Release(addresses []netip.Prefix) error {
+	l, err := a.link()
+	if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	var failed []error
+	for _, p := range addresses {
+		err := a.handle.AddrDel(l, a.netlinkAddr(p))
+		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
+			failed = append(failed, fmt.Errorf("release %s on %s: %w", p, a.name, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// Sweep takes off those of addresses that are on the interface, as a crash
+// leaves them, and returns them for the log. A missing interface has none.
+func (a *Addresses) Sweep(addresses []netip.Prefix) ([]netip.Prefix, error) {
+	l, err := a.link()
+	if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	list, err := a.handle.AddrList(l, netlink.FAMILY_V4)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of %s: %w", a.name, err)
+	}
+	present := make(map[netip.Prefix]bool)
+	for _, addr := range list {
+		if p, ok := prefixOf(addr); ok {
+			present[p] = true
+		}
+	}
+	var left []netip.Prefix
+	for _, p := range addresses {
+		if present[p] {
+			left = append(left, p)
+		}
+	}
+	return left, a.Release(left)
+}
+
+// Announce broadcasts a gratuitous ARP for each of addresses. All are tried. It
+// opens its socket each time, in the calling thread's network namespace, so that
+// an interface that was replaced is followed.
+func (a *Addresses) Announce(addresses []netip.Prefix) error {
+	l, err := a.link()
+	if err != nil {
+		return err
+	}
+	mac := l.Attrs().HardwareAddr
+	if len(mac) != 6 {
+		return fmt.Errorf("announce on %s: the interface is not an Ethernet", a.name)
+	}
+	filter, err := nothingFilter()
+	if err != nil {
+		return err
+	}
+	conn, err := packet.Listen(&net.Interface{Index: l.Attrs().Index}, packet.Raw, unix.ETH_P_ARP, &packet.Config{Filter: filter})
+	if err != nil {
+		return fmt.Errorf("announce on %s: %w", a.name, err)
+	}
+	defer conn.Close()
+	if err := conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
+		return fmt.Errorf("announce on %s: %w", a.name, err)
+	}
+	var failed []error
+	for _, p := range addresses {
+		frame := appendGratuitousARP(nil, mac, p.Addr())
+		if _, err := conn.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]}); err != nil {
+			failed = append(failed, fmt.Errorf("announce %s on %s: %w", p.Addr(), a.name, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func (a *Addresses) link() (netlink.Link, error) {
+	l, err := a.handle.LinkByName(a.name)
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: %w", a.name, err)
+	}
+	return l, nil
+}
+
+// netlinkAddr converts p. No broadcast address is asked for: the library would
+// make one up.
+func (a *Addresses) netlinkAddr(p netip.Prefix) *netlink.Addr {
+	return &netlink.Addr{
+		IPNet:     &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())},
+		Broadcast: net.IPv4zero,
+	}
+}

@@ -1,0 +1,19 @@
+// Package link is this node's network interfaces: the only package that speaks
+// netlink and AF_PACKET. It imports nothing of ours; its types satisfy the
+// interfaces that others declare.
+//
+//   - Adverts (adverts.go) sends and receives VRRP messages in whole Ethernet
+//     frames, in front of the host's firewall. frame.go builds and reads the
+//     IPv4 header, filter.go is what the kernel lets through.
+//   - Addresses (addresses.go) puts virtual addresses on an interface for a
+//     limited time, takes them off, and announces them by gratuitous ARP
+//     (arp.go).
+//   - Watch (watch.go) tells when an interface goes and comes.
+//   - InterfaceFor and SourceAddress (interface.go) answer what a
+//     configuration leaves out.
+//
+// Netlink and packet sockets belong to the network namespace of the thread that
+// opens them; what is opened stays there, whoever uses it. (Announce opens anew
+// each time.) Everything here needs
+// CAP_NET_ADMIN or CAP_NET_RAW, but for the questions of interface.go.
+package link
