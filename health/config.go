@@ -80,10 +80,12 @@ func (c Config) EffectiveRise() int { return orDefault(c.Rise, 2) }
 func (c Config) EffectiveFall() int { return orDefault(c.Fall, 3) }
 
 // Skew returns how much later than another node that runs the same check this
-// node may learn of the same change: one interval with its jitter, and one
-// timeout.
+// node may learn of the same change: the first check that meets it is late by
+// an interval with its jitter, each one more that rise or fall ask for by twice
+// the jitter, and the last one takes up to a timeout.
 func (c Config) Skew() time.Duration {
-	return c.EffectiveInterval() + c.EffectiveJitter() + c.EffectiveTimeout()
+	more := time.Duration(max(c.EffectiveRise(), c.EffectiveFall()) - 1)
+	return c.EffectiveInterval() + (1+2*more)*c.EffectiveJitter() + c.EffectiveTimeout()
 }
 
 func orDefault[T comparable](v, def T) T {

@@ -1,7 +1,7 @@
 // Package listen is the one place that opens TCP listeners. It keeps a set of
-// them over reloads, hands accepted connections to their handlers, and can make
-// the listeners of an address keep silent while that address moves to the other
-// node.
+// them over reloads, hands accepted connections to their handlers, can make the
+// listeners of an address keep silent while that address moves to the other
+// node, and cuts the connections to an address that goes.
 //
 // A reload goes in two steps. Stage opens what is missing and may fail, in
 // which case nothing has changed. Commit cannot fail: it swaps handlers, starts

@@ -109,7 +109,7 @@ func TestFaultEndsWithoutClients(t *testing.T) {
 	c.Close()
 	l.close()
 	l.wait()
-	a.conns.Wait()
+	a.conns.wait()
 	if len(reports) > 0 {
 		t.Errorf("one more report: %v", <-reports)
 	}

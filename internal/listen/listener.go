@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -129,7 +128,7 @@ type acceptor struct {
 	*listener
 	log   zerolog.Logger
 	fault func(addr netip.AddrPort, err error)
-	conns *sync.WaitGroup
+	conns *conns
 
 	pause time.Duration // before the next attempt; 0 while accepting works
 }
@@ -143,7 +142,7 @@ func (a *acceptor) run() {
 		case err == nil:
 			a.works()
 			h := *a.handler.Load()
-			a.conns.Go(func() { h.ServeConn(c) })
+			a.conns.serve(h, c)
 		case errors.Is(err, net.ErrClosed):
 			a.works()
 			return

@@ -24,7 +24,7 @@ type Set struct {
 	log   zerolog.Logger
 	fault func(addr netip.AddrPort, err error)
 
-	conns sync.WaitGroup // one for each ServeConn under way
+	conns conns // those with a ServeConn under way
 
 	mu        sync.Mutex // guards what follows; changes are rare
 	listeners map[netip.AddrPort]*listener
@@ -214,4 +214,10 @@ func (s *Set) closeAll() (closed []*listener) {
 
 // Wait returns when every ServeConn has returned. Call it after Close, and
 // after the handlers have been told to end their connections.
-func (s *Set) Wait() { s.conns.Wait() }
+func (s *Set) Wait() { s.conns.wait() }
+
+// Cut resets the connections under way whose local address is one of vips, and
+// returns how many those are. It is for an address that is about to go: after
+// that no packet could tell the clients. Their handlers find the connection
+// closed.
+func (s *Set) Cut(vips []netip.Addr) int { return s.conns.cut(vips) }
