@@ -1,0 +1,262 @@
+package l7
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"appliance/internal/pool"
+)
+
+// Config describes one [[l7]] service. The zero value of each field means its
+// default.
+type Config struct {
+	// Name is unique among all services, l4 and l7.
+	Name string `toml:"name"`
+	// Listen are the addresses to accept connections on, at least one.
+	Listen []netip.AddrPort `toml:"listen"`
+	// TLS terminates HTTPS; without it the service speaks plain HTTP.
+	TLS *TLS `toml:"tls"`
+	// Routes are tried by host and path; see Route.
+	Routes []Route `toml:"route"`
+	// Pool takes what no route matches. Without it that is answered 404.
+	Pool string `toml:"pool"`
+	// Servers, instead of Pool, make a pool of the service's own and name.
+	Servers []pool.ServerConfig `toml:"servers"`
+	// Redirect answers what no route matches with a redirect, instead of Pool.
+	Redirect *Redirect `toml:"redirect"`
+	// MaxHeaderSize bounds a request's head in bytes; default 64 KiB. A larger
+	// one is answered 431; up to 4 KiB more may pass.
+	MaxHeaderSize int64 `toml:"max_header_size"`
+	// Timeouts bound the phases of a request.
+	Timeouts Timeouts `toml:"timeouts"`
+}
+
+// TLS says with which certificates a service terminates HTTPS.
+type TLS struct {
+	// Certificates are chosen by SNI; a client that names no known host gets
+	// the first.
+	Certificates []Certificate `toml:"certificates"`
+}
+
+// Certificate is a pair of PEM files: the chain, leaf first, and its key.
+type Certificate struct {
+	Cert string `toml:"cert"`
+	Key  string `toml:"key"`
+}
+
+// Route sends the requests it matches to a pool or elsewhere. A request is
+// matched against the exact hosts first, then the wildcards, the longest first,
+// then the routes without a host; among those of one host the longest path
+// wins, then the earlier route. Hosts are compared without port, case and dot at
+// the end; paths decoded and without dot segments and doubled slashes.
+type Route struct {
+	// Hosts are names ("blog.example.com") or wildcards for any name below one
+	// ("*.example.com"), without a port; none means any.
+	Hosts []string `toml:"hosts"`
+	// Paths are prefixes that end at a slash: "/forum" matches /forum and
+	// /forum/x, not /forums; none means any.
+	Paths []string `toml:"paths"`
+	// Pool names the pool that matching requests go to.
+	Pool string `toml:"pool"`
+	// Redirect answers with a redirect, instead of Pool.
+	Redirect *Redirect `toml:"redirect"`
+}
+
+// Redirect is an answer that sends the client to the same host and target by
+// another scheme.
+type Redirect struct {
+	// Scheme is "https" or "http".
+	Scheme string `toml:"scheme"`
+	// Status is 301, 302, 307 or 308; default 308, which keeps the method.
+	Status int `toml:"status"`
+	// Port is the port to send the client to; default the scheme's own.
+	Port int `toml:"port"`
+}
+
+// EffectiveStatus returns Status with its default applied.
+func (r Redirect) EffectiveStatus() int { return orDefault(r.Status, 308) }
+
+// Timeouts bound the phases of a request.
+type Timeouts struct {
+	// Header bounds the TLS handshake, and reading a request's head from its
+	// first byte; default 10 s.
+	Header time.Duration `toml:"header"`
+	// Idle bounds the wait for a kept connection's next request, for a client to
+	// send or take more of a body, and for one direction of an upgraded
+	// connection after the other has ended; default 75 s.
+	Idle time.Duration `toml:"idle"`
+	// Connect bounds connecting to one server; default 3 s.
+	Connect time.Duration `toml:"connect"`
+	// Response bounds the wait for the head of a server's answer, from the end
+	// of the request, and for the server to take more of it; default 60 s.
+	Response time.Duration `toml:"response"`
+}
+
+// EffectiveHeader returns Header with its default applied.
+func (t Timeouts) EffectiveHeader() time.Duration { return orDefault(t.Header, 10*time.Second) }
+
+// EffectiveIdle returns Idle with its default applied.
+func (t Timeouts) EffectiveIdle() time.Duration { return orDefault(t.Idle, 75*time.Second) }
+
+// EffectiveConnect returns Connect with its default applied.
+func (t Timeouts) EffectiveConnect() time.Duration { return orDefault(t.Connect, 3*time.Second) }
+
+// EffectiveResponse returns Response with its default applied.
+func (t Timeouts) EffectiveResponse() time.Duration { return orDefault(t.Response, time.Minute) }
+
+// EffectiveMaxHeaderSize returns MaxHeaderSize with its default applied.
+func (c Config) EffectiveMaxHeaderSize() int64 { return orDefault(c.MaxHeaderSize, 64<<10) }
+
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// PoolNames returns the names of all pools that the service forwards to, each
+// once, in the order of the file.
+func (c Config) PoolNames() []string {
+	var names []string
+	add := func(name string) {
+		for _, n := range names {
+			if n == name {
+				return
+			}
+		}
+		names = append(names, name)
+	}
+	for _, r := range c.Routes {
+		if r.Pool != "" {
+			add(r.Pool)
+		}
+	}
+	if c.Pool != "" {
+		add(c.Pool)
+	} else if len(c.Servers) > 0 {
+		add(c.Name)
+	}
+	return names
+}
+
+// Validate calls problem once for each mistake in c: key is the path of the
+// field below the service's table as the file spells it, message says what is
+// wrong and what would be right. Whether pools and certificate files exist is
+// not judged here.
+func (c Config) Validate(problem func(key, message string)) {
+	if c.Name == "" {
+		problem("name", "a service needs a name")
+	}
+	if len(c.Listen) == 0 {
+		problem("listen", "a service needs an address to listen on, such as [\"192.168.15.3:443\"]")
+	}
+	for i, a := range c.Listen {
+		if a.Port() == 0 {
+			problem(fmt.Sprintf("listen[%d]", i), "the port must be between 1 and 65535")
+		}
+	}
+	c.validateTargets(problem)
+	if c.TLS != nil {
+		if len(c.TLS.Certificates) == 0 {
+			problem("tls.certificates", "HTTPS needs at least one certificate, such as { cert = \"blog.pem\", key = \"blog.key\" }")
+		}
+		for i, p := range c.TLS.Certificates {
+			if p.Cert == "" || p.Key == "" {
+				problem(fmt.Sprintf("tls.certificates[%d]", i), "a certificate needs both cert and key, the names of two PEM files")
+			}
+		}
+	}
+	if c.MaxHeaderSize < 0 || c.MaxHeaderSize > 16<<20 {
+		problem("max_header_size", "the size must be between 1 byte and 16MiB")
+	}
+	for _, t := range []struct {
+		key string
+		d   time.Duration
+	}{
+		{"header", c.Timeouts.Header}, {"idle", c.Timeouts.Idle},
+		{"connect", c.Timeouts.Connect}, {"response", c.Timeouts.Response},
+	} {
+		if t.d < 0 {
+			problem("timeouts."+t.key, "a timeout must be positive")
+		}
+	}
+}
+
+// validateTargets reports a service or route that has no target or several.
+func (c Config) validateTargets(problem func(key, message string)) {
+	targets := 0
+	if c.Pool != "" {
+		targets++
+	}
+	if len(c.Servers) > 0 {
+		targets++
+	}
+	if c.Redirect != nil {
+		targets++
+		c.Redirect.validate("redirect", problem)
+	}
+	switch {
+	case targets > 1:
+		problem("pool", "a service has one of pool, servers and redirect, not several")
+	case targets == 0 && len(c.Routes) == 0:
+		problem("pool", "a service needs a route, a pool, servers of its own or a redirect")
+	}
+	for i, r := range c.Routes {
+		at := fmt.Sprintf("route[%d]", i)
+		switch {
+		case r.Pool == "" && r.Redirect == nil:
+			problem(at+".pool", "a route needs a pool or a redirect")
+		case r.Pool != "" && r.Redirect != nil:
+			problem(at+".redirect", "a route has either a pool or a redirect, not both")
+		}
+		if r.Redirect != nil {
+			r.Redirect.validate(at+".redirect", problem)
+		}
+		for j, h := range r.Hosts {
+			if !validHost(h) {
+				problem(fmt.Sprintf("%s.hosts[%d]", at, j), fmt.Sprintf("%q is no host name such as blog.example.com or *.example.com", h))
+			}
+		}
+		for j, p := range r.Paths {
+			if !strings.HasPrefix(p, "/") {
+				problem(fmt.Sprintf("%s.paths[%d]", at, j), fmt.Sprintf("%q does not begin with a slash", p))
+			}
+		}
+	}
+}
+
+func (r Redirect) validate(at string, problem func(key, message string)) {
+	if r.Scheme != "https" && r.Scheme != "http" {
+		problem(at+".scheme", fmt.Sprintf("unknown scheme %q; known: https, http", r.Scheme))
+	}
+	switch r.EffectiveStatus() {
+	case 301, 302, 307, 308:
+	default:
+		problem(at+".status", fmt.Sprintf("status %d does not redirect; use 301, 302, 307 or 308", r.Status))
+	}
+	if r.Port < 0 || r.Port > 65535 {
+		problem(at+".port", "the port must be between 1 and 65535")
+	}
+}
+
+// validHost reports whether h is a host name, possibly with "*." before it.
+func validHost(h string) bool {
+	h = strings.TrimPrefix(h, "*.")
+	if h == "" || len(h) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(h, ".") {
+		if label == "" || len(label) > 63 {
+			return false
+		}
+		for _, c := range []byte(label) {
+			if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_') {
+				return false
+			}
+		}
+	}
+	return true
+}

@@ -1,0 +1,70 @@
+package l7
+
+import (
+	"net/netip"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+)
+
+// normalHost returns the host of a Host field for comparing: without its port,
+// in lower case, without a dot at the end; an IPv6 address in brackets and its
+// canonical form. ok is false for what is no host, "" included.
+func normalHost(hostport string) (host string, ok bool) {
+	if strings.HasPrefix(hostport, "[") {
+		end := strings.IndexByte(hostport, ']')
+		if end < 0 || !validPort(hostport[end+1:]) {
+			return "", false
+		}
+		a, err := netip.ParseAddr(hostport[1:end])
+		if err != nil || !a.Is6() || a.Zone() != "" {
+			return "", false
+		}
+		return "[" + a.String() + "]", true
+	}
+	host = hostport
+	if colon := strings.IndexByte(host, ':'); colon >= 0 {
+		if !validPort(host[colon:]) {
+			return "", false
+		}
+		host = host[:colon]
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if strings.HasPrefix(host, "*") || !validHost(host) {
+		return "", false
+	}
+	return host, true
+}
+
+// validPort reports whether s is nothing or a colon with, possibly, a port
+// (RFC 3986, section 3.2.3, allows "host:").
+func validPort(s string) bool {
+	if s == "" || s == ":" {
+		return true
+	}
+	for _, c := range []byte(s[1:]) {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	n, err := strconv.Atoi(s[1:])
+	return s[0] == ':' && err == nil && n <= 65535
+}
+
+// normalPath returns the path of a target for comparing: decoded, without dot
+// segments, doubled slashes and slash at the end, so that no spelling of a path
+// gets past the route that is meant for it. The root is "/"; a target that does
+// not begin with a slash ("*") yields "".
+func normalPath(target string) string {
+	if !strings.HasPrefix(target, "/") {
+		return ""
+	}
+	p, _, _ := strings.Cut(target, "?")
+	if strings.IndexByte(p, '%') >= 0 {
+		if decoded, err := url.PathUnescape(p); err == nil {
+			p = decoded
+		}
+	}
+	return path.Clean(p)
+}

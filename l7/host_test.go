@@ -1,0 +1,121 @@
+package l7
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestNormalHost(t *testing.T) {
+	for _, tc := range []struct {
+		in, want string
+		ok       bool
+	}{
+		{"blog.example.com", "blog.example.com", true},
+		{"Blog.EXAMPLE.com", "blog.example.com", true},
+		{"blog.example.com.", "blog.example.com", true},
+		{"blog.example.com:8443", "blog.example.com", true},
+		{"blog.example.com.:8443", "blog.example.com", true},
+		{"blog.example.com:", "blog.example.com", true},
+		{"my_host", "my_host", true},
+		{"192.0.2.1:80", "192.0.2.1", true},
+		{"[2001:DB8:0::1]:80", "[2001:db8::1]", true},
+		{"[::1]", "[::1]", true},
+		{"", "", false},
+		{".", "", false},
+		{":80", "", false},
+		{"a..b", "", false},
+		{"a b", "", false},
+		{"a/b", "", false},
+		{"a@b", "", false},
+		{"*.example.com", "", false},
+		{"blog.example.com:http", "", false},
+		{"blog.example.com:99999", "", false},
+		{"blog.example.com:1:2", "", false},
+		{"2001:db8::1", "", false},
+		{"[::1", "", false},
+		{"[::1]x", "", false},
+		{"[fe80::1%25eth0]", "", false},
+		{"[192.0.2.1]", "", false},
+		{"bücher.example", "", false},
+		{strings.Repeat("a", 64), "", false},
+	} {
+		if got, ok := normalHost(tc.in); got != tc.want || ok != tc.ok {
+			t.Errorf("normalHost(%q) = %q, %v; want %q, %v", tc.in, got, ok, tc.want, tc.ok)
+		}
+	}
+}
+
+func TestNormalPath(t *testing.T) {
+	for in, want := range map[string]string{
+		"/":                 "/",
+		"/?a=/../b":         "/",
+		"/forum":            "/forum",
+		"/forum/":           "/forum",
+		"/forum?x":          "/forum",
+		"//forum///x//":     "/forum/x",
+		"/a/../forum/./x":   "/forum/x",
+		"/../../forum":      "/forum",
+		"/%66orum":          "/forum",
+		"/a/%2e%2e/forum":   "/forum",
+		"/a%2Fb":            "/a/b",
+		"/a+b":              "/a+b",
+		"/%zz":              "/%zz",
+		"/forum;session=17": "/forum;session=17",
+		"*":                 "",
+		"":                  "",
+		"example.com:443":   "",
+	} {
+		if got := normalPath(in); got != want {
+			t.Errorf("normalPath(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// What is normal stays as it is, and a host never brings more than a host.
+func FuzzNormalHost(f *testing.F) {
+	for _, s := range []string{"blog.example.com:80", "[::1]:80", "a..", "[::1", "x:y:z", "\x00"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		host, ok := normalHost(in)
+		if !ok {
+			if host != "" {
+				t.Fatalf("%q is no host, yet %q came back", in, host)
+			}
+			return
+		}
+		if again, ok := normalHost(host); !ok || again != host {
+			t.Fatalf("%q -> %q -> %q, %v", in, host, again, ok)
+		}
+		if strings.ContainsAny(host, "/@?#\\% \t\r\n\"") {
+			t.Fatalf("%q -> %q would lead elsewhere", in, host)
+		}
+		location, ok := (Redirect{Scheme: "https"}).location(in, "/x")
+		if !ok || location != "https://"+host+"/x" {
+			t.Fatalf("redirect of %q: %q, %v", in, location, ok)
+		}
+	})
+}
+
+func FuzzNormalPath(f *testing.F) {
+	for _, s := range []string{"/", "/a/../b", "/%2e%2e/%2F", "//x", "*", "/a?b/../c", "/%"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		p := normalPath(in)
+		if p == "" {
+			if strings.HasPrefix(in, "/") {
+				t.Fatalf("%q has no path", in)
+			}
+			return
+		}
+		for segment := range strings.SplitSeq(strings.Trim(p, "/"), "/") {
+			if segment == ".." || segment == "." || (segment == "" && p != "/") {
+				t.Fatalf("%q -> %q has the segment %q", in, p, segment)
+			}
+		}
+		if p[0] != '/' || p != "/" && strings.HasSuffix(p, "/") {
+			t.Fatalf("%q -> %q", in, p)
+		}
+	})
+}

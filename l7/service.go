@@ -1,0 +1,94 @@
+package l7
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"appliance/internal/pool"
+)
+
+// service is one [[l7]] service. It stays the same over reloads; what they
+// change is its state.
+type service struct {
+	name     string
+	tls      *tls.Config
+	pipeline pipeline
+	state    atomic.Pointer[state]
+}
+
+// state is what one configuration makes of a service; it is never changed. A
+// request keeps to the state it began with.
+type state struct {
+	cfg      Config
+	routes   *table
+	certs    *certificates // nil: plain HTTP
+	upstream *stdUpstream
+}
+
+func newService(name string, log zerolog.Logger) *service {
+	s := &service{name: name}
+	s.pipeline.log = log.With().Str("service", name).Logger()
+	s.tls = s.tlsConfig()
+	return s
+}
+
+// build makes the state for cfg, without putting it in force. It keeps the
+// upstream, with its connections, if the settings that concern it are the same.
+func (s *service) build(cfg Config, pools map[string]*pool.Pool) (*state, error) {
+	st := &state{cfg: cfg}
+	var err error
+	if st.routes, err = newTable(cfg, pools); err != nil {
+		return nil, fmt.Errorf("service %s: %w", s.name, err)
+	}
+	if cfg.TLS != nil {
+		if st.certs, err = loadCertificates(*cfg.TLS, time.Now(), s.pipeline.log); err != nil {
+			return nil, fmt.Errorf("service %s: %w", s.name, err)
+		}
+	}
+	set := upstreamSettings{connect: cfg.Timeouts.EffectiveConnect(), response: cfg.Timeouts.EffectiveResponse()}
+	if old := s.state.Load(); old != nil && old.upstream.settings == set {
+		st.upstream = old.upstream
+	} else {
+		st.upstream = newStdUpstream(set)
+	}
+	return st, nil
+}
+
+func (st *state) doorSettings() doorSettings {
+	return doorSettings{
+		maxHeader: st.cfg.EffectiveMaxHeaderSize(),
+		header:    st.cfg.Timeouts.EffectiveHeader(),
+		idle:      st.cfg.Timeouts.EffectiveIdle(),
+	}
+}
+
+func (st *state) listensOn(addr netip.AddrPort) bool {
+	return slices.Contains(st.cfg.Listen, addr)
+}
+
+// entrance is a service at one of its listening addresses.
+type entrance struct {
+	engine  *Engine
+	service *service
+	listen  netip.AddrPort
+}
+
+// ServeConn serves one connection, which it owns, and returns when that is
+// closed and all its requests have ended.
+func (en *entrance) ServeConn(tcp *net.TCPConn) {
+	c, d := en.engine.admit(en, tcp)
+	if c == nil {
+		tcp.Close()
+		return
+	}
+	defer en.engine.conns.Done()
+	d.serve(c)
+	<-c.over
+}

@@ -1,0 +1,62 @@
+package l7
+
+import (
+	"net/netip"
+	"sync/atomic"
+)
+
+// ServiceStats describes a service at one moment. Counters begin at zero when
+// the service is first committed and survive reloads.
+type ServiceStats struct {
+	Name   string           `json:"name"`
+	Listen []netip.AddrPort `json:"listen"`
+	Pools  []string         `json:"pools"`
+	TLS    bool             `json:"tls"`
+	// Current is the number of requests and upgraded connections under way,
+	// Requests of all there ever were. Requests that never became one, because
+	// their head was too large, too slow or no HTTP, are not among them.
+	Current  int64 `json:"current"`
+	Requests int64 `json:"requests"`
+	// Responses are the answers by the class of their status: [0] 1xx, of
+	// which only upgrades are counted, to [4] 5xx.
+	Responses [5]int64 `json:"responses"`
+	// NoServer is the number of requests for which no server was usable.
+	NoServer int64 `json:"no_server"`
+	// BytesIn and BytesOut are the bodies' bytes from and to clients, and what
+	// upgraded connections carried.
+	BytesIn  int64 `json:"bytes_in"`
+	BytesOut int64 `json:"bytes_out"`
+}
+
+// counters are the numbers of one service.
+type counters struct {
+	current, requests, noServer atomic.Int64
+	responses                   [5]atomic.Int64
+	bytesIn, bytesOut           atomic.Int64
+}
+
+// answered counts the final status of an answer.
+func (c *counters) answered(status int) {
+	if class := status/100 - 1; class >= 0 && class < len(c.responses) {
+		c.responses[class].Add(1)
+	}
+}
+
+func (s *service) stats() ServiceStats {
+	st, c := s.state.Load(), &s.pipeline.count
+	out := ServiceStats{
+		Name:     s.name,
+		Listen:   append([]netip.AddrPort(nil), st.cfg.Listen...),
+		Pools:    st.cfg.PoolNames(),
+		TLS:      st.certs != nil,
+		Current:  c.current.Load(),
+		Requests: c.requests.Load(),
+		NoServer: c.noServer.Load(),
+		BytesIn:  c.bytesIn.Load(),
+		BytesOut: c.bytesOut.Load(),
+	}
+	for i := range c.responses {
+		out.Responses[i] = c.responses[i].Load()
+	}
+	return out
+}

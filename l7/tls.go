@@ -1,0 +1,111 @@
+package l7
+
+import (
+	"crypto/tls"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"appliance/internal/certs"
+)
+
+// certificates finds the certificate for the name that a client asks for.
+type certificates struct {
+	first    *tls.Certificate
+	exact    map[string][]*tls.Certificate
+	wildcard map[string][]*tls.Certificate // by what follows the "*": ".example.com"
+}
+
+// loadCertificates reads the certificates of a service. An error names the
+// table and the file. One that is not valid now is used and logged: to refuse
+// it would take the service away, and clients judge for themselves.
+func loadCertificates(cfg TLS, now time.Time, log zerolog.Logger) (*certificates, error) {
+	var loaded []*tls.Certificate
+	for i, pair := range cfg.Certificates {
+		c, err := certs.Load(pair.Cert, pair.Key)
+		if err != nil {
+			return nil, fmt.Errorf("tls.certificates[%d]: %w", i, err)
+		}
+		if now.After(c.Leaf.NotAfter) || now.Before(c.Leaf.NotBefore) {
+			log.Warn().Str("cert", pair.Cert).Time("not_before", c.Leaf.NotBefore).Time("not_after", c.Leaf.NotAfter).
+				Msg("certificate is not valid now")
+		}
+		loaded = append(loaded, &c)
+	}
+	if len(loaded) == 0 {
+		return nil, fmt.Errorf("tls.certificates: HTTPS needs at least one certificate")
+	}
+	return newCertificates(loaded), nil
+}
+
+// newCertificates arranges certificates, at least one, by the names that their
+// leaves are valid for.
+func newCertificates(loaded []*tls.Certificate) *certificates {
+	cs := &certificates{
+		first:    loaded[0],
+		exact:    make(map[string][]*tls.Certificate),
+		wildcard: make(map[string][]*tls.Certificate),
+	}
+	for _, c := range loaded {
+		for _, name := range c.Leaf.DNSNames {
+			name = strings.ToLower(strings.TrimSuffix(name, "."))
+			if suffix, ok := strings.CutPrefix(name, "*"); ok {
+				cs.wildcard[suffix] = append(cs.wildcard[suffix], c)
+			} else {
+				cs.exact[name] = append(cs.exact[name], c)
+			}
+		}
+	}
+	return cs
+}
+
+// choose returns the certificate for a handshake: of an exact name before that
+// of a wildcard (which stands for one label, RFC 6125, section 6.4.3), the
+// first one when none matches; among several of one name the first that the
+// client can use.
+func (cs *certificates) choose(hello *tls.ClientHelloInfo) *tls.Certificate {
+	name := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
+	found := cs.exact[name]
+	if len(found) == 0 {
+		if dot := strings.IndexByte(name, '.'); dot > 0 {
+			found = cs.wildcard[name[dot:]]
+		}
+	}
+	switch len(found) {
+	case 0:
+		return cs.first
+	case 1:
+		return found[0]
+	}
+	for _, c := range found {
+		if hello.SupportsCertificate(c) == nil {
+			return c
+		}
+	}
+	return found[0]
+}
+
+// tlsConfig returns the settings of all handshakes of a service. It is made
+// once, so that session tickets stay good over reloads; certificates are looked
+// up in the service's current state.
+func (s *service) tlsConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{protocolHTTP2, protocolHTTP1},
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			cs := s.state.Load().certs
+			if cs == nil {
+				return nil, fmt.Errorf("service %s does not terminate TLS any more", s.name)
+			}
+			return cs.choose(hello), nil
+		},
+	}
+}
+
+// The protocols of HTTP as ALPN names them (RFC 7301).
+const (
+	protocolHTTP1 = "http/1.1"
+	protocolHTTP2 = "h2"
+)
