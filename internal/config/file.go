@@ -1,0 +1,187 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"appliance/health"
+	"appliance/internal/pool"
+	"appliance/l4"
+	"appliance/l7"
+)
+
+// File is the content of one configuration file. It holds what all nodes have
+// in common; ForNode turns it into what one of them runs.
+type File struct {
+	// Path is the file's name as it was given to Load or Parse.
+	Path string `toml:"-"`
+	// Hash is the SHA-256 of the file's bytes in hexadecimal, by which one can
+	// tell whether two nodes run the same file.
+	Hash string `toml:"-"`
+
+	// Nodes are the tables [node.NAME].
+	Nodes map[string]NodeEntry `toml:"node"`
+	// Admin is the table [admin].
+	Admin Admin `toml:"admin"`
+	// Handover is the table [handover].
+	Handover Handover `toml:"handover"`
+	// VRRP are the tables [[vrrp]].
+	VRRP []VRRPEntry `toml:"vrrp"`
+	// L4 and L7 are the tables [[l4]] and [[l7]].
+	L4 []L4Service `toml:"l4"`
+	L7 []L7Service `toml:"l7"`
+	// Pools are the tables [pool.NAME].
+	Pools map[string]Pool `toml:"pool"`
+
+	_ later `toml:"peer,later"`
+}
+
+func (f *File) setDefaults() {
+	f.Admin.setDefaults()
+	f.Handover.setDefaults()
+}
+
+// NodeEntry describes one node.
+type NodeEntry struct {
+	// Address is where the other nodes reach this one; required.
+	Address netip.Addr `toml:"address"`
+	// Priority is the base priority, 1 to 254, in every virtual router that
+	// does not give its own; 0 when it is left out.
+	Priority int `toml:"priority"`
+}
+
+// Admin says where a running appliance takes orders.
+type Admin struct {
+	// Socket is the path of the unix socket; default
+	// /run/appliance/control.sock.
+	Socket string `toml:"socket"`
+
+	_ later `toml:"listen,later"`
+}
+
+func (a *Admin) setDefaults() { a.Socket = "/run/appliance/control.sock" }
+
+// Handover says how the virtual addresses are given away in peace.
+type Handover struct {
+	// Drain is how long connections get to end when the virtual addresses are
+	// given away by a command or a stop, while new ones are held back; default
+	// 1 s, 0 to give them away at once.
+	Drain time.Duration `toml:"drain,zero"`
+}
+
+func (h *Handover) setDefaults() { h.Drain = time.Second }
+
+// VRRPEntry describes one virtual router for all nodes.
+type VRRPEntry struct {
+	// Name is unique among the virtual routers; required.
+	Name string `toml:"name"`
+	// VRID is the virtual router's identifier, 1 to 255, unique on its
+	// interface; required.
+	VRID int `toml:"virtual_router_id,zero"`
+	// Addresses are the virtual addresses with the length of their networks'
+	// prefixes, at least one. A bare address is a network of its own.
+	Addresses []netip.Prefix `toml:"addresses"`
+	// Interface is the network interface; when empty it is the one whose subnet
+	// holds the first address, which only the running system can tell.
+	Interface string `toml:"interface"`
+	// Version is the protocol's version; default 3.
+	Version int `toml:"version,zero"`
+	// AdvertInterval is the time between two adverts; default 1 s.
+	AdvertInterval time.Duration `toml:"advert_interval,zero"`
+	// Preempt says whether a node takes over merely because its priority is
+	// higher; default true.
+	Preempt bool `toml:"preempt"`
+	// Priority overrides the nodes' own priorities.
+	Priority Priority `toml:"priority"`
+	// Track names what lowers the priority.
+	Track []TrackEntry `toml:"track"`
+
+	_ later `toml:"virtual_mac,later"`
+	_ later `toml:"unicast,later"`
+	_ later `toml:"authentication,later"`
+	_ later `toml:"preempt_delay,later"`
+	_ later `toml:"group,later"`
+}
+
+func (v *VRRPEntry) setDefaults() {
+	v.Version = 3
+	v.AdvertInterval = time.Second
+	v.Preempt = true
+}
+
+// Priority holds the base priorities that a virtual router gives itself: one
+// for all nodes, or some by the node's name.
+type Priority struct {
+	All    int            // 1 to 254; 0 when not given
+	ByNode map[string]int // 1 to 254
+}
+
+// decodeTree reads an integer for all nodes or a table of integers by node.
+func (p *Priority) decodeTree(r *report, path string, v any) {
+	switch v := v.(type) {
+	case int64:
+		p.All = decodePriority(r, path, v)
+	case map[string]any:
+		p.ByNode = make(map[string]int, len(v))
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			p.ByNode[name] = decodePriority(r, join(path, name), v[name])
+		}
+	default:
+		r.unreadable(path, "want an integer, or a table such as { lb01 = 100, lb02 = 90 }, got %s", typeName(v))
+	}
+}
+
+func decodePriority(r *report, path string, v any) int {
+	n, ok := v.(int64)
+	switch {
+	case !ok:
+		r.unreadable(path, "want an integer, got %s", typeName(v))
+	case n < 1 || n > 254:
+		r.unreadable(path, "%s", priorityRange(int(n)))
+	}
+	return int(n)
+}
+
+func priorityRange(n int) string {
+	return fmt.Sprintf("priority %d is out of range; 1 to 254 are allowed", n)
+}
+
+// TrackEntry names one thing whose failure lowers a virtual router's priority.
+type TrackEntry struct {
+	// Service is the name of an l4 or l7 service, which counts as failed while
+	// it has no usable server.
+	Service string `toml:"service"`
+	// Interface, instead of Service, is the name of a network interface, which
+	// counts as failed while it is down.
+	Interface string `toml:"interface"`
+	// Weight is what is taken off the priority meanwhile, 1 to 253. Without it
+	// a service weighs what defaultWeight says, and an interface is a fault:
+	// the node takes no part in the election at all.
+	Weight int `toml:"weight"`
+
+	_ later `toml:"reach,later"`
+}
+
+// L4Service is an l4 service as the file has it.
+type L4Service struct {
+	l4.Config
+	// Check judges the service's own servers; nil takes them to be up.
+	Check *health.Config `toml:"check"`
+}
+
+// L7Service is an l7 service as the file has it.
+type L7Service struct {
+	l7.Config
+	// Check judges the service's own servers; nil takes them to be up.
+	Check *health.Config `toml:"check"`
+}
+
+// Pool is a pool with the check that judges its servers.
+type Pool struct {
+	pool.Config
+	// Check is nil for a pool whose servers are taken to be up.
+	Check *health.Config `toml:"check"`
+}

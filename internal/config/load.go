@@ -1,0 +1,141 @@
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+
+	"appliance/health"
+	"appliance/internal/certs"
+	"appliance/l7"
+)
+
+// Load reads and judges the file at path, and whether the certificates and
+// password files it names can be read. The error is of type Problems when the
+// file could be read.
+func Load(path string) (*File, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	f, r := parse(path, text)
+	f.checkFiles(r)
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Parse judges text as the content of the file called name, whose folder is
+// where relative paths begin. It reads nothing else: whether the files exist
+// that the text names is not judged. The error is of type Problems.
+func Parse(name string, text []byte) (*File, error) {
+	f, r := parse(name, text)
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// parse does the work of Parse. The file it returns is usable for finding
+// further problems even when the report has some already.
+func parse(name string, text []byte) (*File, *report) {
+	sum := sha256.Sum256(text)
+	f := &File{}
+	tree, r := readTree(name, string(text))
+	r.decode("", tree, reflect.ValueOf(f).Elem())
+	f.Path, f.Hash = name, hex.EncodeToString(sum[:])
+	for name, p := range f.Pools {
+		p.Name = name
+		f.Pools[name] = p
+	}
+	f.validate(r)
+	f.resolvePaths(filepath.Dir(name))
+	return f, r
+}
+
+// resolvePaths lets all relative paths begin in dir.
+func (f *File) resolvePaths(dir string) {
+	resolve := func(path *string) {
+		if *path != "" && !filepath.IsAbs(*path) {
+			*path = filepath.Join(dir, *path)
+		}
+	}
+	resolve(&f.Admin.Socket)
+	for _, s := range f.L7 {
+		if s.TLS == nil {
+			continue
+		}
+		for i := range s.TLS.Certificates {
+			resolve(&s.TLS.Certificates[i].Cert)
+			resolve(&s.TLS.Certificates[i].Key)
+		}
+	}
+	f.eachCheck(func(_ string, check *health.Config) { resolve(&check.PasswordFile) })
+}
+
+// checkFiles reports the files that the configuration names and that are of no
+// use.
+func (f *File) checkFiles(r *report) {
+	for i, s := range f.L7 {
+		if s.TLS == nil {
+			continue
+		}
+		for j, pair := range s.TLS.Certificates {
+			if pair.Cert == "" || pair.Key == "" {
+				continue // said already
+			}
+			checkPair(r, index(index("l7", i)+".tls.certificates", j), pair)
+		}
+	}
+	f.eachCheck(func(path string, check *health.Config) {
+		if check.PasswordFile == "" {
+			return
+		}
+		if _, err := os.ReadFile(check.PasswordFile); err != nil {
+			r.invalid(path+".password_file", "the password cannot be read: %v", err)
+		}
+	})
+}
+
+// checkPair reports the certificate at path when it is of no use.
+func checkPair(r *report, path string, pair l7.Certificate) {
+	_, err := certs.Load(pair.Cert, pair.Key)
+	var part *certs.FileError
+	switch {
+	case errors.As(err, &part):
+		r.invalid(join(path, part.Part), "%s", strings.TrimPrefix(part.Error(), part.Part+": "))
+	case err != nil:
+		r.invalid(path, "%v", err)
+	}
+	if part != nil && part.Part == "cert" {
+		// The key was not even looked at.
+		if _, err := os.ReadFile(pair.Key); err != nil {
+			r.invalid(path+".key", "%v", err)
+		}
+	}
+}
+
+// eachCheck calls visit for every health check with the path of its key.
+func (f *File) eachCheck(visit func(path string, check *health.Config)) {
+	for name, p := range f.Pools {
+		if p.Check != nil {
+			visit(join("pool", name)+".check", p.Check)
+		}
+	}
+	for i, s := range f.L4 {
+		if s.Check != nil {
+			visit(index("l4", i)+".check", s.Check)
+		}
+	}
+	for i, s := range f.L7 {
+		if s.Check != nil {
+			visit(index("l7", i)+".check", s.Check)
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package config
+
+import "slices"
+
+// minDefaultWeight is the smallest weight of a tracked service that gives none.
+const minDefaultWeight = 10
+
+// basePriority returns the base priority of a node in a virtual router: what
+// the router says for the node, or for all, or else what the node says. It is 0
+// when nothing does.
+func (f *File) basePriority(v VRRPEntry, node string) int {
+	if p := v.Priority.ByNode[node]; p != 0 {
+		return p
+	}
+	if v.Priority.All != 0 {
+		return v.Priority.All
+	}
+	return f.Nodes[node].Priority
+}
+
+// ranking returns the names of the nodes by their base priorities in a virtual
+// router, the largest first.
+func (f *File) ranking(v VRRPEntry) []string {
+	names := f.NodeNames()
+	slices.SortStableFunc(names, func(a, b string) int { return f.basePriority(v, b) - f.basePriority(v, a) })
+	return names
+}
+
+// defaultWeight returns what a tracked service without a weight takes off the
+// priority: one more than the gap between the largest and the smallest base
+// priority of the virtual router, so that one such service makes any node
+// smaller than any other, and at least minDefaultWeight.
+func (f *File) defaultWeight(v VRRPEntry) int {
+	names := f.ranking(v)
+	if len(names) == 0 {
+		return minDefaultWeight
+	}
+	return max(minDefaultWeight, f.basePriority(v, names[0])-f.basePriority(v, names[len(names)-1])+1)
+}
+
+// tracks returns what a virtual router tracks, weights filled in.
+func (f *File) tracks(v VRRPEntry) []Track {
+	var tracks []Track
+	for _, t := range v.Track {
+		weight := t.Weight
+		if weight == 0 && t.Service != "" {
+			weight = f.defaultWeight(v)
+		}
+		tracks = append(tracks, Track{Service: t.Service, Interface: t.Interface, Weight: weight})
+	}
+	return tracks
+}
+
+// validateTracks reports mistakes in what the virtual routers track.
+func (f *File) validateTracks(r *report) {
+	services := make(map[string]service)
+	for _, s := range f.services() {
+		if s.name != "" {
+			services[s.name] = s
+		}
+	}
+	for i, v := range f.VRRP {
+		at := index("vrrp", i) + ".track"
+		for j, t := range v.Track {
+			validateTrack(r, index(at, j), t, services)
+			for k, other := range v.Track[:j] {
+				if t.Service == other.Service && t.Interface == other.Interface {
+					r.invalid(index(at, j), "is the same as track[%d]", k)
+					break
+				}
+			}
+		}
+		f.validateWeights(r, at, v)
+	}
+}
+
+func validateTrack(r *report, at string, t TrackEntry, services map[string]service) {
+	s, known := services[t.Service]
+	switch {
+	case (t.Service == "") == (t.Interface == ""):
+		r.invalid(at, "needs either service or interface")
+	case t.Service != "" && !known:
+		r.dangling(at+".service", "there is no service %s%s", t.Service, hint(t.Service, services, "the file has no services"))
+	case t.Service != "" && len(s.pools) == 0:
+		r.invalid(at+".service", "service %s only redirects; it has no servers to track", t.Service)
+	}
+	validateInterface(r, at+".interface", t.Interface)
+	if t.Weight < 0 || t.Weight > 253 {
+		r.invalid(at+".weight", "weight %d is out of range; 1 to 253 are allowed, to be taken off the priority", t.Weight)
+	}
+}
+
+// validateWeights reports weights that can never move the virtual addresses:
+// even when all tracked things fail together, the node with the largest base
+// priority stays above the next. A live node's priority never goes below 1, so
+// nothing falls below a node that has that.
+func (f *File) validateWeights(r *report, at string, v VRRPEntry) {
+	sum := 0
+	for _, t := range f.tracks(v) {
+		sum += t.Weight
+	}
+	names := f.ranking(v)
+	if sum == 0 || len(names) < 2 {
+		return // only faults, which need no weight, or no other node to compare with
+	}
+	first, second := names[0], names[1]
+	largest, next := f.basePriority(v, first), f.basePriority(v, second)
+	switch {
+	case next == 0:
+		// That a priority is missing is said elsewhere.
+	case next == 1:
+		r.invalid(at, "can never move the addresses: nothing falls below %s, which has priority 1; give it more", second)
+	case largest-sum >= next:
+		r.invalid(at, "can never move the addresses: all weights together take %d off %s's %d, which must fall below %s's %d; more than %d is needed",
+			sum, first, largest, second, next, largest-next)
+	}
+}

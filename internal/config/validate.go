@@ -1,0 +1,131 @@
+package config
+
+import (
+	"net/netip"
+	"strings"
+)
+
+// maxSocketPath is the longest path that a unix socket's address holds on
+// Linux, without the zero at its end.
+const maxSocketPath = 107
+
+// validate reports everything that the text alone shows to be wrong.
+func (f *File) validate(r *report) {
+	if len(f.VRRP) == 0 && len(f.L4) == 0 && len(f.L7) == 0 {
+		r.invalid("", "there is nothing to do: the file has neither [[vrrp]] nor a service in [[l4]] or [[l7]]")
+	}
+	if len(f.Admin.Socket) > maxSocketPath {
+		r.invalid("admin.socket", "the path is longer than %d bytes, the most a unix socket may have", maxSocketPath)
+	}
+	f.validateNodes(r)
+	f.validateRouters(r)
+	f.validateServices(r)
+	f.validatePools(r)
+	f.validateTracks(r)
+}
+
+// validateNodes reports mistakes in the nodes and missing ones.
+func (f *File) validateNodes(r *report) {
+	if len(f.VRRP) > 0 && len(f.Nodes) == 0 {
+		r.invalid("node", "the nodes are missing; give each a table such as [node.lb01] with address and priority")
+	}
+	owner := make(map[netip.Addr]string)
+	for _, name := range f.NodeNames() {
+		n, at := f.Nodes[name], join("node", name)
+		switch first, taken := owner[n.Address]; {
+		case !n.Address.IsValid():
+			r.invalid(at+".address", "a node needs an address, such as \"192.168.15.11\"")
+		case n.Address.IsUnspecified() || n.Address.IsMulticast():
+			r.invalid(at+".address", "%s is not the address of a node", n.Address)
+		case taken:
+			r.invalid(at+".address", "%s is node %s's already", n.Address, first)
+		default:
+			owner[n.Address] = name
+		}
+		if n.Priority != 0 && (n.Priority < 1 || n.Priority > 254) {
+			r.invalid(at+".priority", "%s", priorityRange(n.Priority))
+		}
+	}
+}
+
+// validateRouters reports mistakes in the virtual routers.
+func (f *File) validateRouters(r *report) {
+	names := make(map[string]int)
+	for i, v := range f.VRRP {
+		at := index("vrrp", i)
+		f.validateRouter(r, at, v)
+		if first, ok := names[v.Name]; ok && v.Name != "" {
+			r.invalid(at+".name", "%q is the name of %s already", v.Name, index("vrrp", first))
+		} else {
+			names[v.Name] = i
+		}
+		for j, other := range f.VRRP[:i] {
+			if v.VRID == other.VRID && v.VRID != 0 {
+				validateSameVRID(r, at, v, index("vrrp", j), other)
+			}
+		}
+	}
+	f.validateVirtualAddresses(r)
+}
+
+func (f *File) validateRouter(r *report, at string, v VRRPEntry) {
+	c := f.router(v, "")
+	c.Priority = 1 // judged below, for each node and where it is given
+	c.Validate(r.under(at))
+	validateInterface(r, at+".interface", v.Interface)
+	for _, name := range f.NodeNames() {
+		if f.basePriority(v, name) == 0 {
+			r.invalid(join("node", name)+".priority", "a priority is missing, 1 to 254, as %s has none for this node either", at)
+		}
+	}
+	for name := range v.Priority.ByNode {
+		if _, ok := f.Nodes[name]; !ok {
+			r.dangling(join(at+".priority", name), "there is no node %s%s", name, hint(name, f.Nodes, "the file has no nodes"))
+		}
+	}
+}
+
+// validateSameVRID reports that two virtual routers share an identifier unless
+// they certainly live on different interfaces.
+func validateSameVRID(r *report, at string, v VRRPEntry, otherAt string, other VRRPEntry) {
+	switch {
+	case v.Interface == other.Interface && v.Interface != "":
+		r.invalid(at+".virtual_router_id", "%d is %s's already, on the same interface %s", v.VRID, otherAt, v.Interface)
+	case v.Interface == "" || other.Interface == "":
+		r.invalid(at+".virtual_router_id", "%d is %s's already; if they are on different interfaces, name both with the key interface", v.VRID, otherAt)
+	}
+}
+
+// validateVirtualAddresses reports virtual addresses that cannot be virtual.
+func (f *File) validateVirtualAddresses(r *report) {
+	nodes := make(map[netip.Addr]string)
+	for name, n := range f.Nodes {
+		nodes[n.Address] = name
+	}
+	owner := make(map[netip.Addr]int)
+	for i, v := range f.VRRP {
+		for j, p := range v.Addresses {
+			at, a := index(index("vrrp", i)+".addresses", j), p.Addr()
+			first, taken := owner[a]
+			node, own := nodes[a]
+			switch {
+			case !a.IsValid():
+			case a.IsUnspecified() || a.IsMulticast() || a.IsLoopback():
+				r.invalid(at, "%s cannot be a virtual address", a)
+			case own:
+				r.invalid(at, "%s is node %s's own address; a virtual address belongs to none", a, node)
+			case taken && first != i:
+				r.invalid(at, "%s is an address of %s already", a, index("vrrp", first))
+			default:
+				owner[a] = i
+			}
+		}
+	}
+}
+
+// validateInterface reports a name that no network interface can have.
+func validateInterface(r *report, at, name string) {
+	if len(name) > 15 || strings.ContainsAny(name, "/ \t\n") {
+		r.invalid(at, "%q cannot be the name of an interface: at most 15 bytes, no blanks or slashes", name)
+	}
+}

@@ -1,0 +1,170 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"appliance/health"
+	"appliance/internal/pool"
+)
+
+// service is what l4 and l7 services have in common.
+type service struct {
+	path     string // its table's, such as "l4[0]"
+	name     string
+	listen   []netip.AddrPort
+	servers  []pool.ServerConfig // its own
+	check    *health.Config      // of its own servers
+	pools    []string            // all it forwards to, its own under its name
+	validate func(problem func(key, message string))
+}
+
+// services returns all services in the order in which they are judged.
+func (f *File) services() []service {
+	var all []service
+	for i, s := range f.L4 {
+		all = append(all, service{
+			path: index("l4", i), name: s.Name, listen: s.Listen, servers: s.Servers, check: s.Check,
+			pools: []string{s.PoolName()}, validate: s.Validate,
+		})
+	}
+	for i, s := range f.L7 {
+		all = append(all, service{
+			path: index("l7", i), name: s.Name, listen: s.Listen, servers: s.Servers, check: s.Check,
+			pools: s.PoolNames(), validate: s.Validate,
+		})
+	}
+	return all
+}
+
+// ownPool returns the pool made of the service's own servers.
+func (s service) ownPool() Pool {
+	return Pool{Config: pool.Config{Name: s.name, Servers: s.servers}, Check: s.check}
+}
+
+// validateServices reports mistakes in the services.
+func (f *File) validateServices(r *report) {
+	paths := make(map[string]string)
+	for _, s := range f.services() {
+		s.validate(r.under(s.path))
+		if first, ok := paths[s.name]; ok && s.name != "" {
+			r.invalid(s.path+".name", "%q is the name of %s already; no two services share one, l4 or l7", s.name, first)
+		} else {
+			paths[s.name] = s.path
+		}
+		f.validateOwnServers(r, s)
+	}
+	for i, s := range f.L4 {
+		f.validateReference(r, index("l4", i)+".pool", s.Pool)
+	}
+	for i, s := range f.L7 {
+		f.validateReference(r, index("l7", i)+".pool", s.Pool)
+		for j, route := range s.Routes {
+			f.validateReference(r, index(index("l7", i)+".route", j)+".pool", route.Pool)
+		}
+	}
+	f.validateListeners(r)
+}
+
+// validateOwnServers reports mistakes in what a service has instead of a pool.
+func (f *File) validateOwnServers(r *report, s service) {
+	if len(s.servers) == 0 {
+		if s.check != nil {
+			r.invalid(s.path+".check", "a check goes with servers of the service's own; the check of a pool stands in the pool's table")
+		}
+		return
+	}
+	p := s.ownPool()
+	p.validate(r, s.path)
+	if _, ok := f.Pools[s.name]; ok {
+		r.invalid(s.path+".servers", "the service's own servers make a pool of its name, but there is a [%s] too", join("pool", s.name))
+	}
+}
+
+// validateReference reports the name of a pool that does not exist.
+func (f *File) validateReference(r *report, at, name string) {
+	if _, ok := f.Pools[name]; !ok && name != "" {
+		r.dangling(at, "there is no pool %s%s", name, hint(name, f.Pools, "the file has no pools"))
+	}
+}
+
+// validatePools reports mistakes in the tables [pool.NAME].
+func (f *File) validatePools(r *report) {
+	for name, p := range f.Pools {
+		p.validate(r, join("pool", name))
+	}
+}
+
+// validate reports mistakes in a pool whose keys are in the table at path.
+func (p Pool) validate(r *report, path string) {
+	p.Config.Validate(r.under(path))
+	if p.Check != nil {
+		p.Check.Validate(r.under(path + ".check"))
+	}
+}
+
+// listener is an address of a service and where it stands.
+type listener struct {
+	address netip.AddrPort
+	path    string
+	service string // its name
+}
+
+// String returns what messages call the listener.
+func (l listener) String() string {
+	if l.service == "" {
+		return l.path
+	}
+	return fmt.Sprintf("%s, service %s", l.path, l.service)
+}
+
+// validateListeners reports addresses that cannot be bound together, and
+// services that would be their own servers.
+func (f *File) validateListeners(r *report) {
+	var seen []listener
+	for _, s := range f.services() {
+		targets := f.targets(s)
+		for i, a := range s.listen {
+			if !a.IsValid() || a.Port() == 0 {
+				continue // said already
+			}
+			l := listener{a, index(s.path+".listen", i), s.name}
+			taken := slices.IndexFunc(seen, func(other listener) bool { return overlap(a, other.address) })
+			switch {
+			case taken >= 0 && seen[taken].address == a:
+				r.invalid(l.path, "%s is taken by %s", a, seen[taken])
+			case taken >= 0:
+				r.invalid(l.path, "%s overlaps %s, which is taken by %s", a, seen[taken].address, seen[taken])
+			case slices.Contains(targets, a):
+				r.invalid(l.path, "%s is also one of the service's servers; it would connect to itself without end", a)
+			}
+			seen = append(seen, l)
+		}
+	}
+}
+
+// targets returns the addresses of the servers that a service forwards to.
+func (f *File) targets(s service) []netip.AddrPort {
+	servers := s.servers
+	for _, name := range s.pools {
+		servers = slices.Concat(servers, f.Pools[name].Servers)
+	}
+	var addresses []netip.AddrPort
+	for _, server := range servers {
+		if a, err := netip.ParseAddrPort(server.Address); err == nil {
+			addresses = append(addresses, a)
+		}
+	}
+	return addresses
+}
+
+// overlap reports whether two addresses cannot be bound at the same time: they
+// are equal, or one means all addresses of the other's family.
+func overlap(a, b netip.AddrPort) bool {
+	if a.Port() != b.Port() {
+		return false
+	}
+	wildcard := a.Addr().IsUnspecified() || b.Addr().IsUnspecified()
+	return a == b || wildcard && a.Addr().Is4() == b.Addr().Is4()
+}
