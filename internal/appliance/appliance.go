@@ -1,0 +1,207 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"appliance/health"
+	"appliance/internal/config"
+	"appliance/internal/control"
+	"appliance/internal/listen"
+	"appliance/l4"
+	"appliance/l7"
+)
+
+// Options say what to run.
+type Options struct {
+	// ConfigPath is the configuration file, read at the start and at reloads.
+	ConfigPath string
+	// Node is the node of the file to be; empty means the host's name.
+	Node string
+	// Socket is the control socket; empty means the file's.
+	Socket string
+	// Version is what status calls the software.
+	Version string
+	// Log takes everything that the appliance has to say.
+	Log zerolog.Logger
+}
+
+// Appliance is one running node.
+type Appliance struct {
+	options   Options
+	log       zerolog.Logger
+	started   time.Time
+	wire      *wire
+	checker   *health.Checker
+	listeners *listen.Set
+	l4        *l4.Engine
+	l7        *l7.Engine
+	links     links // of the goroutine of Run
+	reloads   chan reloadRequest
+
+	// current is what runs now; the goroutine of Run replaces it.
+	current atomic.Pointer[setup]
+	// refused is why the latest reload changed nothing; empty if it did.
+	refused atomic.Pointer[string]
+}
+
+// reloadRequest asks the goroutine of Run to read the file again.
+type reloadRequest struct{ done chan<- error }
+
+// Run is the appliance: it starts everything that the file describes and runs
+// it until ctx ends; then it gives the virtual addresses away, lets connections
+// end for the file's drain time and stops. SIGHUP reloads. The error says what
+// kept it from starting, or what broke.
+func Run(ctx context.Context, o Options) error {
+	file, node, err := load(o)
+	if err != nil {
+		return err
+	}
+	a := newAppliance(o)
+	socket, err := control.Listen(a.socketPath(node), a.backend(), a.log)
+	if err != nil {
+		return err
+	}
+	// The services outlive ctx: they are needed until the addresses are gone.
+	services, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	tasks := newTasks()
+	tasks.start("wire", func() error { a.wire.run(services); return nil })
+	tasks.start("health checks", func() error { return a.checker.Run(services) })
+	if err := a.apply(ctx, file, node); err != nil {
+		stop()
+		return errors.Join(err, socket.Close(), tasks.wait())
+	}
+	tasks.start("control", func() error { return socket.Run(services) })
+	a.log.Info().Str("node", node.Name).Str("version", o.Version).Str("config", o.ConfigPath).Msg("started")
+
+	err = a.loop(ctx, tasks)
+	err = errors.Join(err, a.shutdown(node.Handover.Drain))
+	stop()
+	return errors.Join(err, tasks.wait())
+}
+
+func newAppliance(o Options) *Appliance {
+	a := &Appliance{
+		options: o,
+		log:     o.Log,
+		started: time.Now(),
+		l4:      l4.New(o.Log),
+		l7:      l7.New(o.Log),
+		reloads: make(chan reloadRequest),
+	}
+	a.checker = health.NewChecker(o.Log, func(health.Result) { a.wire.poke() })
+	a.wire = newWire(o.Log, a.checker.Results)
+	a.listeners = listen.NewSet(o.Log, a.wire.listener)
+	a.current.Store(&setup{})
+	a.refused.Store(new(string))
+	return a
+}
+
+// load reads the file as the node that o names.
+func load(o Options) (*config.File, *config.Node, error) {
+	file, err := config.Load(o.ConfigPath)
+	if err != nil {
+		return nil, nil, err
+	}
+	node, err := file.ForNode(o.Node)
+	return file, node, err
+}
+
+func (a *Appliance) socketPath(node *config.Node) string {
+	if a.options.Socket != "" {
+		return a.options.Socket
+	}
+	return node.Admin.Socket
+}
+
+// loop carries out reloads until ctx ends or a task fails.
+func (a *Appliance) loop(ctx context.Context, tasks *tasks) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-ctx.Done():
+			a.log.Info().Msg("stopping")
+			return nil
+		case err := <-tasks.failed:
+			return err
+		case <-hangup:
+			a.reload(ctx)
+		case r := <-a.reloads:
+			r.done <- a.reload(ctx)
+		}
+	}
+}
+
+// reload reads the file again and puts it in force, or changes nothing and says
+// why.
+func (a *Appliance) reload(ctx context.Context) error {
+	file, node, err := load(a.options)
+	if err == nil {
+		err = a.unchangeable(node)
+	}
+	if err == nil {
+		err = a.apply(ctx, file, node)
+	}
+	why := ""
+	if err != nil {
+		why = err.Error()
+		a.log.Error().Err(err).Msg("reload refused; the old configuration stays in force")
+	} else {
+		a.log.Info().Str("sha256", file.Hash).Msg("reloaded")
+	}
+	a.refused.Store(&why)
+	return err
+}
+
+// unchangeable refuses what only a restart can change.
+func (a *Appliance) unchangeable(node *config.Node) error {
+	old := a.current.Load().node
+	if node.Name != old.Name {
+		return fmt.Errorf("this node would become %s instead of %s; restart to do that", node.Name, old.Name)
+	}
+	if a.options.Socket == "" && node.Admin.Socket != old.Admin.Socket {
+		return fmt.Errorf("admin.socket would become %s instead of %s; restart to do that", node.Admin.Socket, old.Admin.Socket)
+	}
+	return nil
+}
+
+// shutdown gives the virtual addresses away, each after its drain, then lets
+// the connections that are left end for at most drain and cuts the rest.
+func (a *Appliance) shutdown(drain time.Duration) error {
+	stopRouters(a.current.Load().routers)
+	a.watch(nil)
+	err := a.listeners.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), drain)
+	defer cancel()
+	ended := make(chan error, 2)
+	go func() { ended <- a.l4.Shutdown(ctx) }()
+	go func() { ended <- a.l7.Shutdown(ctx) }()
+	cut := errors.Join(<-ended, <-ended)
+	a.listeners.Wait()
+	if cut != nil {
+		a.log.Warn().Err(cut).Msg("connections did not end in the drain time and were cut")
+	}
+	a.log.Info().Msg("stopped")
+	return err
+}
+
+// vipsOf returns the addresses of prefixes.
+func vipsOf(prefixes []netip.Prefix) []netip.Addr {
+	vips := make([]netip.Addr, len(prefixes))
+	for i, p := range prefixes {
+		vips[i] = p.Addr()
+	}
+	return vips
+}

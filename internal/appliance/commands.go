@@ -1,0 +1,164 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"appliance/internal/control"
+	"appliance/internal/pool"
+	"appliance/vrrp"
+)
+
+// backend returns the functions behind the control socket.
+func (a *Appliance) backend() control.Backend {
+	return control.Backend{
+		Status:    a.status,
+		Failover:  a.failover,
+		Failback:  a.failback,
+		Reload:    a.requestReload,
+		SetServer: a.setServer,
+	}
+}
+
+// requestReload has the goroutine of Run reload, and waits for the outcome.
+func (a *Appliance) requestReload(ctx context.Context) error {
+	done := make(chan error, 1)
+	select {
+	case a.reloads <- reloadRequest{done}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// setServer sets a server's administrative state.
+func (a *Appliance) setServer(r control.ServerRequest) error {
+	p := a.current.Load().pools[r.Pool]
+	if p == nil {
+		return &control.Error{Status: http.StatusNotFound, Message: fmt.Sprintf("there is no pool %q", r.Pool)}
+	}
+	var state pool.Admin
+	if err := state.UnmarshalText([]byte(r.State)); err != nil {
+		return &control.Error{Status: http.StatusBadRequest, Message: err.Error()}
+	}
+	if err := p.SetAdmin(r.Server, state); err != nil {
+		return &control.Error{Status: http.StatusNotFound, Message: err.Error()}
+	}
+	a.log.Info().Str("pool", r.Pool).Str("server", r.Server).Str("state", r.State).Msg("server state set by command")
+	a.wire.poke()
+	return nil
+}
+
+// failover gives away the addresses of the named instance, or of all that are
+// active here.
+func (a *Appliance) failover(ctx context.Context, r control.MoveRequest) ([]control.MoveResult, error) {
+	return a.move(ctx, r, "is active here", (*vrrp.Router).Failover,
+		func(s vrrp.Status) bool { return s.State == vrrp.Active })
+}
+
+// failback takes back the addresses of the named instance, or of all that
+// yielded.
+func (a *Appliance) failback(ctx context.Context, r control.MoveRequest) ([]control.MoveResult, error) {
+	return a.move(ctx, r, "has yielded", (*vrrp.Router).Failback,
+		func(s vrrp.Status) bool { return s.Yielded })
+}
+
+// move carries out a command on the named instance, or else on all that fit,
+// at the same time.
+func (a *Appliance) move(ctx context.Context, r control.MoveRequest, condition string,
+	command func(*vrrp.Router, context.Context) (vrrp.Outcome, error), fits func(vrrp.Status) bool) ([]control.MoveResult, error) {
+	members, err := a.choose(r.VRRP, condition, fits)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]control.MoveResult, len(members))
+	errs := make([]error, len(members))
+	done := make(chan struct{})
+	for i, m := range members {
+		go func() {
+			results[i], errs[i] = a.moveOne(ctx, m, command)
+			done <- struct{}{}
+		}()
+	}
+	for range members {
+		<-done
+	}
+	return results, errors.Join(errs...)
+}
+
+func (a *Appliance) moveOne(ctx context.Context, m *member, command func(*vrrp.Router, context.Context) (vrrp.Outcome, error)) (control.MoveResult, error) {
+	begun := time.Now()
+	outcome, err := command(m.router, ctx)
+	if err != nil {
+		return control.MoveResult{}, fmt.Errorf("%s: %w", m.config.Name, err)
+	}
+	return control.MoveResult{
+		VRRP:       m.config.Name,
+		Active:     outcome.Active.String(),
+		ActiveNode: a.nodeAt(m, outcome.Active),
+		Seconds:    time.Since(begun).Seconds(),
+	}, nil
+}
+
+// nodeAt returns the name of the node with that address on m's LAN; empty if the
+// file names none.
+func (a *Appliance) nodeAt(m *member, address netip.Addr) string {
+	if address == m.config.Source {
+		return a.current.Load().node.Name
+	}
+	for _, p := range m.config.Peers {
+		if p.Address == address {
+			return p.Name
+		}
+	}
+	return ""
+}
+
+// stateWords says what a router is, and who is active instead.
+func (a *Appliance) stateWords(m *member, s vrrp.Status) string {
+	words := fmt.Sprintf("%s is %s", m.config.Name, s.State)
+	if s.State == vrrp.Active || !s.Active.Address.IsValid() {
+		return words
+	}
+	other := s.Active.Address.String()
+	if name := a.nodeAt(m, s.Active.Address); name != "" {
+		other = name + " (" + other + ")"
+	}
+	return words + ", " + other + " is active"
+}
+
+// choose returns the routers that a command is meant for.
+func (a *Appliance) choose(name, condition string, fits func(vrrp.Status) bool) ([]*member, error) {
+	var chosen []*member
+	var states []string
+	for _, m := range a.current.Load().routers {
+		s := m.router.Status()
+		if m.config.Name == name {
+			// The router itself says why if it cannot.
+			return []*member{m}, nil
+		}
+		if name == "" && fits(s) {
+			chosen = append(chosen, m)
+		}
+		states = append(states, a.stateWords(m, s))
+	}
+	switch {
+	case name != "":
+		return nil, &control.Error{Status: http.StatusNotFound, Message: fmt.Sprintf("there is no vrrp %q", name)}
+	case len(states) == 0:
+		return nil, errors.New("the file has no [[vrrp]]")
+	case len(chosen) == 0:
+		return nil, fmt.Errorf("no virtual router %s: %s", condition, strings.Join(states, "; "))
+	}
+	return chosen, nil
+}

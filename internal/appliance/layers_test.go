@@ -1,0 +1,98 @@
+package appliance
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// layers lists for each package of the appliance which others it may import.
+// docs/design.md draws the picture. A package that is missing here fails the
+// test: a new one chooses its place knowingly.
+var layers = map[string][]string{
+	"vrrp":               nil,
+	"vrrp/vrrptest":      {"vrrp"},
+	"health":             nil,
+	"l4":                 {"internal/pool", "internal/listen"},
+	"l7":                 {"internal/pool", "internal/listen", "internal/certs"},
+	"internal/pool":      nil,
+	"internal/listen":    nil,
+	"internal/certs":     nil,
+	"internal/link":      nil,
+	"internal/config":    {"vrrp", "health", "l4", "l7", "internal/pool", "internal/certs"},
+	"internal/control":   nil,
+	"internal/appliance": {"vrrp", "health", "l4", "l7", "internal/pool", "internal/listen", "internal/link", "internal/config", "internal/control"},
+	"internal/lab":       {"internal/control", "internal/link", "vrrp"},
+	"cmd/applianctl":     {"internal/appliance", "internal/config", "internal/control", "internal/lab"},
+	"integration":        {"internal/control", "internal/lab"},
+}
+
+// confined lists the libraries that only one package may import.
+var confined = map[string]string{
+	"github.com/vishvananda/netlink": "internal/link",
+	"github.com/vishvananda/netns":   "internal/link",
+	"github.com/mdlayher/packet":     "internal/link",
+	"github.com/BurntSushi/toml":     "internal/config",
+	"github.com/spf13/cobra":         "cmd/applianctl",
+}
+
+func TestImportsKeepTheLayers(t *testing.T) {
+	const module = "appliance/"
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", module+"...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	d := json.NewDecoder(bytes.NewReader(out))
+	seen := 0
+	for {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		seen++
+		name := strings.TrimPrefix(p.ImportPath, module)
+		allowed, known := layers[name]
+		if !known {
+			t.Errorf("package %s has no place in the layers; give it one", name)
+			continue
+		}
+		for _, imported := range p.Imports {
+			if ours, ok := strings.CutPrefix(imported, module); ok && !slices.Contains(allowed, ours) {
+				t.Errorf("%s must not import %s", name, ours)
+			}
+			for library, owner := range confined {
+				if (imported == library || strings.HasPrefix(imported, library+"/")) && name != owner {
+					t.Errorf("%s must not import %s; only %s does", name, library, owner)
+				}
+			}
+		}
+	}
+	if seen < 10 {
+		t.Errorf("go list found %d packages; the test looks at the wrong place", seen)
+	}
+}
+
+func TestLayersHaveNoCircle(t *testing.T) {
+	var visit func(name string, path []string)
+	visit = func(name string, path []string) {
+		if slices.Contains(path, name) {
+			t.Fatalf("circle: %s", strings.Join(append(path, name), " -> "))
+		}
+		for _, below := range layers[name] {
+			visit(below, append(slices.Clone(path), name))
+		}
+	}
+	for name := range layers {
+		visit(name, nil)
+	}
+}

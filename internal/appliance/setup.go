@@ -1,0 +1,164 @@
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"appliance/health"
+	"appliance/internal/config"
+	"appliance/internal/listen"
+	"appliance/internal/pool"
+)
+
+// setup is what one configuration made. It is never changed once it is
+// current.
+type setup struct {
+	file    *config.File
+	node    *config.Node
+	loaded  time.Time
+	pools   map[string]*pool.Pool
+	judges  map[health.Target][]*pool.Pool // who wants a check's verdict
+	routers []*member
+}
+
+// targets returns the checks that the setup needs.
+func (s *setup) targets() []health.Target { return slices.Collect(maps.Keys(s.judges)) }
+
+// apply puts a configuration in force, the first one or the next. Everything
+// that can fail comes before commit, and an error changes nothing.
+func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.Node) (err error) {
+	old := a.current.Load()
+	next := &setup{file: file, node: node, loaded: time.Now()}
+	if next.pools, next.judges, err = buildPools(old.pools, node.Pools); err != nil {
+		return err
+	}
+	l4Change, err := a.l4.Stage(node.L4, next.pools)
+	if err != nil {
+		return err
+	}
+	l7Change, err := a.l7.Stage(node.L7, next.pools)
+	if err != nil {
+		return err
+	}
+	handlers := make(map[netip.AddrPort]listen.Handler)
+	maps.Copy(handlers, l4Change.Handlers())
+	maps.Copy(handlers, l7Change.Handlers())
+	listeners, err := a.listeners.Stage(handlers)
+	if err != nil {
+		l7Change.Discard()
+		return err
+	}
+	routers, err := a.stageRouters(old.routers, node.VRRP)
+	if err != nil {
+		listeners.Discard()
+		l7Change.Discard()
+		return err
+	}
+	next.routers = routers.next
+	if old.node != nil {
+		a.learn(ctx, old, next)
+	}
+
+	// From here on nothing fails.
+	a.current.Store(next)
+	results := a.checker.Results()
+	for name, p := range next.pools {
+		p.Update(node.Pools[name].Config, knownHealth(results, node.Pools[name].Check))
+	}
+	a.checker.Set(next.targets())
+	l4Change.Commit()
+	l7Change.Commit()
+	listeners.Commit()
+	routers.commit(a)
+	a.wire.rewire(next.plan())
+	a.watch(next.interfaces())
+	return nil
+}
+
+// buildPools returns the pools of a configuration, those with the name of an
+// old one being that one, and who wants the verdict of which check.
+func buildPools(old map[string]*pool.Pool, cfgs map[string]config.Pool) (map[string]*pool.Pool, map[health.Target][]*pool.Pool, error) {
+	pools := make(map[string]*pool.Pool, len(cfgs))
+	judges := make(map[health.Target][]*pool.Pool)
+	for name, cfg := range cfgs {
+		p := old[name]
+		if p == nil {
+			p = pool.New(pool.Config{Name: name}) // apply fills it
+		}
+		pools[name] = p
+		if cfg.Check == nil {
+			continue
+		}
+		for _, s := range cfg.Servers {
+			address, err := netip.ParseAddrPort(s.Address)
+			if err != nil {
+				return nil, nil, fmt.Errorf("pool %s: server %s: %w", name, s.Label(), err)
+			}
+			target := health.Target{Address: address, Check: *cfg.Check}
+			if !slices.Contains(judges[target], p) {
+				judges[target] = append(judges[target], p)
+			}
+		}
+	}
+	return pools, judges, nil
+}
+
+// learn has the servers that next brings checked for the first time while the
+// old configuration still serves, so that none is unknown when it is needed.
+func (a *Appliance) learn(ctx context.Context, old, next *setup) {
+	all := maps.Clone(old.judges)
+	maps.Copy(all, next.judges)
+	both := slices.Collect(maps.Keys(all))
+	var longest time.Duration
+	for _, t := range both {
+		longest = max(longest, t.Check.EffectiveTimeout())
+	}
+	a.checker.Set(both)
+	ctx, cancel := context.WithTimeout(ctx, longest+time.Second)
+	defer cancel()
+	waitFor(ctx, holdPace, func() bool {
+		results := a.checker.Results()
+		return !slices.ContainsFunc(both, func(t health.Target) bool { return results[t].State == health.Unknown })
+	})
+}
+
+// knownHealth returns what results say of the servers that check judges.
+func knownHealth(results map[health.Target]health.Result, check *health.Config) func(netip.AddrPort) (pool.Health, bool) {
+	return func(address netip.AddrPort) (pool.Health, bool) {
+		if check == nil {
+			return pool.Health{}, false
+		}
+		r, ok := results[health.Target{Address: address, Check: *check}]
+		return poolHealth(r), ok && r.State != health.Unknown
+	}
+}
+
+// plan returns what the wire needs to know of the setup.
+func (s *setup) plan() *plan {
+	p := &plan{services: make(map[string][]*pool.Pool), judges: s.judges}
+	for _, c := range s.node.L4 {
+		p.services[c.Name] = []*pool.Pool{s.pools[c.PoolName()]}
+	}
+	for _, c := range s.node.L7 {
+		for _, name := range c.PoolNames() {
+			p.services[c.Name] = append(p.services[c.Name], s.pools[name])
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.pools)) {
+		p.pools = append(p.pools, s.pools[name])
+	}
+	for i, m := range s.routers {
+		p.routers = append(p.routers, wiredRouter{
+			name:      m.config.Name,
+			judged:    m.router,
+			iface:     m.config.Interface,
+			addresses: vipsOf(m.config.Addresses),
+			track:     s.node.VRRP[i].Track,
+		})
+	}
+	return p
+}

@@ -1,0 +1,172 @@
+package appliance
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+
+	"appliance/health"
+	"appliance/internal/control"
+	"appliance/internal/pool"
+	"appliance/vrrp"
+)
+
+// status describes the node as it is now.
+func (a *Appliance) status() control.Status {
+	current, known := a.current.Load(), a.wire.known.Load()
+	s := control.Status{
+		Version: a.options.Version,
+		PID:     os.Getpid(),
+		Started: a.started,
+		Ready:   known.ready,
+		Config:  control.Config{Path: a.options.ConfigPath, Error: *a.refused.Load()},
+		// Empty lists rather than null, for those who read JSON.
+		VRRP: []control.VRRP{}, Services: []control.Service{}, Pools: []control.Pool{},
+	}
+	if current.node == nil {
+		return s // asked before the first configuration is in force
+	}
+	s.Node = current.node.Name
+	s.Config.SHA256, s.Config.Loaded = current.file.Hash, current.loaded
+	for _, m := range current.routers {
+		s.VRRP = append(s.VRRP, describeRouter(m.router.Status()))
+	}
+	s.Services = a.describeServices(current, known)
+	for _, name := range slices.Sorted(maps.Keys(current.pools)) {
+		s.Pools = append(s.Pools, a.describePool(current, name))
+	}
+	return s
+}
+
+func describeRouter(s vrrp.Status) control.VRRP {
+	r := control.VRRP{
+		Name:         s.Name,
+		VRID:         s.VRID,
+		Interface:    s.Interface,
+		State:        s.State.String(),
+		Since:        s.Since,
+		Reason:       s.Reason,
+		Addresses:    texts(s.Addresses),
+		BasePriority: s.Base,
+		Priority:     s.Effective,
+		Yielded:      s.Yielded,
+		Demotions:    []control.Condition{},
+		Faults:       []control.Condition{},
+		Counters:     routerCounters(s.Counters),
+	}
+	if s.Active.Address.IsValid() && s.State != vrrp.Active {
+		r.ActiveRouter = &control.Router{Address: s.Active.Address.String(), Priority: s.Active.Priority, Heard: s.Active.Heard}
+	}
+	for _, d := range s.Demotions {
+		r.Demotions = append(r.Demotions, control.Condition{Source: d.Source, Amount: d.N, Reason: d.Reason, Since: d.Since})
+	}
+	for _, f := range s.Faults {
+		r.Faults = append(r.Faults, control.Condition{Source: f.Source, Reason: f.Reason, Since: f.Since})
+	}
+	return r
+}
+
+func routerCounters(c vrrp.Counters) map[string]uint64 {
+	m := map[string]uint64{
+		"adverts_sent":       c.Sent,
+		"packets_received":   c.Received,
+		"send_errors":        c.SendErrors,
+		"address_errors":     c.AddressErrors,
+		"address_mismatches": c.AddressMismatches,
+		"transitions":        c.Transitions,
+		"late":               c.Late,
+	}
+	for _, named := range []struct {
+		prefix string
+		counts map[string]uint64
+	}{{"refused_", c.Refused}, {"checksum_", c.Checksums}, {"receive_error_", c.ReceiveErrors}} {
+		for label, n := range named.counts {
+			m[named.prefix+label] = n
+		}
+	}
+	return m
+}
+
+func (a *Appliance) describeServices(current *setup, known *knowledge) []control.Service {
+	services := []control.Service{}
+	for _, s := range a.l4.Stats() {
+		services = append(services, control.Service{
+			Name: s.Name, Layer: 4, Listen: texts(s.Listen), Pools: []string{s.Pool},
+			Usable: current.usable(s.Pool), Fault: known.fault(s.Listen),
+			Current: s.Current, Total: uint64(s.Total), NoServer: uint64(s.Refused),
+			BytesIn: uint64(s.BytesToServer), BytesOut: uint64(s.BytesToClient),
+		})
+	}
+	for _, s := range a.l7.Stats() {
+		services = append(services, control.Service{
+			Name: s.Name, Layer: 7, Listen: texts(s.Listen), Pools: slices.Clone(s.Pools),
+			Usable: current.usable(s.Pools...), Fault: known.fault(s.Listen),
+			Current: s.Current, Total: uint64(s.Requests), NoServer: uint64(s.NoServer),
+			BytesIn: uint64(s.BytesIn), BytesOut: uint64(s.BytesOut),
+			Responses: classes(s.Responses),
+		})
+	}
+	return services
+}
+
+// usable returns how many servers of the pools take connections.
+func (s *setup) usable(pools ...string) int {
+	n := 0
+	for _, name := range pools {
+		if p := s.pools[name]; p != nil {
+			n += p.Usable()
+		}
+	}
+	return n
+}
+
+// fault says why one of the addresses cannot accept; empty when all can.
+func (k *knowledge) fault(addresses []netip.AddrPort) string {
+	for _, address := range addresses {
+		if err := k.listeners[address]; err != nil {
+			return err.Error()
+		}
+	}
+	return ""
+}
+
+func (a *Appliance) describePool(current *setup, name string) control.Pool {
+	p, cfg := current.pools[name], current.node.Pools[name]
+	d := control.Pool{Name: name, Balance: string(cmp.Or(cfg.Balance, pool.RoundRobin)), Usable: p.Usable(), Servers: []control.Server{}}
+	results := a.checker.Results()
+	for _, server := range p.Servers() {
+		s := server.Stats()
+		one := control.Server{
+			Name: s.Label, Address: s.Address, Weight: s.Weight, Backup: s.Backup,
+			Health: s.Health.State.String(), Since: s.Health.Since, Admin: s.Admin.String(),
+			Current: s.Current, Total: uint64(s.Total), ConnectErrors: uint64(s.ConnectErrors),
+			BytesIn: uint64(s.BytesToServer), BytesOut: uint64(s.BytesToClient),
+		}
+		if cfg.Check != nil {
+			r := results[health.Target{Address: server.AddrPort(), Check: *cfg.Check}]
+			one.Check, one.LatencySeconds = r.Reason, r.Latency.Seconds()
+		}
+		d.Servers = append(d.Servers, one)
+	}
+	return d
+}
+
+// texts returns the values as people write them.
+func texts[T interface{ String() string }](values []T) []string {
+	s := make([]string, len(values))
+	for i, v := range values {
+		s[i] = v.String()
+	}
+	return s
+}
+
+// classes names the counts of answers from 1xx to 5xx.
+func classes(counts [5]int64) map[string]uint64 {
+	m := make(map[string]uint64, len(counts))
+	for i, n := range counts {
+		m[string(rune('1'+i))+"xx"] = uint64(n)
+	}
+	return m
+}

@@ -1,0 +1,303 @@
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/rs/zerolog"
+
+	"appliance/health"
+	"appliance/internal/config"
+	"appliance/internal/pool"
+	"appliance/vrrp"
+)
+
+// judged is what the wire moves: the part of a router that health and faults
+// concern.
+type judged interface {
+	SetDemotion(source string, n int, reason string)
+	SetFault(source, reason string)
+}
+
+// wire carries what the engines know of themselves to the elections: servers
+// found dead, listeners that cannot accept, links without carrier. It is the
+// only place that knows both health and VRRP.
+//
+// One goroutine, run, owns its state. Everything that changes is either told to
+// it (links, listeners, a new plan) or read when somebody pokes it (checks,
+// pools), and each time all conditions are worked out anew and compared with
+// those in force; so nothing depends on the order or the number of notices.
+type wire struct {
+	log zerolog.Logger
+	// results returns what the checks have found out so far.
+	results func() map[health.Target]health.Result
+	poked   chan struct{}
+	notice  chan any // *plan, linkNotice or listenerNotice
+	done    chan struct{}
+	known   atomic.Pointer[knowledge]
+}
+
+// plan is what a configuration wires together.
+type plan struct {
+	routers  []wiredRouter
+	services map[string][]*pool.Pool        // by service name
+	judges   map[health.Target][]*pool.Pool // who wants a check's verdict
+	pools    []*pool.Pool
+}
+
+type wiredRouter struct {
+	name      string
+	judged    judged
+	iface     string
+	addresses []netip.Addr
+	track     []config.Track
+}
+
+type linkNotice struct {
+	iface string
+	down  string // why it cannot be used; empty when it can
+}
+
+type listenerNotice struct {
+	address netip.AddrPort
+	err     error
+}
+
+// knowledge is what status shows of the wire. It is never changed once
+// published.
+type knowledge struct {
+	ready     bool
+	listeners map[netip.AddrPort]error
+}
+
+// condition is a demotion (amount above 0) or a fault in force on one router.
+type condition struct {
+	amount int
+	reason string
+}
+
+func newWire(log zerolog.Logger, results func() map[health.Target]health.Result) *wire {
+	w := &wire{
+		log:     log,
+		results: results,
+		poked:   make(chan struct{}, 1),
+		notice:  make(chan any),
+		done:    make(chan struct{}),
+	}
+	w.known.Store(&knowledge{})
+	return w
+}
+
+// poke says that a check or an administrator changed what a server is. It never
+// blocks.
+func (w *wire) poke() {
+	select {
+	case w.poked <- struct{}{}:
+	default:
+	}
+}
+
+func poolHealth(r health.Result) pool.Health {
+	h := pool.Health{Reason: r.Reason, Since: r.Since}
+	switch r.State {
+	case health.Up:
+		h.State = pool.Up
+	case health.Down:
+		h.State = pool.Down
+	}
+	return h
+}
+
+// link says whether an interface can be used; down is empty when it can.
+func (w *wire) link(iface, down string) { w.tell(linkNotice{iface, down}) }
+
+// listener says whether connections can be accepted on an address.
+func (w *wire) listener(a netip.AddrPort, err error) { w.tell(listenerNotice{a, err}) }
+
+// rewire puts a plan in force.
+func (w *wire) rewire(p *plan) { w.tell(p) }
+
+func (w *wire) tell(n any) {
+	select {
+	case w.notice <- n:
+	case <-w.done:
+	}
+}
+
+// run owns the wire until ctx ends.
+func (w *wire) run(ctx context.Context) {
+	defer close(w.done)
+	s := wireState{
+		wire:      w,
+		plan:      &plan{},
+		links:     make(map[string]string),
+		listeners: make(map[netip.AddrPort]error),
+		inForce:   make(map[judged]*standing),
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.poked:
+		case n := <-w.notice:
+			s.take(n)
+		}
+		s.evaluate()
+	}
+}
+
+// wireState is what run owns.
+type wireState struct {
+	*wire
+	plan      *plan
+	links     map[string]string
+	listeners map[netip.AddrPort]error
+	ready     bool
+	inForce   map[judged]*standing
+}
+
+// standing is what one router has been told.
+type standing struct {
+	conditions map[string]condition // by source
+	started    bool                 // the startup fault is gone
+}
+
+func (s *wireState) take(n any) {
+	switch n := n.(type) {
+	case *plan:
+		s.plan = n
+		kept := make(map[judged]*standing, len(n.routers))
+		for _, r := range n.routers {
+			if kept[r.judged] = s.inForce[r.judged]; kept[r.judged] == nil {
+				kept[r.judged] = new(standing)
+			}
+		}
+		s.inForce = kept
+	case linkNotice:
+		s.links[n.iface] = n.down
+	case listenerNotice:
+		if n.err == nil {
+			delete(s.listeners, n.address)
+		} else {
+			s.listeners[n.address] = n.err
+		}
+	}
+}
+
+// evaluate works out the conditions of every router and applies what changed.
+func (s *wireState) evaluate() {
+	s.judge()
+	if !s.ready && len(s.plan.routers)+len(s.plan.services) > 0 && s.allJudged() {
+		s.ready = true
+		s.log.Info().Msg("ready: listeners are bound and the first round of checks is done")
+	}
+	for _, r := range s.plan.routers {
+		told := s.inForce[r.judged]
+		want := s.conditions(r)
+		apply(r.judged, told.conditions, want)
+		told.conditions = want
+		// Last, and not before its link is known, so that a router never starts
+		// without its demotions and faults.
+		if _, known := s.links[r.iface]; known && s.ready && !told.started {
+			r.judged.SetFault(vrrp.StartupFault, "")
+			told.started = true
+		}
+	}
+	s.known.Store(&knowledge{ready: s.ready, listeners: maps.Clone(s.listeners)})
+}
+
+// judge passes the checks' verdicts to the pools that asked for them.
+func (s *wireState) judge() {
+	results := s.results()
+	for target, pools := range s.plan.judges {
+		r, ok := results[target]
+		if !ok || r.State == health.Unknown {
+			continue
+		}
+		for _, p := range pools {
+			p.SetHealth(target.Address.String(), poolHealth(r))
+		}
+	}
+}
+
+// apply tells r what is to change so that its conditions become want.
+func apply(r judged, have, want map[string]condition) {
+	for source, c := range have {
+		if now, ok := want[source]; ok && now.demotes() == c.demotes() {
+			continue
+		}
+		if c.demotes() {
+			r.SetDemotion(source, 0, "")
+		} else {
+			r.SetFault(source, "")
+		}
+	}
+	for source, c := range want {
+		if had, ok := have[source]; ok && had == c {
+			continue
+		}
+		if c.demotes() {
+			r.SetDemotion(source, c.amount, c.reason)
+		} else {
+			r.SetFault(source, c.reason)
+		}
+	}
+}
+
+func (c condition) demotes() bool { return c.amount > 0 }
+
+// allJudged reports whether every server that is checked has had a first verdict.
+func (s *wireState) allJudged() bool {
+	for _, p := range s.plan.pools {
+		for _, server := range p.Servers() {
+			if server.Stats().Health.State == pool.Unknown {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// conditions returns the demotions and faults that a router should have, by
+// source.
+func (s *wireState) conditions(r wiredRouter) map[string]condition {
+	want := make(map[string]condition)
+	if down := s.links[r.iface]; down != "" {
+		want["interface "+r.iface] = condition{reason: down}
+	}
+	for address, err := range s.listeners {
+		if address.Addr().IsUnspecified() || slices.Contains(r.addresses, address.Addr()) {
+			want["listener "+address.String()] = condition{reason: err.Error()}
+		}
+	}
+	for _, t := range r.track {
+		switch {
+		case t.Service != "":
+			if reason := s.unserved(t.Service); reason != "" {
+				want["service "+t.Service] = condition{t.Weight, reason}
+			}
+		case t.Interface != "":
+			if down := s.links[t.Interface]; down != "" {
+				want["interface "+t.Interface] = condition{t.Weight, down}
+			}
+		}
+	}
+	return want
+}
+
+// unserved says why a service has no usable server; empty when it has one.
+func (s *wireState) unserved(service string) string {
+	var names []string
+	for _, p := range s.plan.services[service] {
+		if p.Usable() > 0 {
+			return ""
+		}
+		names = append(names, p.Name())
+	}
+	return fmt.Sprintf("no usable server in pool %s", strings.Join(names, ", "))
+}

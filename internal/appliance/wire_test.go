@@ -1,0 +1,265 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/rs/zerolog"
+
+	"appliance/health"
+	"appliance/internal/config"
+	"appliance/internal/pool"
+	"appliance/vrrp"
+)
+
+// scribe remembers what a router would have been told.
+type scribe struct {
+	demotions map[string]int
+	faults    map[string]string
+	calls     int
+}
+
+func newScribe() *scribe {
+	return &scribe{demotions: map[string]int{}, faults: map[string]string{vrrp.StartupFault: "not ready"}}
+}
+
+func (s *scribe) SetDemotion(source string, n int, _ string) {
+	s.calls++
+	s.demotions[source] = n
+	if n == 0 {
+		delete(s.demotions, source)
+	}
+}
+
+func (s *scribe) SetFault(source, reason string) {
+	s.calls++
+	s.faults[source] = reason
+	if reason == "" {
+		delete(s.faults, source)
+	}
+}
+
+const (
+	db1 = "172.16.1.51:3306"
+	db2 = "172.16.1.52:3306"
+)
+
+// bench is a wire with one router, one pool of two servers and a service.
+type bench struct {
+	t      *testing.T
+	wire   *wire
+	pool   *pool.Pool
+	router *scribe
+	found  sync.Map // of health.Target: what the checks have found out
+	track  []config.Track
+}
+
+// onBench runs f with a bench, on virtual time.
+func onBench(t *testing.T, f func(b *bench)) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{
+			t: t,
+			pool: pool.New(pool.Config{Name: "mysql", Checked: true, Servers: []pool.ServerConfig{
+				{Name: "db1", Address: db1}, {Name: "db2", Address: db2},
+			}}),
+			router: newScribe(),
+			track:  []config.Track{{Service: "mysql", Weight: 30}, {Interface: "eth1"}, {Interface: "eth2", Weight: 5}},
+		}
+		b.wire = newWire(zerolog.Nop(), b.results)
+		ctx, cancel := context.WithCancel(t.Context())
+		go b.wire.run(ctx)
+		defer func() {
+			cancel()
+			<-b.wire.done
+		}()
+		b.rewire()
+		b.wire.link("eth0", "")
+		f(b)
+	})
+}
+
+func (b *bench) rewire() {
+	b.wire.rewire(&plan{
+		routers: []wiredRouter{{
+			name: "VI_1", judged: b.router, iface: "eth0", track: b.track,
+			addresses: []netip.Addr{netip.MustParseAddr("192.168.15.3")},
+		}},
+		services: map[string][]*pool.Pool{"mysql": {b.pool}},
+		judges:   map[health.Target][]*pool.Pool{target(db1): {b.pool}, target(db2): {b.pool}},
+		pools:    []*pool.Pool{b.pool},
+	})
+}
+
+func target(address string) health.Target {
+	return health.Target{Address: netip.MustParseAddrPort(address)}
+}
+
+func (b *bench) results() map[health.Target]health.Result {
+	all := make(map[health.Target]health.Result)
+	b.found.Range(func(k, v any) bool {
+		all[k.(health.Target)] = v.(health.Result)
+		return true
+	})
+	return all
+}
+
+func (b *bench) verdict(address string, state health.State) {
+	b.found.Store(target(address), health.Result{Target: target(address), State: state, Reason: "test"})
+	b.wire.poke()
+}
+
+// want fails the test unless these are the conditions in force.
+func (b *bench) want(demotions map[string]int, faults ...string) {
+	b.t.Helper()
+	synctest.Wait()
+	if !maps.Equal(b.router.demotions, demotions) {
+		b.t.Errorf("demotions %v, want %v", b.router.demotions, demotions)
+	}
+	have := maps.Clone(b.router.faults)
+	for _, f := range faults {
+		if _, ok := have[f]; !ok {
+			b.t.Errorf("no fault %q", f)
+		}
+		delete(have, f)
+	}
+	if len(have) > 0 {
+		b.t.Errorf("faults %v too many", have)
+	}
+}
+
+func TestNoPromotionBeforeEveryServerIsJudged(t *testing.T) {
+	onBench(t, func(b *bench) {
+		b.want(map[string]int{"service mysql": 30}, vrrp.StartupFault)
+		b.verdict(db1, health.Up)
+		b.want(nil, vrrp.StartupFault)
+		b.verdict(db2, health.Down)
+		b.want(nil)
+		if !b.wire.known.Load().ready {
+			t.Error("not ready after the first round")
+		}
+	})
+}
+
+func TestNoPromotionBeforeTheLinkIsKnown(t *testing.T) {
+	onBench(t, func(b *bench) {
+		b.verdict(db1, health.Up)
+		b.verdict(db2, health.Up)
+		b.want(nil)
+		late := newScribe()
+		b.wire.rewire(&plan{routers: []wiredRouter{{name: "VI_2", judged: late, iface: "eth9"}}})
+		synctest.Wait()
+		if _, held := late.faults[vrrp.StartupFault]; !held {
+			t.Error("a router was started on an interface nobody has looked at")
+		}
+		b.wire.link("eth9", "")
+		synctest.Wait()
+		if len(late.faults) > 0 {
+			t.Errorf("faults %v after the link was found up", late.faults)
+		}
+	})
+}
+
+func TestServiceWithoutServerDemotes(t *testing.T) {
+	onBench(t, func(b *bench) {
+		b.verdict(db1, health.Up)
+		b.verdict(db2, health.Up)
+		b.want(nil)
+		b.verdict(db1, health.Down)
+		b.want(nil)
+		b.verdict(db2, health.Down)
+		b.want(map[string]int{"service mysql": 30})
+		b.verdict(db1, health.Up)
+		b.want(nil)
+	})
+}
+
+func TestAdministratorCanEmptyAService(t *testing.T) {
+	onBench(t, func(b *bench) {
+		b.verdict(db1, health.Up)
+		b.verdict(db2, health.Down)
+		if err := b.pool.SetAdmin("db1", pool.Maint); err != nil {
+			t.Fatal(err)
+		}
+		b.wire.poke()
+		b.want(map[string]int{"service mysql": 30})
+	})
+}
+
+func TestOwnInterfaceIsAFault(t *testing.T) {
+	onBench(t, func(b *bench) {
+		b.verdict(db1, health.Up)
+		b.verdict(db2, health.Up)
+		b.wire.link("eth0", "no carrier")
+		b.want(nil, "interface eth0")
+		b.wire.link("eth0", "")
+		b.want(nil)
+	})
+}
+
+func TestTrackedInterfaceFaultsOrDemotes(t *testing.T) {
+	onBench(t, func(b *bench) {
+		b.verdict(db1, health.Up)
+		b.verdict(db2, health.Up)
+		b.wire.link("eth1", "no carrier")
+		b.wire.link("eth2", "no carrier")
+		b.want(map[string]int{"interface eth2": 5}, "interface eth1")
+		// With a weight the same interface demotes instead: the fault goes.
+		b.track = []config.Track{{Interface: "eth1", Weight: 7}}
+		b.rewire()
+		b.want(map[string]int{"interface eth1": 7})
+		b.track = nil
+		b.rewire()
+		b.want(nil)
+	})
+}
+
+func TestListenerThatCannotAcceptIsAFaultOfItsRouter(t *testing.T) {
+	broken := errors.New("too many open files")
+	for address, concerns := range map[string]bool{
+		"192.168.15.3:443": true, "0.0.0.0:443": true, "[::]:443": true, "192.168.15.4:443": false,
+	} {
+		t.Run(address, func(t *testing.T) {
+			onBench(t, func(b *bench) {
+				b.verdict(db1, health.Up)
+				b.verdict(db2, health.Up)
+				at := netip.MustParseAddrPort(address)
+				b.wire.listener(at, broken)
+				if concerns {
+					b.want(nil, "listener "+address)
+				} else {
+					b.want(nil)
+				}
+				synctest.Wait()
+				if got := b.wire.known.Load().fault([]netip.AddrPort{at}); got != broken.Error() {
+					t.Errorf("status says %q", got)
+				}
+				b.wire.listener(at, nil)
+				b.want(nil)
+			})
+		})
+	}
+}
+
+func TestNothingIsToldTwice(t *testing.T) {
+	onBench(t, func(b *bench) {
+		b.verdict(db1, health.Down)
+		b.verdict(db2, health.Down)
+		b.want(map[string]int{"service mysql": 30})
+		before := b.router.calls
+		for i := range 100 {
+			b.verdict(fmt.Sprintf("172.16.1.%d:1", i+1), health.Up)
+			b.wire.poke()
+			b.rewire()
+		}
+		synctest.Wait()
+		if b.router.calls != before {
+			t.Errorf("%d calls for nothing new", b.router.calls-before)
+		}
+	})
+}
