@@ -1,0 +1,77 @@
+package lab
+
+import (
+	"net"
+	"net/netip"
+
+	"appliance/internal/link"
+)
+
+// portName names the near end of a host's cable, on the switch.
+func portName(host, ifname string) string { return host + "." + ifname }
+
+// cable joins a host to a bridge: the interface is up and has its address, of
+// which last is the last byte.
+func (p *Pair) cable(h *Host, ifname, bridge string, last byte) error {
+	prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, 15, last}), 24)
+	mac := net.HardwareAddr{0x02, 0, 192, 168, 15, last}
+	if bridge == bridgeSRV {
+		prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, 1, last}), 24)
+		mac = net.HardwareAddr{0x02, 0, 172, 16, 1, last}
+	}
+	port := portName(h.Name, ifname)
+	far := link.FarEnd{Namespace: h.namespace, Name: ifname, MAC: mac}
+	if err := p.sw.Network.AddCable(port, bridge, far); err != nil {
+		return err
+	}
+	p.bridges[port] = bridge
+	if bridge == bridgeLAN {
+		index, err := p.sw.Network.Index(port)
+		if err != nil {
+			return err
+		}
+		p.onLAN[index] = h.Name
+	}
+	if err := h.Network.SetUp(ifname, true); err != nil {
+		return err
+	}
+	return h.Network.AddAddress(ifname, prefix)
+}
+
+// Cut is a way to cut a cable.
+type Cut int
+
+// The ways to cut a cable.
+const (
+	Unplugged Cut = iota // the host loses its carrier
+	Silent               // the carrier stays, and nothing passes any more
+)
+
+// Cut cuts the cable of a host's interface.
+func (p *Pair) Cut(h *Host, ifname string, how Cut) error {
+	port := portName(h.Name, ifname)
+	if how == Silent {
+		return p.sw.Network.Unplug(port)
+	}
+	return p.sw.Network.SetUp(port, false)
+}
+
+// Heal repairs the cable of a host's interface, however it was cut.
+func (p *Pair) Heal(h *Host, ifname string) error {
+	port := portName(h.Name, ifname)
+	if err := p.sw.Network.Plug(port, p.bridges[port]); err != nil {
+		return err
+	}
+	return p.sw.Network.SetUp(port, true)
+}
+
+// Part parts the nodes from each other on the LAN, while the client reaches
+// both; with on false they meet again.
+func (p *Pair) Part(on bool) error {
+	for _, n := range p.Nodes() {
+		if err := p.sw.Network.Isolate(portName(n.Name, LAN), on); err != nil {
+			return err
+		}
+	}
+	return nil
+}
