@@ -1,0 +1,141 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"appliance/internal/control"
+)
+
+// renderStatus prints a status as tables for people.
+func renderStatus(w io.Writer, s control.Status) error {
+	now := time.Now()
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(t, "node %s, version %s, up %s", s.Node, s.Version, age(now, s.Started))
+	if !s.Ready {
+		fmt.Fprint(t, ", NOT READY: waiting for the first checks")
+	}
+	fmt.Fprintf(t, "\nconfig %s (sha256 %.12s), loaded %s ago\n", s.Config.Path, s.Config.SHA256, age(now, s.Config.Loaded))
+	if s.Config.Error != "" {
+		fmt.Fprintf(t, "the latest reload was refused:\n%s\n", indent(s.Config.Error))
+	}
+	renderVRRP(t, now, s.VRRP)
+	renderServices(t, s.Services)
+	renderPools(t, now, s.Pools)
+	return t.Flush()
+}
+
+func renderVRRP(w io.Writer, now time.Time, routers []control.VRRP) {
+	if len(routers) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nVRRP\tVRID\tINTERFACE\tSTATE\tFOR\tPRIORITY\tADDRESSES\tACTIVE ROUTER")
+	for _, r := range routers {
+		state := strings.ToUpper(r.State)
+		if r.Yielded {
+			state += " (yielded)"
+		}
+		priority := fmt.Sprint(r.Priority)
+		if r.Priority != r.BasePriority {
+			priority = fmt.Sprintf("%d of %d", r.Priority, r.BasePriority)
+		}
+		active := "-"
+		switch {
+		case r.State == "active":
+			active = "this node"
+		case r.ActiveRouter != nil:
+			active = fmt.Sprintf("%s (priority %d)", r.ActiveRouter.Address, r.ActiveRouter.Priority)
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, r.VRID, r.Interface, state,
+			age(now, r.Since), priority, strings.Join(r.Addresses, " "), active)
+	}
+	for _, r := range routers {
+		if r.Reason != "" {
+			fmt.Fprintf(w, "%s: %s\n", r.Name, r.Reason)
+		}
+		for _, f := range r.Faults {
+			fmt.Fprintf(w, "%s: fault: %s: %s, for %s\n", r.Name, f.Source, f.Reason, age(now, f.Since))
+		}
+		for _, d := range r.Demotions {
+			fmt.Fprintf(w, "%s: demoted by %d: %s: %s, for %s\n", r.Name, d.Amount, d.Source, d.Reason, age(now, d.Since))
+		}
+	}
+}
+
+func renderServices(w io.Writer, services []control.Service) {
+	if len(services) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nSERVICE\tLAYER\tLISTEN\tSERVERS\tCURRENT\tTOTAL\tREFUSED\tIN\tOUT\tPOOLS")
+	for _, s := range services {
+		fmt.Fprintf(w, "%s\tL%d\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", s.Name, s.Layer, strings.Join(s.Listen, " "),
+			s.Usable, s.Current, s.Total, s.NoServer, size(s.BytesIn), size(s.BytesOut), strings.Join(s.Pools, " "))
+	}
+	for _, s := range services {
+		if s.Fault != "" {
+			fmt.Fprintf(w, "%s: fault: %s\n", s.Name, s.Fault)
+		}
+	}
+}
+
+func renderPools(w io.Writer, now time.Time, pools []control.Pool) {
+	if len(pools) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nPOOL/SERVER\tADDRESS\tHEALTH\tFOR\tADMIN\tWEIGHT\tCURRENT\tTOTAL\tFAILED\tIN\tOUT\tLAST CHECK")
+	for _, p := range pools {
+		for _, s := range p.Servers {
+			weight := fmt.Sprint(s.Weight)
+			if s.Backup {
+				weight += " backup"
+			}
+			check := s.Check
+			if check == "" {
+				check = "-"
+			} else if s.LatencySeconds > 0 {
+				check += fmt.Sprintf(" (%.1f ms)", s.LatencySeconds*1000)
+			}
+			fmt.Fprintf(w, "%s/%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", p.Name, s.Name, s.Address,
+				strings.ToUpper(s.Health), age(now, s.Since), s.Admin, weight, s.Current, s.Total, s.ConnectErrors,
+				size(s.BytesIn), size(s.BytesOut), check)
+		}
+	}
+}
+
+// age returns how long ago t was in a length that fits a table.
+func age(now, t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	d := now.Sub(t)
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%.0fs", max(0, d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
+}
+
+// size returns a number of bytes in a length that fits a table.
+func size(n uint64) string {
+	const units = "KMGTPE"
+	if n < 1024 {
+		return fmt.Sprintf("%dB", n)
+	}
+	v, unit := float64(n)/1024, 0
+	for v >= 1024 && unit < len(units)-1 {
+		v /= 1024
+		unit++
+	}
+	return fmt.Sprintf("%.1f%ciB", v, units[unit])
+}
+
+func indent(s string) string {
+	return "  " + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n  ")
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"appliance/internal/appliance"
+	"appliance/internal/config"
+)
+
+// The default places of the configuration file and the control socket.
+const (
+	defaultConfig = "/etc/appliance/appliance.toml"
+	defaultSocket = "/run/appliance/control.sock"
+)
+
+func newRunCommand(o *options) *cobra.Command {
+	var level, format string
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Run the appliance until SIGTERM",
+		Long: `run is the appliance. SIGHUP reads the file again. SIGTERM and SIGINT give the
+virtual addresses to the other node, let connections end for the file's drain
+time, and stop.`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			log, err := newLogger(c.ErrOrStderr(), level, format)
+			if err != nil {
+				return err
+			}
+			return appliance.Run(c.Context(), appliance.Options{
+				ConfigPath: o.config,
+				Node:       o.node,
+				Socket:     o.socket,
+				Version:    version,
+				Log:        log,
+			})
+		},
+	}
+	c.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	c.Flags().StringVar(&format, "log-format", "", "text or json (default: text on a terminal, else json)")
+	return c
+}
+
+// newLogger returns a logger that writes to w.
+func newLogger(w io.Writer, level, format string) (zerolog.Logger, error) {
+	l, err := zerolog.ParseLevel(level)
+	if err != nil || level == "" {
+		return zerolog.Nop(), fmt.Errorf("%w: unknown log level %q; known: debug, info, warn, error", errUsage, level)
+	}
+	if format == "" {
+		format = "json"
+		if isTerminal(w) {
+			format = "text"
+		}
+	}
+	switch format {
+	case "json":
+	case "text":
+		w = zerolog.ConsoleWriter{Out: w, NoColor: !isTerminal(w), TimeFormat: "15:04:05.000"}
+	default:
+		return zerolog.Nop(), fmt.Errorf("%w: unknown log format %q; known: text, json", errUsage, format)
+	}
+	return zerolog.New(w).Level(l).With().Timestamp().Logger(), nil
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+func newCheckCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Check the file and print every problem in it",
+		Long: `check reads the file as run would on this node and prints every problem with its
+file, line, column and key. Elsewhere than on a node, say which is meant with
+--node.`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			file, err := config.Load(o.config)
+			if err != nil {
+				return err
+			}
+			node, err := file.ForNode(o.node)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is right: node %s, %d virtual routers, %d services, %d pools\n",
+				file.Path, node.Name, len(node.VRRP), len(node.L4)+len(node.L7), len(node.Pools))
+			return err
+		},
+	}
+}
+
+// socketOf returns the control socket that the file names, or the default when
+// the file does not say: the verbs that command a running appliance must work
+// also while its file is broken or gone.
+func socketOf(path string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return defaultSocket
+	}
+	file, err := config.Parse(path, text)
+	if err != nil {
+		return defaultSocket
+	}
+	return file.Admin.Socket
+}

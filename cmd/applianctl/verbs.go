@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"appliance/internal/control"
+)
+
+// client returns a client of the appliance that the flags name.
+func (o *options) client() *control.Client {
+	if o.socket != "" {
+		return control.NewClient(o.socket)
+	}
+	return control.NewClient(socketOf(o.config))
+}
+
+func newStatusCommand(o *options) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show who is active, what is served and how the servers are",
+		Args:  usage(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := o.client().Status(c.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(c.OutOrStdout(), s)
+			}
+			return renderStatus(c.OutOrStdout(), s)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, as docs/status.md describes it")
+	return c
+}
+
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+func newFailoverCommand(o *options) *cobra.Command {
+	return newMoveCommand(o, "failover", "Give the virtual addresses to the other node",
+		`Typed on the active node: connections get a moment to end, then the virtual
+addresses go to the other node. The command returns when that is active, or
+says what prevented it. The move holds until failback, or until the other node
+is gone.`, (*control.Client).Failover)
+}
+
+func newFailbackCommand(o *options) *cobra.Command {
+	return newMoveCommand(o, "failback", "Take back what failover gave away",
+		"Typed on the node that yielded: it becomes active again, unless it is the less healthy one.",
+		(*control.Client).Failback)
+}
+
+// newMoveCommand is the shape that failover and failback share.
+func newMoveCommand(o *options, name, short, long string,
+	move func(*control.Client, context.Context, control.MoveRequest) ([]control.MoveResult, error)) *cobra.Command {
+	var request control.MoveRequest
+	var asJSON bool
+	c := &cobra.Command{
+		Use: name, Short: short, Long: long,
+		Args: usage(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			results, err := move(o.client(), c.Context(), request)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			if asJSON {
+				return writeJSON(c.OutOrStdout(), results)
+			}
+			for _, r := range results {
+				at := r.Active
+				if r.ActiveNode != "" {
+					at = r.ActiveNode + " (" + r.Active + ")"
+				}
+				fmt.Fprintf(c.OutOrStdout(), "%s: %s is active, after %.0f ms\n", r.VRRP, at, r.Seconds*1000)
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&request.VRRP, "vrrp", "", "only this instance")
+	c.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
+	return c
+}
+
+func newReloadCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "reload",
+		Short: "Read the file again; what did not change goes on undisturbed",
+		Args:  usage(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.client().Reload(c.Context()); err != nil {
+				return fmt.Errorf("reload refused, the old configuration stays in force:\n%w", err)
+			}
+			_, err := fmt.Fprintln(c.OutOrStdout(), "reloaded")
+			return err
+		},
+	}
+}
+
+func newServerCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "server ready|drain|maint POOL/SERVER",
+		Short: "Put a server into service, let it drain, or take it out",
+		Long: `ready  the server gets connections while its check passes
+drain  it gets no new ones; those it has go on
+maint  it gets no new ones and counts as out of service`,
+		Args:      usage(cobra.ExactArgs(2)),
+		ValidArgs: []string{"ready", "drain", "maint"},
+		RunE: func(c *cobra.Command, args []string) error {
+			pool, server, ok := strings.Cut(args[1], "/")
+			if !ok || pool == "" || server == "" {
+				return fmt.Errorf("%w: %q is not POOL/SERVER, such as mysql/db1", errUsage, args[1])
+			}
+			switch args[0] {
+			case "ready", "drain", "maint":
+			default:
+				return fmt.Errorf("%w: unknown state %q; known: ready, drain, maint", errUsage, args[0])
+			}
+			err := o.client().SetServer(c.Context(), control.ServerRequest{Pool: pool, Server: server, State: args[0]})
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: %s\n", args[1], args[0])
+			return err
+		},
+	}
+}
