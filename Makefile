@@ -1,0 +1,41 @@
+# make help lists the targets.
+
+VERSION ?= $(shell git describe --tags --always 2>/dev/null || echo 0.1.0-dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+.PHONY: help build test unit integration lint fuzz lab packages clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the static binary build/applianctl
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o build/applianctl ./cmd/applianctl
+
+test: packages lint unit integration ## install what the tests need, then run every check and test
+
+packages: ## install the Debian packages that the tests need, where that is possible
+	@sh integration/packages.sh
+
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change:" $$unformatted; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+
+unit: ## the tests of each package, with the race detector
+	go test -race $$(go list ./... | grep -v /integration)
+
+integration: ## the tests of the whole appliance, in network namespaces
+	go test -count=1 -timeout 9m ./integration
+
+fuzz: ## fuzz each parser for FUZZTIME (default 20s)
+	@for package in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $${FUZZTIME:-20s} $$package || exit 1; \
+		done; \
+	done
+
+lab: ## a pair in namespaces, narrated
+	go run ./cmd/applianctl lab
+
+clean: ## remove what build made
+	rm -rf build
