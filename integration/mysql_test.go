@@ -1,0 +1,230 @@
+package integration
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"golang.org/x/sys/unix"
+
+	"appliance/internal/lab"
+)
+
+// Both ports lead to the same servers; one's check logs in, the other's has
+// nothing to log in with.
+const mysqlConfig = nodesConfig + `
+[[l4]]
+name   = "mysql"
+listen = ["192.168.15.3:3306"]
+pool   = "mysql"
+
+[[l4]]
+name   = "anonymous"
+listen = ["192.168.15.3:3307"]
+pool   = "anonymous"
+
+[pool.mysql]
+balance = "least_conn"
+servers = [{ name = "web1", address = "172.16.1.51:3306" },
+           { name = "web2", address = "172.16.1.52:3306" },
+           { name = "web3", address = "172.16.1.53:3306" }]
+check   = { type = "mysql", user = "lb", password_file = "mysql.password", query = "SELECT @@read_only", expect = "0",
+            ` + quickCheck + ` }
+
+[pool.anonymous]
+balance = "least_conn"
+servers = [{ name = "web1", address = "172.16.1.51:3306" },
+           { name = "web2", address = "172.16.1.52:3306" },
+           { name = "web3", address = "172.16.1.53:3306" }]
+check   = { type = "mysql", ` + quickCheck + ` }
+`
+
+// Clients of MariaDB reach any of three servers through one address, and none
+// of them notices a server that is stopped, or that hangs, once the checks have.
+func TestMySQL(t *testing.T) {
+	client := need(t, "mariadb", "mariadb-client")
+	p := newPair(t, mysqlConfig)
+	dbs := mysqlStart(p, nil)
+	p.start()
+
+	cmd := p.Client.Command(client, "--no-defaults", "-h", "192.168.15.3", "-P", "3306", "-u", "app", "-N", "-B", "-e", "SELECT @@hostname")
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Env = append(cmd.Env, "MYSQL_PWD=of the clients")
+	if err := p.Client.Run(p.within(time.Minute), cmd); err != nil || !strings.HasPrefix(out.String(), "web") {
+		t.Errorf("mariadb: %v: %q, want the name of a server", err, out.String())
+	}
+	mysqlLeastConnections(t, p)
+
+	ask := func(address string) *asking {
+		return startAsking(t, func(ctx context.Context) (string, error) { return mysqlQuery(ctx, p.Client, address) })
+	}
+	loads := map[string]*asking{"mysql": ask("192.168.15.3:3306"), "anonymous": ask("192.168.15.3:3307")}
+	p.waitUsed(loads, "web1", "web2", "web3")
+	p.loses("web2", loads, dbs[1].stop)
+	dbs[1].start()
+	p.waitUsed(loads, "web1", "web2", "web3")
+	// A frozen server still accepts connections: the kernel does it.
+	p.loses("web3", loads, dbs[2].freeze)
+	dbs[2].thaw()
+	p.waitUsed(loads, "web1", "web2", "web3")
+}
+
+// mysqlLeastConnections shows that a new connection goes to the server with the
+// fewest: in turn, it would come to the busy one.
+func mysqlLeastConnections(t *testing.T, p *pair) {
+	t.Helper()
+	held := make(map[string]driver.Conn)
+	open := func() (server string, conn driver.Conn) {
+		conn, err := mysqlThrough(p.Client, "192.168.15.3:3306").Connect(p.within(10 * time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		if server, err = mysqlAsk(t.Context(), conn, "SELECT @@hostname"); err != nil {
+			t.Fatal(err)
+		}
+		return server, conn
+	}
+	for range 3 {
+		server, conn := open()
+		held[server] = conn
+	}
+	if len(held) != 3 {
+		t.Fatalf("three connections lead to %d servers, want 3", len(held))
+	}
+	for _, server := range []string{"web2", "web3"} {
+		held[server].Close()
+	}
+	eventually(t, 10*time.Second, "two connections have ended", func() bool {
+		return p.server(p.LB01, "mysql", "web2").Current+p.server(p.LB01, "mysql", "web3").Current == 0
+	})
+	for range 6 {
+		server, conn := open()
+		if server == "web1" {
+			t.Error("a connection leads to web1, which has one, and not to web2 or web3, which have none")
+		}
+		conn.Close()
+		eventually(t, 10*time.Second, "the connection has ended", func() bool {
+			return p.server(p.LB01, "mysql", server).Current == 0
+		})
+	}
+	held["web1"].Close()
+}
+
+// mysqlErrors is max_connect_errors of the servers that count them.
+const mysqlErrors = 10
+
+// A server refuses a host after max_connect_errors connections that did not log
+// in properly, and behind the appliance that would be all clients. A thousand
+// checks are no reason to, with a user and without.
+func TestMySQLChecksDoNotBlock(t *testing.T) {
+	// With so many checks at a leisurely interval each, none breaks off because
+	// the machine is busy: that counts as an error.
+	const checks, wanted = 100, 1000
+	config := nodesConfig
+	port := 20000
+	for i, login := range []string{`, user = "lb", password_file = "mysql.password", query = "SELECT 1"`, ""} {
+		for n := range checks {
+			port++
+			config += fmt.Sprintf(`
+[[l4]]
+name    = "check%d"
+listen  = ["192.168.15.3:%d"]
+servers = ["172.16.1.%d:3306"]
+check   = { type = "mysql", interval = "%dms", timeout = "1s"%s }
+`, port, port, 51+i, 1000+n, login) // equal checks would be one
+		}
+	}
+	p := newPair(t, config)
+	mysqlNames(p)
+	dbs := mysqlStart(p, []string{fmt.Sprint("--max-connect-errors=", mysqlErrors), "--performance-schema=ON", "--max-connections=1000"})
+	p.start()
+
+	for _, mode := range []struct {
+		name  string
+		db    *mysqlServer
+		port  int    // of a service that leads to db
+		count string // how many checks a node has done
+	}{
+		{"with a user", dbs[0], 20000 + 1, "SELECT TOTAL_CONNECTIONS FROM performance_schema.hosts WHERE HOST = '%s'"},
+		{"without", dbs[1], 20000 + checks + 1, "SELECT COUNT_AUTHENTICATION_ERRORS + COUNT_AUTH_PLUGIN_ERRORS FROM performance_schema.host_cache WHERE HOST = '%s'"},
+	} {
+		for _, node := range p.Nodes() {
+			done := 0
+			eventually(t, 2*time.Minute, fmt.Sprintf("%d checks %s by %s", wanted, mode.name, node.Name), func() bool {
+				done = mode.db.number(fmt.Sprintf(mode.count, node.Name))
+				return done >= wanted
+			})
+			counted := mode.db.connectErrors(node.Name)
+			// One may have been broken off all the same.
+			if counted > 2 {
+				t.Errorf("%d checks %s by %s: %d connection errors", done, mode.name, node.Name, counted)
+			}
+			// From the node's address, as the clients behind it.
+			if _, err := mysqlQuery(p.within(10*time.Second), node.Host, mode.db.address.String()); err != nil {
+				t.Errorf("after %d checks %s by %s: %v", done, mode.name, node.Name, err)
+			}
+			t.Logf("%d checks %s by %s: %d connection errors", done, mode.name, node.Name, counted)
+		}
+
+		// The same server refuses a host that does no more than to connect.
+		naive := p.Servers[2].Host
+		for range mysqlErrors {
+			mysqlConnectAndClose(t, naive, mode.db.address)
+		}
+		eventually(t, 10*time.Second, "the server has counted the errors", func() bool {
+			return mode.db.connectErrors(naive.Name) >= mysqlErrors
+		})
+		_, err := mysqlQuery(p.within(10*time.Second), naive, mode.db.address.String())
+		if refusal, ok := errors.AsType[*mysql.MySQLError](err); !ok || refusal.Number != 1129 {
+			t.Errorf("after %d connections that did not log in: %v, want \"Host ... is blocked\"", mysqlErrors, err)
+		}
+		through := fmt.Sprint("192.168.15.3:", mode.port)
+		if server, err := mysqlQuery(p.within(10*time.Second), p.Client, through); err != nil || server != mode.db.host.Name {
+			t.Errorf("a client through lb01: answer of %q, %v; want %s", server, err, mode.db.host.Name)
+		}
+	}
+}
+
+// mysqlNames gives the servers a file with the names of those who connect: a
+// server counts the errors of hosts whose name it can find.
+func mysqlNames(p *pair) {
+	p.t.Helper()
+	path := filepath.Join(p.t.TempDir(), "hosts")
+	names := "127.0.0.1 localhost\n172.16.1.11 lb01\n172.16.1.12 lb02\n172.16.1.53 web3\n"
+	if err := os.WriteFile(path, []byte(names), 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+	for _, s := range p.Servers {
+		err := s.Host.Do(func() error { return unix.Mount(path, "/etc/hosts", "", unix.MS_BIND, "") })
+		if err != nil {
+			p.t.Fatal(err)
+		}
+	}
+}
+
+// mysqlConnectAndClose does what a check of type tcp does, but reads the
+// greeting, so that the server is past accepting when the connection closes.
+func mysqlConnectAndClose(t *testing.T, from *lab.Host, to netip.AddrPort) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	c, err := from.Dial(ctx, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := c.Read(make([]byte, 1024)); err != nil {
+		t.Fatalf("reading the greeting: %v", err)
+	}
+}

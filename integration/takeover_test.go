@@ -1,0 +1,291 @@
+package integration
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"appliance/internal/lab"
+)
+
+const (
+	// takeOverEarliest is what three missed adverts of 100 ms take: a backup
+	// that is faster than that does not wait for a late one.
+	takeOverEarliest = 300 * time.Millisecond
+	// takeOverLatest is when people begin to notice.
+	takeOverLatest = 3 * time.Second
+
+	preemptOff = "preempt           = false"
+	preemptOn  = "preempt           = true"
+)
+
+// takeOver is a change of the active node as the LAN saw it.
+type takeOver struct {
+	last     lab.Event // the last advert of the node that was active
+	first    lab.Event // the first advert of the other one
+	announce lab.Event // the other one's first gratuitous ARP after that
+}
+
+// takeOverAfter waits until heir has announced the virtual address after a time
+// at which gone ceased to be heard, and returns what the wire tells of it.
+func (p *pair) takeOverAfter(since time.Time, gone, heir *lab.Node) takeOver {
+	p.t.Helper()
+	var w takeOver
+	eventually(p.t, 20*time.Second, heir.Name+" announces the address", func() bool {
+		var ok bool
+		w.announce, ok = p.Capture.First(lab.Gratuitous, heir.Name, since)
+		return ok
+	})
+	var ok bool
+	if w.last, ok = p.Capture.Last(lab.Advert, gone.Name, since); !ok {
+		p.t.Fatalf("%s was never heard", gone.Name)
+	}
+	if w.first, ok = p.Capture.First(lab.Advert, heir.Name, w.last.Time); !ok {
+		p.t.Fatalf("%s announced the address and sent no advert", heir.Name)
+	}
+	if w.announce.Time.Before(w.first.Time) {
+		p.t.Errorf("%s announced the address %v before its first advert", heir.Name, w.first.Time.Sub(w.announce.Time))
+	}
+	if w.announce.Address != p.VIP {
+		p.t.Errorf("%s announced %s, not %s", heir.Name, w.announce.Address, p.VIP)
+	}
+	return w
+}
+
+// gap is how long nobody claimed the address.
+func (w takeOver) gap() time.Duration { return w.first.Time.Sub(w.last.Time) }
+
+// String tells the take-over in a sentence.
+func (w takeOver) String() string {
+	return fmt.Sprintf("on the wire: the first advert of %s came %v after the last one of %s, its gratuitous ARP %v after that",
+		w.first.Host, w.gap().Round(100*time.Microsecond), w.last.Host, w.announce.Time.Sub(w.first.Time).Round(100*time.Microsecond))
+}
+
+// checkGap fails the test if the gap is not what three missed adverts make.
+func (w takeOver) checkGap(t *testing.T) {
+	t.Helper()
+	if gap := w.gap(); gap < takeOverEarliest || gap > takeOverLatest {
+		t.Errorf("the other node was active after %v, want about 366 ms, at least %v, at most %v", gap, takeOverEarliest, takeOverLatest)
+	}
+}
+
+// wellAgain waits until the client is served again after a take-over, and tells
+// what it saw since the time given.
+func (p *pair) wellAgain(load *lab.Load, since time.Time, w takeOver) {
+	p.t.Helper()
+	p.waitRequests(load, 100)
+	report := load.Report(since, time.Now())
+	p.t.Logf("at the client: %v without an answer; of %d requests %s", report.Gap.Round(time.Millisecond), report.Requests, report)
+	if report.Gap > takeOverLatest {
+		p.t.Errorf("the client had no answer for %v", report.Gap)
+	}
+	// The client hears the gratuitous ARP as early as the capture, almost.
+	settled := w.announce.Time.Add(200 * time.Millisecond)
+	for _, o := range load.Outcomes() {
+		if o.Start.After(settled) && o.Kind != lab.OK {
+			p.t.Errorf("a request that began %v after the take-over failed: %v", o.Start.Sub(w.announce.Time), o.Err)
+		}
+	}
+}
+
+// alone fails the test unless the node, and no other, holds the address.
+func (p *pair) alone(n *lab.Node) {
+	p.t.Helper()
+	if holders := p.holders(p.VIP); !slices.Equal(holders, []string{n.Name}) {
+		p.t.Errorf("%s is on %v, want it on %s alone", p.VIP, holders, n.Name)
+	}
+}
+
+// The active node is killed without a word: the other one serves, the address
+// goes from the dead one, and when that returns the file says what happens.
+func TestTakeOverAfterKill(t *testing.T) {
+	for name, preempt := range map[string]string{"preempt = false": preemptOff, "preempt = true": preemptOn} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t, labConfig(t, preemptOff, preempt))
+			p.dual = afterKill
+			p.start()
+			load := p.load(200, 80, 8080)
+
+			killed := time.Now()
+			if err := p.LB01.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			w := p.takeOverAfter(killed, p.LB01, p.LB02)
+			t.Log(w)
+			w.checkGap(t)
+			p.wellAgain(load, killed, w)
+			p.waitActive(p.LB02)
+			p.alone(p.LB02)
+			if last, ok := p.Monitor.LastAnswer(p.LB01.Name); ok {
+				t.Logf("the machine of the killed one answered for the address for %v more", max(0, last.Sub(killed)).Round(time.Millisecond))
+			}
+
+			returned := time.Now()
+			if err := p.LB01.StartAppliance(); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.WaitReady(p.within(20*time.Second), p.LB01); err != nil {
+				t.Fatal(err)
+			}
+			if preempt == preemptOn {
+				p.takesBack(load, returned)
+			} else {
+				p.staysBackup(load, returned)
+			}
+		})
+	}
+}
+
+// takesBack waits until lb01 has the address again, because its priority is the
+// larger one, and tells what that cost.
+func (p *pair) takesBack(load *lab.Load, since time.Time) {
+	p.t.Helper()
+	p.waitActive(p.LB01)
+	p.alone(p.LB01)
+	p.waitRequests(load, 100)
+	report := load.Report(since, time.Now())
+	p.t.Logf("lb01 is back and took over again: the client was %v without an answer; of %d requests %s",
+		report.Gap.Round(time.Millisecond), report.Requests, report)
+	if report.Gap > takeOverLatest {
+		p.t.Errorf("when lb01 took over again the client had no answer for %v", report.Gap)
+	}
+}
+
+// staysBackup shows that lb01, ready again, leaves the address where it is and
+// disturbs nobody.
+func (p *pair) staysBackup(load *lab.Load, since time.Time) {
+	p.t.Helper()
+	p.waitAdverts(p.LB02, 20)
+	if s := p.status(p.LB01).VRRP[0]; s.State != "backup" || s.ActiveRouter == nil || s.ActiveRouter.Address != "192.168.15.12" {
+		p.t.Errorf("lb01 is back: %s, and knows as the active one %+v", s.State, s.ActiveRouter)
+	}
+	p.alone(p.LB02)
+	if e, ok := p.Capture.First(lab.Advert, p.LB01.Name, since); ok {
+		p.t.Errorf("lb01 is back as a backup, and sent an advert with priority %d", e.Priority)
+	}
+	if report := load.Report(since, time.Now()); report.Failures() > 0 {
+		p.t.Errorf("the return of lb01: of %d requests %s, first: %v", report.Requests, report, report.FirstError)
+	}
+}
+
+// A supervisor starts a crashed appliance at once, while the kernel still has
+// the address: it goes at the start, and there is one active node in the end.
+func TestRestartAtOnceAfterKill(t *testing.T) {
+	p := newPair(t, "")
+	p.start()
+	if err := p.LB01.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	killed := time.Now()
+	if err := p.LB01.StartAppliance(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.WaitReady(p.within(20*time.Second), p.LB01); err != nil {
+		t.Fatal(err)
+	}
+	if has, err := p.LB01.Network.HasAddress(lab.LAN, p.VIP); err != nil {
+		t.Fatal(err)
+	} else if s := p.status(p.LB01).VRRP[0]; has && s.State != "active" {
+		t.Errorf("lb01 is %s and has the address of its former life", s.State)
+	}
+	active, err := p.WaitAnyActive(p.within(20 * time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s is active, and alone, %v after the crash", active.Name, time.Since(killed).Round(time.Millisecond))
+	p.waitAdverts(active, 10)
+	p.alone(active)
+	if s := p.status(p.Other(active)).VRRP[0]; s.State != "backup" {
+		t.Errorf("%s is active, %s is %s", active.Name, p.Other(active).Name, s.State)
+	}
+}
+
+// The cable of the active node is cut: with the carrier, or by a switch that
+// forwards nothing any more. The other node serves. When the cable is whole
+// again there is one active node, and its announcement is the last one.
+func TestTakeOverAfterCut(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		how     lab.Cut
+		preempt string
+		after   string // who is active when the cable is whole again
+	}{
+		// Who lost its carrier has left the election; it comes back as a backup.
+		{"carrier lost", lab.Unplugged, preemptOff, "lb02"},
+		{"carrier lost, preempt", lab.Unplugged, preemptOn, "lb01"},
+		// Who noticed nothing is active still: of two the larger priority stays.
+		{"silent", lab.Silent, preemptOff, "lb01"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newPair(t, labConfig(t, preemptOff, c.preempt))
+			p.start()
+			load := p.load(200, 80, 8080)
+
+			cut := time.Now()
+			if err := p.Cut(p.LB01.Host, lab.LAN, c.how); err != nil {
+				t.Fatal(err)
+			}
+			w := p.takeOverAfter(cut, p.LB01, p.LB02)
+			t.Log(w)
+			w.checkGap(t)
+			p.waitActive(p.LB02)
+			p.wellAgain(load, cut, w)
+			if c.how == lab.Unplugged {
+				p.alone(p.LB02)
+				if s := p.status(p.LB01).VRRP[0]; s.State != "fault" || len(s.Faults) != 1 || s.Faults[0].Source != "interface eth0" {
+					t.Errorf("without a carrier lb01 is %s, faults %+v", s.State, s.Faults)
+				}
+			}
+
+			healed := time.Now()
+			if err := p.Heal(p.LB01.Host, lab.LAN); err != nil {
+				t.Fatal(err)
+			}
+			winner, err := p.Host(c.after)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.settlesOn(winner.Name, healed)
+			p.waitRequests(load, 100)
+			report := load.Report(healed, time.Now())
+			t.Logf("the cable is whole again and %s is active; the client was %v without an answer; of %d requests %s",
+				winner.Name, report.Gap.Round(time.Millisecond), report.Requests, report)
+			if report.Gap > takeOverLatest {
+				t.Errorf("after the cable was whole again the client had no answer for %v", report.Gap)
+			}
+		})
+	}
+}
+
+// settlesOn waits until the node of that name alone is active after the nodes
+// have met again. If that is lb01, to which the address returns, it must have told
+// the LAN so soon, and in any case nobody after it.
+func (p *pair) settlesOn(name string, since time.Time) {
+	p.t.Helper()
+	winner, loser := p.LB01, p.LB02
+	if name == p.LB02.Name {
+		winner, loser = loser, winner
+	}
+	eventually(p.t, 20*time.Second, winner.Name+" is active and "+loser.Name+" a backup", func() bool {
+		a, b := p.status(winner).VRRP[0], p.status(loser).VRRP[0]
+		return a.State == "active" && b.State == "backup"
+	})
+	p.waitActive(winner)
+	p.waitAdverts(winner, 10)
+	p.alone(winner)
+	if winner == p.LB01 { // until now the LAN knew the address at lb02
+		eventually(p.t, takeOverLatest, winner.Name+" announces the address", func() bool {
+			_, ok := p.Capture.First(lab.Gratuitous, winner.Name, since)
+			return ok
+		})
+	}
+	announced, ok := p.Capture.Last(lab.Gratuitous, winner.Name, time.Now())
+	if !ok {
+		p.t.Fatalf("%s never announced the address", winner.Name)
+	}
+	if e, ok := p.Capture.First(lab.Gratuitous, loser.Name, announced.Time); ok {
+		p.t.Errorf("the last gratuitous ARP is one of %s, %v after the one of %s, which is active",
+			loser.Name, e.Time.Sub(announced.Time), winner.Name)
+	}
+}
