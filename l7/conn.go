@@ -44,7 +44,7 @@ type conn struct {
 
 	open     atomic.Int64 // requests that place counts
 	users    atomic.Int64
-	hijacked atomic.Bool // the server has left it to a request
+	hijacked atomic.Bool  // the server has left it to a request
 	writeBy  atomic.Int64 // the deadline that SetWriteDeadline has set, 0 if none
 	over     chan struct{}
 	uncut    func() bool // ends the watch for the cut

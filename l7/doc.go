@@ -17,8 +17,8 @@
 //	    (request head, body, and a place to write the answer to) and an aborted
 //	    exchange into what the wire has for that. It knows no routes.
 //	  - The pipeline is the same for all doors: route, header rules, pool.Pick,
-//	    upstream, header rules, answer, account. It knows neither TLS nor frames
-//	    nor net/http.
+//	    upstream, header rules, answer, account. It knows neither TLS nor frames;
+//	    of net/http it uses the names of methods and statuses alone.
 //	  - An upstream knows the wire to the servers and keeps idle connections.
 //
 // exchange.go is the seam: the types that door, pipeline and upstream share.
