@@ -97,7 +97,7 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong command line, 3 no appliance ru
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w: %w; see %s --help", errUsage, err, c.CommandPath())
 	})
-	root.PersistentFlags().StringVar(&o.socket, "socket", "", "control socket of the appliance (default: the file's, or "+defaultSocket+")")
+	root.PersistentFlags().StringVar(&o.socket, "socket", "", "control socket of the appliance (default: the file's, or "+config.DefaultSocket+")")
 	root.PersistentFlags().StringVar(&o.config, "config", defaultConfig, "the configuration file")
 	root.PersistentFlags().StringVar(&o.node, "node", "", "which node of the file this is (default: the host name)")
 	root.AddCommand(

@@ -35,8 +35,11 @@ func renderVRRP(w io.Writer, now time.Time, routers []control.VRRP) {
 	fmt.Fprintln(w, "\nVRRP\tVRID\tINTERFACE\tSTATE\tFOR\tPRIORITY\tADDRESSES\tACTIVE ROUTER")
 	for _, r := range routers {
 		state := strings.ToUpper(r.State)
-		if r.Yielded {
+		switch {
+		case r.Yielded:
 			state += " (yielded)"
+		case r.Draining:
+			state += " (draining)"
 		}
 		priority := fmt.Sprint(r.Priority)
 		if r.Priority != r.BasePriority {

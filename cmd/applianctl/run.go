@@ -12,11 +12,8 @@ import (
 	"appliance/internal/config"
 )
 
-// The default places of the configuration file and the control socket.
-const (
-	defaultConfig = "/etc/appliance/appliance.toml"
-	defaultSocket = "/run/appliance/control.sock"
-)
+// defaultConfig is where the configuration file is looked for.
+const defaultConfig = "/etc/appliance/appliance.toml"
 
 func newRunCommand(o *options) *cobra.Command {
 	var level, format string
@@ -99,19 +96,4 @@ file, line, column and key. Elsewhere than on a node, say which is meant with
 			return err
 		},
 	}
-}
-
-// socketOf returns the control socket that the file names, or the default when
-// the file does not say: the verbs that command a running appliance must work
-// also while its file is broken or gone.
-func socketOf(path string) string {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return defaultSocket
-	}
-	file, err := config.Parse(path, text)
-	if err != nil {
-		return defaultSocket
-	}
-	return file.Admin.Socket
 }

@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"appliance/internal/config"
 	"appliance/internal/control"
 )
 
@@ -17,7 +19,7 @@ func (o *options) client() *control.Client {
 	if o.socket != "" {
 		return control.NewClient(o.socket)
 	}
-	return control.NewClient(socketOf(o.config))
+	return control.NewClient(config.SocketOf(o.config))
 }
 
 func newStatusCommand(o *options) *cobra.Command {
@@ -57,8 +59,9 @@ is gone.`, (*control.Client).Failover)
 
 func newFailbackCommand(o *options) *cobra.Command {
 	return newMoveCommand(o, "failback", "Take back what failover gave away",
-		"Typed on the node that yielded: it becomes active again, unless it is the less healthy one.",
-		(*control.Client).Failback)
+		`Typed on the node that yielded: it becomes active again, unless it is the less
+healthy one. It takes the addresses at once, and what is under way on the other
+node is cut; failover typed there gives it a moment to end.`, (*control.Client).Failback)
 }
 
 // newMoveCommand is the shape that failover and failback share.
@@ -77,14 +80,19 @@ func newMoveCommand(o *options, name, short, long string,
 			if asJSON {
 				return writeJSON(c.OutOrStdout(), results)
 			}
+			var errs []error
 			for _, r := range results {
+				if r.Error != "" {
+					errs = append(errs, fmt.Errorf("%s: %s: %s", name, r.VRRP, r.Error))
+					continue
+				}
 				at := r.Active
 				if r.ActiveNode != "" {
 					at = r.ActiveNode + " (" + r.Active + ")"
 				}
 				fmt.Fprintf(c.OutOrStdout(), "%s: %s is active, after %.0f ms\n", r.VRRP, at, r.Seconds*1000)
 			}
-			return nil
+			return errors.Join(errs...)
 		},
 	}
 	c.Flags().StringVar(&request.VRRP, "vrrp", "", "only this instance")
@@ -98,10 +106,14 @@ func newReloadCommand(o *options) *cobra.Command {
 		Short: "Read the file again; what did not change goes on undisturbed",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := o.client().Reload(c.Context()); err != nil {
+			err := o.client().Reload(c.Context())
+			if _, refused := errors.AsType[*control.Error](err); refused {
 				return fmt.Errorf("reload refused, the old configuration stays in force:\n%w", err)
 			}
-			_, err := fmt.Fprintln(c.OutOrStdout(), "reloaded")
+			if err != nil {
+				return fmt.Errorf("reload: %w", err)
+			}
+			_, err = fmt.Fprintln(c.OutOrStdout(), "reloaded")
 			return err
 		},
 	}

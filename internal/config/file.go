@@ -62,7 +62,10 @@ type Admin struct {
 	_ later `toml:"listen,later"`
 }
 
-func (a *Admin) setDefaults() { a.Socket = "/run/appliance/control.sock" }
+// DefaultSocket is where an appliance takes orders when its file does not say.
+const DefaultSocket = "/run/appliance/control.sock"
+
+func (a *Admin) setDefaults() { a.Socket = DefaultSocket }
 
 // Handover says how the virtual addresses are given away in peace.
 type Handover struct {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -40,6 +41,18 @@ func Parse(name string, text []byte) (*File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// SocketOf returns the control socket that the file at path names, or
+// DefaultSocket if it does not, or cannot be read. Mistakes elsewhere in the file
+// do not matter: a running appliance must take orders while its file is broken.
+func SocketOf(path string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return DefaultSocket
+	}
+	f, _ := parse(path, text)
+	return cmp.Or(f.Admin.Socket, DefaultSocket)
 }
 
 // parse does the work of Parse. The file it returns is usable for finding

@@ -3,11 +3,16 @@ package config
 import (
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // maxSocketPath is the longest path that a unix socket's address holds on
 // Linux, without the zero at its end.
 const maxSocketPath = 107
+
+// maxDrain is the longest drain; packaging/applianctl.service gives a stop a
+// little more.
+const maxDrain = 5 * time.Minute
 
 // validate reports everything that the text alone shows to be wrong.
 func (f *File) validate(r *report) {
@@ -16,6 +21,9 @@ func (f *File) validate(r *report) {
 	}
 	if len(f.Admin.Socket) > maxSocketPath {
 		r.invalid("admin.socket", "the path is longer than %d bytes, the most a unix socket may have", maxSocketPath)
+	}
+	if f.Handover.Drain > maxDrain {
+		r.invalid("handover.drain", "the drain may last %s at most: new clients wait for its end", "5m")
 	}
 	f.validateNodes(r)
 	f.validateRouters(r)

@@ -44,6 +44,8 @@ type VRRP struct {
 	Priority int `json:"priority"`
 	// Yielded is true after a manual failover away from this node.
 	Yielded bool `json:"yielded"`
+	// Draining is true while connections get to end before the addresses go.
+	Draining bool `json:"draining"`
 	// ActiveRouter is the router heard as active last; absent while that is
 	// this node, or nobody has been heard.
 	ActiveRouter *Router           `json:"active_router,omitempty"`
@@ -134,8 +136,11 @@ type MoveRequest struct {
 // MoveResult is what a failover or failback did to one instance.
 type MoveResult struct {
 	VRRP string `json:"vrrp"`
+	// Error is why this instance did not move; empty when it did. Only a result
+	// among others has one: when none moved, the whole answer is a refusal.
+	Error string `json:"error,omitempty"`
 	// Active is the address of the router that is active now.
-	Active string `json:"active"`
+	Active string `json:"active,omitempty"`
 	// ActiveNode is its name, where the configuration tells.
 	ActiveNode string `json:"active_node,omitempty"`
 	// Seconds is how long the move took.

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"syscall"
+	"time"
 )
 
 // ErrNotRunning is the error of a client whose socket nobody answers.
@@ -21,6 +22,9 @@ var ErrNotRunning = errors.New("no appliance is running")
 type Client struct {
 	path string
 	http http.Client
+	// patience bounds what an appliance that is alive answers at once. The
+	// commands that wait for connections or for the other node have no bound.
+	patience time.Duration
 }
 
 // NewClient returns a client of the socket at path. Nothing is opened before
@@ -30,13 +34,15 @@ func NewClient(path string) *Client {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", path)
 	}
-	return &Client{path: path, http: http.Client{
+	return &Client{path: path, patience: 5 * time.Second, http: http.Client{
 		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
 	}}
 }
 
 // Status asks for the node's status.
 func (c *Client) Status(ctx context.Context) (Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.patience)
+	defer cancel()
 	var s Status
 	err := c.call(ctx, http.MethodGet, "/v1/status", nil, &s)
 	return s, err
@@ -65,6 +71,8 @@ func (c *Client) Reload(ctx context.Context) error {
 
 // SetServer sets a server's administrative state.
 func (c *Client) SetServer(ctx context.Context, r ServerRequest) error {
+	ctx, cancel := context.WithTimeout(ctx, c.patience)
+	defer cancel()
 	return c.call(ctx, http.MethodPost, "/v1/server", r, nil)
 }
 
@@ -108,6 +116,8 @@ func (c *Client) explain(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("control socket %s: %w; start it with applianctl run, or name its socket with --socket", c.path, ErrNotRunning)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("control socket %s: the appliance does not answer; its process may be stopped", c.path)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("control socket %s: permission denied; run this as the user that runs the appliance, usually root", c.path)
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 )
@@ -55,6 +56,29 @@ func TestSecondApplianceIsRefused(t *testing.T) {
 	_, path := open(t, Backend{})
 	if _, err := Listen(path, Backend{}, zerolog.Nop()); err == nil || !strings.Contains(err.Error(), "another appliance") {
 		t.Errorf("a second appliance on the socket: %v", err)
+	}
+}
+
+func TestFileThatIsNoSocketIsKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "appliance.toml")
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(path, Backend{}, zerolog.Nop()); err == nil || !strings.Contains(err.Error(), "no socket") {
+		t.Errorf("a socket in the place of a file: %v", err)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "precious" {
+		t.Errorf("the file holds %q, %v", text, err)
+	}
+}
+
+func TestFrozenApplianceIsNotWaitedForForEver(t *testing.T) {
+	frozen := make(chan struct{})
+	defer close(frozen)
+	c, _ := open(t, Backend{Status: func() Status { <-frozen; return Status{} }})
+	c.patience = 50 * time.Millisecond
+	if _, err := c.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("status of a frozen appliance: %v", err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -46,11 +47,11 @@ type Socket struct {
 
 // Listen opens the socket at path with mode 0600, making its folder if need
 // be. A socket that a crashed appliance left is replaced; one that still
-// answers is an error. The caller calls Run, which closes it, or Close.
+// answers, or a file that is no socket, is an error. The caller calls Run, which
+// closes it, or Close.
 func Listen(path string, backend Backend, log zerolog.Logger) (*Socket, error) {
-	if c, err := net.Dial("unix", path); err == nil {
-		c.Close()
-		return nil, fmt.Errorf("control socket %s: another appliance answers there; stop it first or choose another socket", path)
+	if err := vacant(path); err != nil {
+		return nil, fmt.Errorf("control socket %s: %w", path, err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("control socket %s: %w", path, err)
@@ -71,6 +72,29 @@ func Listen(path string, backend Backend, log zerolog.Logger) (*Socket, error) {
 	s := &Socket{path: path, listener: l, log: log}
 	s.http = &http.Server{Handler: handler(backend, log), ReadHeaderTimeout: 10 * time.Second}
 	return s, nil
+}
+
+// vacant says why the name cannot be taken: somebody else's file is there, or a
+// living appliance.
+func vacant(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != os.ModeSocket:
+		return errors.New("a file that is no socket has this name; choose another one")
+	}
+	c, err := net.Dial("unix", path)
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	c.Close()
+	return errors.New("another appliance answers there; stop it first or choose another socket")
 }
 
 // Run answers requests until ctx ends, then lets those under way end for up to

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 )
 
 // Handler serves the connections of a listener.
@@ -74,12 +75,27 @@ func (s *Set) Stage(want map[netip.AddrPort]Handler) (*Change, error) {
 		l, err := open(addr, s.held)
 		if err != nil {
 			c.closeOpened()
+			if ours, ok := s.overlapping(addr); ok && errors.Is(err, unix.EADDRINUSE) {
+				err = fmt.Errorf("%w: it overlaps %s, on which this appliance listens until the change is made; restart it to change that", err, ours)
+			}
 			return nil, err
 		}
 		c.opened[addr] = l
 	}
 	s.staged = c
 	return c, nil
+}
+
+// overlapping returns a listener's address that addr cannot be bound beside: the
+// same port of all addresses of the family, or of one of them.
+func (s *Set) overlapping(addr netip.AddrPort) (netip.AddrPort, bool) {
+	for ours := range s.listeners {
+		if ours.Port() == addr.Port() && ours.Addr().Is4() == addr.Addr().Is4() &&
+			(ours.Addr().IsUnspecified() || addr.Addr().IsUnspecified()) {
+			return ours, true
+		}
+	}
+	return netip.AddrPort{}, false
 }
 
 // Commit makes the change: connections accepted from now on go to the handlers

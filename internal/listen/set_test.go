@@ -260,3 +260,23 @@ func TestMatches(t *testing.T) {
 		}
 	}
 }
+
+func TestOverlapWithOurselvesIsExplained(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := netip.MustParseAddrPort(free.Addr().String())
+	free.Close()
+	all := netip.AddrPortFrom(netip.IPv4Unspecified(), one.Port())
+	s := newSet(t)
+	stage(t, s, map[netip.AddrPort]Handler{one: greeter("one")}).Commit()
+	_, err = s.Stage(map[netip.AddrPort]Handler{all: greeter("all")})
+	if err == nil || !strings.Contains(err.Error(), "overlaps "+one.String()) {
+		t.Errorf("the wildcard over our own listener: %v", err)
+	}
+	other := newSet(t)
+	if _, err := other.Stage(map[netip.AddrPort]Handler{one: greeter("one")}); err == nil || strings.Contains(err.Error(), "overlaps") {
+		t.Errorf("an address that somebody else has: %v", err)
+	}
+}
