@@ -47,6 +47,11 @@ type Appliance struct {
 	l7        *l7.Engine
 	links     links // of the goroutine of Run
 	reloads   chan reloadRequest
+	stopping  chan struct{} // closed when no more reloads are taken
+
+	// patience ends, by hurry, when a stop is to wait for nothing any more.
+	patience context.Context
+	hurry    context.CancelFunc
 
 	// current is what runs now; the goroutine of Run replaces it.
 	current atomic.Pointer[setup]
@@ -59,9 +64,14 @@ type reloadRequest struct{ done chan<- error }
 
 // Run is the appliance: it starts everything that the file describes and runs
 // it until ctx ends; then it gives the virtual addresses away, lets connections
-// end for the file's drain time and stops. SIGHUP reloads. The error says what
-// kept it from starting, or what broke.
+// end for the file's drain time in all, and stops. SIGHUP reloads; a SIGTERM or
+// SIGINT during the stop ends the drain. The error says what kept it from
+// starting, or what broke.
 func Run(ctx context.Context, o Options) error {
+	// From the first moment to the last: without a handler it would kill.
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	file, node, err := load(o)
 	if err != nil {
 		return err
@@ -74,6 +84,7 @@ func Run(ctx context.Context, o Options) error {
 	// The services outlive ctx: they are needed until the addresses are gone.
 	services, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	defer a.hurry()
 	tasks := newTasks()
 	tasks.start("wire", func() error { a.wire.run(services); return nil })
 	tasks.start("health checks", func() error { return a.checker.Run(services) })
@@ -84,21 +95,23 @@ func Run(ctx context.Context, o Options) error {
 	tasks.start("control", func() error { return socket.Run(services) })
 	a.log.Info().Str("node", node.Name).Str("version", o.Version).Str("config", o.ConfigPath).Msg("started")
 
-	err = a.loop(ctx, tasks)
-	err = errors.Join(err, a.shutdown(node.Handover.Drain))
+	err = a.loop(ctx, hangup, tasks)
+	err = errors.Join(err, a.shutdown())
 	stop()
 	return errors.Join(err, tasks.wait())
 }
 
 func newAppliance(o Options) *Appliance {
 	a := &Appliance{
-		options: o,
-		log:     o.Log,
-		started: time.Now(),
-		l4:      l4.New(o.Log),
-		l7:      l7.New(o.Log),
-		reloads: make(chan reloadRequest),
+		options:  o,
+		log:      o.Log,
+		started:  time.Now(),
+		l4:       l4.New(o.Log),
+		l7:       l7.New(o.Log),
+		reloads:  make(chan reloadRequest),
+		stopping: make(chan struct{}),
 	}
+	a.patience, a.hurry = context.WithCancel(context.Background())
 	a.checker = health.NewChecker(o.Log, func(health.Result) { a.wire.poke() })
 	a.wire = newWire(o.Log, a.checker.Results)
 	a.listeners = listen.NewSet(o.Log, a.wire.listener)
@@ -125,10 +138,8 @@ func (a *Appliance) socketPath(node *config.Node) string {
 }
 
 // loop carries out reloads until ctx ends or a task fails.
-func (a *Appliance) loop(ctx context.Context, tasks *tasks) error {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+func (a *Appliance) loop(ctx context.Context, hangup <-chan os.Signal, tasks *tasks) error {
+	defer close(a.stopping)
 	for {
 		select {
 		case <-ctx.Done():
@@ -178,13 +189,18 @@ func (a *Appliance) unchangeable(node *config.Node) error {
 }
 
 // shutdown gives the virtual addresses away, each after its drain, then lets
-// the connections that are left end for at most drain and cuts the rest.
-func (a *Appliance) shutdown(drain time.Duration) error {
-	stopRouters(a.current.Load().routers)
+// the connections that are left end in what remains of the drain time, and cuts
+// the rest. Another signal ends the drain at once.
+func (a *Appliance) shutdown() error {
+	urgent, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	defer context.AfterFunc(urgent, a.hurry)()
+	current := a.current.Load()
+	ctx, cancel := context.WithTimeout(urgent, current.node.Handover.Drain)
+	defer cancel()
+	stopRouters(current.routers)
 	a.watch(nil)
 	err := a.listeners.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), drain)
-	defer cancel()
 	ended := make(chan error, 2)
 	go func() { ended <- a.l4.Shutdown(ctx) }()
 	go func() { ended <- a.l7.Shutdown(ctx) }()

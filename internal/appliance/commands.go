@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	"appliance/internal/control"
@@ -30,6 +31,8 @@ func (a *Appliance) requestReload(ctx context.Context) error {
 	done := make(chan error, 1)
 	select {
 	case a.reloads <- reloadRequest{done}:
+	case <-a.stopping:
+		return errors.New("this node is stopping")
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -82,32 +85,33 @@ func (a *Appliance) move(ctx context.Context, r control.MoveRequest, condition s
 		return nil, err
 	}
 	results := make([]control.MoveResult, len(members))
-	errs := make([]error, len(members))
-	done := make(chan struct{})
+	var all sync.WaitGroup
 	for i, m := range members {
-		go func() {
-			results[i], errs[i] = a.moveOne(ctx, m, command)
-			done <- struct{}{}
-		}()
+		all.Go(func() { results[i] = a.moveOne(ctx, m, command) })
 	}
-	for range members {
-		<-done
+	all.Wait()
+	var errs []error
+	for _, r := range results {
+		if r.Error != "" {
+			errs = append(errs, fmt.Errorf("%s: %s", r.VRRP, r.Error))
+		}
 	}
-	return results, errors.Join(errs...)
+	if len(errs) == len(results) {
+		return nil, errors.Join(errs...)
+	}
+	return results, nil // some moved: the caller must hear of each
 }
 
-func (a *Appliance) moveOne(ctx context.Context, m *member, command func(*vrrp.Router, context.Context) (vrrp.Outcome, error)) (control.MoveResult, error) {
+func (a *Appliance) moveOne(ctx context.Context, m *member, command func(*vrrp.Router, context.Context) (vrrp.Outcome, error)) control.MoveResult {
 	begun := time.Now()
 	outcome, err := command(m.router, ctx)
+	r := control.MoveResult{VRRP: m.config.Name, Seconds: time.Since(begun).Seconds()}
 	if err != nil {
-		return control.MoveResult{}, fmt.Errorf("%s: %w", m.config.Name, err)
+		r.Error = err.Error()
+		return r
 	}
-	return control.MoveResult{
-		VRRP:       m.config.Name,
-		Active:     outcome.Active.String(),
-		ActiveNode: a.nodeAt(m, outcome.Active),
-		Seconds:    time.Since(begun).Seconds(),
-	}, nil
+	r.Active, r.ActiveNode = outcome.Active.String(), a.nodeAt(m, outcome.Active)
+	return r
 }
 
 // nodeAt returns the name of the node with that address on m's LAN; empty if the

@@ -33,14 +33,16 @@ type traffic struct {
 // Hold holds new connections off and returns when none is under way any more,
 // or ctx ends.
 func (t *traffic) Hold(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(t.parts.patience, cancel)()
 	t.held = t.vips()
 	if err := t.parts.listeners.Hold(t.held, true); err != nil {
 		t.log.Warn().Err(err).Msg("new connections could not be held off; some may be reset by the hand-over")
 	}
 	t.parts.l7.Quiesce(t.held, true)
-	ended := waitFor(ctx, holdPace, func() bool { return t.underWay() == 0 })
-	if !ended {
-		t.log.Warn().Int("connections", t.underWay()).Msg("connections did not end in the drain time; the hand-over cuts them")
+	if !waitFor(ctx, holdPace, func() bool { return t.underWay() == 0 }) {
+		t.log.Warn().Int("connections", t.underWay()).Msg("the drain is over before the connections are")
 		return
 	}
 	waitFor(ctx, holdLinger, func() bool { return t.underWay() == 0 })

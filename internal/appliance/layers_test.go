@@ -24,6 +24,7 @@ var layers = map[string][]string{
 	"internal/listen":    nil,
 	"internal/certs":     nil,
 	"internal/link":      nil,
+	"internal/guard":     {"internal/link"},
 	"internal/config":    {"vrrp", "health", "l4", "l7", "internal/pool", "internal/certs"},
 	"internal/control":   nil,
 	"internal/appliance": {"vrrp", "health", "l4", "l7", "internal/pool", "internal/listen", "internal/link", "internal/config", "internal/control"},

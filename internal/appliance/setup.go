@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -40,27 +41,38 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 	if err != nil {
 		return err
 	}
+	var discard []func()
+	defer func() {
+		if err != nil {
+			for _, f := range slices.Backward(discard) {
+				f()
+			}
+		}
+	}()
 	l7Change, err := a.l7.Stage(node.L7, next.pools)
 	if err != nil {
 		return err
 	}
+	discard = append(discard, l7Change.Discard)
 	handlers := make(map[netip.AddrPort]listen.Handler)
 	maps.Copy(handlers, l4Change.Handlers())
 	maps.Copy(handlers, l7Change.Handlers())
 	listeners, err := a.listeners.Stage(handlers)
 	if err != nil {
-		l7Change.Discard()
 		return err
 	}
+	discard = append(discard, listeners.Discard)
 	routers, err := a.stageRouters(old.routers, node.VRRP)
 	if err != nil {
-		listeners.Discard()
-		l7Change.Discard()
 		return err
 	}
+	discard = append(discard, func() { err = errors.Join(err, routers.discard()) })
 	next.routers = routers.next
 	if old.node != nil {
 		a.learn(ctx, old, next)
+	}
+	if ctx.Err() != nil {
+		return errors.New("the appliance is stopping")
 	}
 
 	// From here on nothing fails.
@@ -153,7 +165,6 @@ func (s *setup) plan() *plan {
 	}
 	for i, m := range s.routers {
 		p.routers = append(p.routers, wiredRouter{
-			name:      m.config.Name,
 			judged:    m.router,
 			iface:     m.config.Interface,
 			addresses: vipsOf(m.config.Addresses),

@@ -52,6 +52,7 @@ func describeRouter(s vrrp.Status) control.VRRP {
 		BasePriority: s.Base,
 		Priority:     s.Effective,
 		Yielded:      s.Yielded,
+		Draining:     s.Draining,
 		Demotions:    []control.Condition{},
 		Faults:       []control.Condition{},
 		Counters:     routerCounters(s.Counters),

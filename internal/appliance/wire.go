@@ -50,8 +50,17 @@ type plan struct {
 	pools    []*pool.Pool
 }
 
+// names reports whether the plan depends on an interface.
+func (p *plan) names(iface string) bool {
+	for _, r := range p.routers {
+		if r.iface == iface || slices.ContainsFunc(r.track, func(t config.Track) bool { return t.Interface == iface }) {
+			return true
+		}
+	}
+	return false
+}
+
 type wiredRouter struct {
-	name      string
 	judged    judged
 	iface     string
 	addresses []netip.Addr
@@ -178,6 +187,8 @@ func (s *wireState) take(n any) {
 			}
 		}
 		s.inForce = kept
+		// What is no longer watched must not be remembered as it was.
+		maps.DeleteFunc(s.links, func(iface string, _ string) bool { return !n.names(iface) })
 	case linkNotice:
 		s.links[n.iface] = n.down
 	case listenerNotice:
@@ -192,7 +203,8 @@ func (s *wireState) take(n any) {
 // evaluate works out the conditions of every router and applies what changed.
 func (s *wireState) evaluate() {
 	s.judge()
-	if !s.ready && len(s.plan.routers)+len(s.plan.services) > 0 && s.allJudged() {
+	waiting := s.unjudged()
+	if !s.ready && waiting == "" && len(s.plan.routers)+len(s.plan.services) > 0 {
 		s.ready = true
 		s.log.Info().Msg("ready: listeners are bound and the first round of checks is done")
 	}
@@ -201,14 +213,26 @@ func (s *wireState) evaluate() {
 		want := s.conditions(r)
 		apply(r.judged, told.conditions, want)
 		told.conditions = want
-		// Last, and not before its link is known, so that a router never starts
-		// without its demotions and faults.
-		if _, known := s.links[r.iface]; known && s.ready && !told.started {
-			r.judged.SetFault(vrrp.StartupFault, "")
-			told.started = true
+		// Last, so that a router never starts without its demotions and faults.
+		if !told.started {
+			told.started = s.start(r, waiting)
 		}
 	}
 	s.known.Store(&knowledge{ready: s.ready, listeners: maps.Clone(s.listeners)})
+}
+
+// start takes the startup fault of a router away, or says in it what is still
+// waited for. Once ready, the appliance does not wait again for servers that a
+// reload brings.
+func (s *wireState) start(r wiredRouter, waiting string) bool {
+	if _, known := s.links[r.iface]; !known {
+		waiting = "the first look at interface " + r.iface
+	} else if s.ready {
+		r.judged.SetFault(vrrp.StartupFault, "")
+		return true
+	}
+	r.judged.SetFault(vrrp.StartupFault, "waiting for "+waiting)
+	return false
 }
 
 // judge passes the checks' verdicts to the pools that asked for them.
@@ -225,18 +249,10 @@ func (s *wireState) judge() {
 	}
 }
 
-// apply tells r what is to change so that its conditions become want.
+// apply tells r what is to change so that its conditions become want. What is
+// new comes first: where one cause takes the place of another, the router must
+// not be free of both for a moment.
 func apply(r judged, have, want map[string]condition) {
-	for source, c := range have {
-		if now, ok := want[source]; ok && now.demotes() == c.demotes() {
-			continue
-		}
-		if c.demotes() {
-			r.SetDemotion(source, 0, "")
-		} else {
-			r.SetFault(source, "")
-		}
-	}
 	for source, c := range want {
 		if had, ok := have[source]; ok && had == c {
 			continue
@@ -247,20 +263,38 @@ func apply(r judged, have, want map[string]condition) {
 			r.SetFault(source, c.reason)
 		}
 	}
+	for source, c := range have {
+		if now, ok := want[source]; ok && now.demotes() == c.demotes() {
+			continue
+		}
+		if c.demotes() {
+			r.SetDemotion(source, 0, "")
+		} else {
+			r.SetFault(source, "")
+		}
+	}
 }
 
 func (c condition) demotes() bool { return c.amount > 0 }
 
-// allJudged reports whether every server that is checked has had a first verdict.
-func (s *wireState) allJudged() bool {
+// unjudged names the checked servers that have had no verdict yet; empty when
+// all have.
+func (s *wireState) unjudged() string {
+	var names []string
 	for _, p := range s.plan.pools {
 		for _, server := range p.Servers() {
 			if server.Stats().Health.State == pool.Unknown {
-				return false
+				names = append(names, p.Name()+"/"+server.Label())
 			}
 		}
 	}
-	return true
+	if len(names) == 0 {
+		return ""
+	}
+	if more := len(names) - 3; more > 0 {
+		names = append(names[:3], fmt.Sprintf("%d more", more))
+	}
+	return "the first check of " + strings.Join(names, ", ")
 }
 
 // conditions returns the demotions and faults that a router should have, by
@@ -281,7 +315,7 @@ func (s *wireState) conditions(r wiredRouter) map[string]condition {
 			if reason := s.unserved(t.Service); reason != "" {
 				want["service "+t.Service] = condition{t.Weight, reason}
 			}
-		case t.Interface != "":
+		case t.Interface != r.iface: // its own is a fault already, and no less
 			if down := s.links[t.Interface]; down != "" {
 				want["interface "+t.Interface] = condition{t.Weight, down}
 			}

@@ -87,7 +87,7 @@ func onBench(t *testing.T, f func(b *bench)) {
 func (b *bench) rewire() {
 	b.wire.rewire(&plan{
 		routers: []wiredRouter{{
-			name: "VI_1", judged: b.router, iface: "eth0", track: b.track,
+			judged: b.router, iface: "eth0", track: b.track,
 			addresses: []netip.Addr{netip.MustParseAddr("192.168.15.3")},
 		}},
 		services: map[string][]*pool.Pool{"mysql": {b.pool}},
@@ -152,7 +152,7 @@ func TestNoPromotionBeforeTheLinkIsKnown(t *testing.T) {
 		b.verdict(db2, health.Up)
 		b.want(nil)
 		late := newScribe()
-		b.wire.rewire(&plan{routers: []wiredRouter{{name: "VI_2", judged: late, iface: "eth9"}}})
+		b.wire.rewire(&plan{routers: []wiredRouter{{judged: late, iface: "eth9"}}})
 		synctest.Wait()
 		if _, held := late.faults[vrrp.StartupFault]; !held {
 			t.Error("a router was started on an interface nobody has looked at")

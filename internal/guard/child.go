@@ -1,0 +1,72 @@
+package guard
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// Holding is what an appliance holds as the active router of one virtual
+// router.
+type Holding struct {
+	Interface string
+	// Source is the node's own address, that the farewell is sent from.
+	Source netip.Addr
+	// Addresses are the virtual addresses on Interface.
+	Addresses []netip.Prefix
+	// Farewell is the message that tells the other nodes that this one is not
+	// active any more: an advert of priority 0.
+	Farewell []byte
+}
+
+// message is one line on the pipe: what is held under a name from now on. A
+// Holding without addresses is held no more.
+type message struct {
+	Name    string
+	Holding Holding
+	// Goodbye says that the appliance ends in order: nothing is left to do.
+	Goodbye bool `json:",omitempty"`
+}
+
+// Broom does away with a Holding.
+type Broom interface {
+	// Sweep takes the addresses off the interface and sends the farewell.
+	Sweep(Holding) error
+}
+
+// Watch reads from the appliance until it ends or dies, and in the latter case
+// sweeps up what it held. It returns when nothing is left to do; the error joins
+// what could not be swept.
+func Watch(pipe io.Reader, broom Broom) error {
+	held := make(map[string]Holding)
+	lines := json.NewDecoder(pipe)
+	for {
+		var m message
+		err := lines.Decode(&m)
+		switch {
+		case err != nil:
+			// The pipe broke, in the middle of a line perhaps.
+			return sweep(held, broom)
+		case m.Goodbye:
+			return nil
+		case len(m.Holding.Addresses) == 0:
+			delete(held, m.Name)
+		default:
+			held[m.Name] = m.Holding
+		}
+	}
+}
+
+func sweep(held map[string]Holding, broom Broom) error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(held)) {
+		if err := broom.Sweep(held[name]); err != nil {
+			errs = append(errs, fmt.Errorf("guard: %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,154 @@
+package guard
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// restartPause is the time between the death of a guard and the next one.
+const restartPause = time.Second
+
+// Guard is the appliance's side: it keeps a guard process alive and tells it
+// what is held. All methods are safe for concurrent use.
+type Guard struct {
+	command func() *exec.Cmd
+	log     zerolog.Logger
+	updates chan update
+	closing chan chan error
+	done    chan struct{}
+}
+
+type update struct {
+	message message
+	told    chan struct{} // closed when it is in the pipe, or cannot be
+}
+
+// Start starts a guard process, made anew by command each time one is needed:
+// command's process must call Watch on its standard input. The caller calls
+// Close.
+func Start(command func() *exec.Cmd, log zerolog.Logger) (*Guard, error) {
+	g := &Guard{
+		command: command,
+		log:     log,
+		updates: make(chan update),
+		closing: make(chan chan error),
+		done:    make(chan struct{}),
+	}
+	first, err := g.launch()
+	if err != nil {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	go g.run(first)
+	return g, nil
+}
+
+// Hold tells the guard what is held under a name from now on; a Holding without
+// addresses is held no more. It returns when the guard has been told, so that
+// whatever is acquired after it is swept if this process dies.
+func (g *Guard) Hold(name string, h Holding) {
+	u := update{message{Name: name, Holding: h}, make(chan struct{})}
+	select {
+	case g.updates <- u:
+		<-u.told
+	case <-g.done:
+	}
+}
+
+// Close dismisses the guard, which sweeps nothing, and waits for its end. It
+// must be called once, when nothing is held any more.
+func (g *Guard) Close() error {
+	answer := make(chan error)
+	g.closing <- answer
+	return <-answer
+}
+
+// child is a guard process that runs.
+type child struct {
+	pipe  io.WriteCloser
+	ended chan error
+}
+
+func (g *Guard) launch() (*child, error) {
+	cmd := g.command()
+	pipe, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	c := &child{pipe: pipe, ended: make(chan error, 1)}
+	go func() { c.ended <- cmd.Wait() }()
+	return c, nil
+}
+
+// run owns the guard process and what it has been told.
+func (g *Guard) run(c *child) {
+	defer close(g.done)
+	held := make(map[string]Holding)
+	var again <-chan time.Time
+	for {
+		var ended <-chan error
+		if c != nil {
+			ended = c.ended
+		}
+		select {
+		case u := <-g.updates:
+			held[u.message.Name] = u.message.Holding
+			if len(u.message.Holding.Addresses) == 0 {
+				delete(held, u.message.Name)
+			}
+			g.tell(c, u.message)
+			close(u.told)
+		case err := <-ended:
+			g.log.Error().Err(err).Msg("the guard process ended; until the next one runs, addresses outlive a crash by their lease")
+			c, again = nil, time.After(restartPause)
+		case <-again:
+			c, again = g.relaunch(held)
+		case answer := <-g.closing:
+			answer <- g.dismiss(c)
+			return
+		}
+	}
+}
+
+// relaunch starts the next guard process and tells it all.
+func (g *Guard) relaunch(held map[string]Holding) (*child, <-chan time.Time) {
+	c, err := g.launch()
+	if err != nil {
+		g.log.Error().Err(err).Msg("the guard process cannot be started")
+		return nil, time.After(restartPause)
+	}
+	for name, h := range held {
+		g.tell(c, message{Name: name, Holding: h})
+	}
+	return c, nil
+}
+
+// tell writes to the guard; that it has died is noticed by its end.
+func (g *Guard) tell(c *child, m message) {
+	if c == nil {
+		return
+	}
+	if err := json.NewEncoder(c.pipe).Encode(m); err != nil {
+		g.log.Warn().Err(err).Msg("the guard process does not listen")
+	}
+}
+
+// dismiss lets the guard go.
+func (g *Guard) dismiss(c *child) error {
+	if c == nil {
+		return nil
+	}
+	g.tell(c, message{Goodbye: true})
+	if err := errors.Join(c.pipe.Close(), <-c.ended); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	return nil
+}
