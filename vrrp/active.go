@@ -15,6 +15,8 @@ type holding struct {
 	acquired    bool      // the acquisition of this term has succeeded
 	leased      time.Time // begin of the lease
 	advertAt    time.Time // Adver_Timer
+	sentAt      time.Time // the last advert
+	listenUntil time.Time // after a silence of its own; zero unless it listens
 	renewAt     time.Time
 	announceAt  time.Time // zero until the addresses are there
 	announced   int       // how many announcements of the schedule are over
@@ -26,7 +28,11 @@ type holding struct {
 // not add up.
 func (m *Machine) advertise(now time.Time) {
 	h := &m.holding
+	if h.listening() {
+		return
+	}
 	m.do(Send{Priority: m.Effective()})
+	h.sentAt = now
 	if h.advertAt.After(now) {
 		h.advertAt = now
 	}
@@ -41,6 +47,27 @@ func (m *Machine) announce(now time.Time) {
 	m.do(Announce{Addresses: m.cfg.Addresses})
 }
 
+// listening says whether the router leaves open for a moment if it is active.
+func (h *holding) listening() bool { return !h.listenUntil.IsZero() }
+
+// noticeSilence makes an active router that was held up for so long that others
+// may have taken over listen for one interval before it goes on: a process that
+// was stopped must not act on what it knew before. The lease goes on meanwhile,
+// so where nobody took over, nothing is lost.
+func (m *Machine) noticeSilence(now time.Time) {
+	h := &m.holding
+	last := h.sentAt
+	if h.listening() {
+		last = h.listenUntil // stopped again
+	}
+	// The Active_Down_Interval of a backup with this priority.
+	down := 3*m.cfg.AdvertInterval + time.Duration(256-m.Effective())*m.cfg.AdvertInterval/256
+	if by := now.Sub(last); by > down {
+		h.listenUntil = now.Add(m.cfg.AdvertInterval)
+		m.do(Late{By: by})
+	}
+}
+
 // tickAsActive is RFC 9568 section 6.4.3 for the timers of an active router.
 func (m *Machine) tickAsActive(now time.Time) {
 	h := &m.holding
@@ -48,6 +75,10 @@ func (m *Machine) tickAsActive(now time.Time) {
 		m.handOver(now)
 		return
 	}
+	if now.Before(h.listenUntil) {
+		return
+	}
+	h.listenUntil = time.Time{}
 	// RFC 9568 section 6.4.3: if the Adver_Timer fires, send an ADVERTISEMENT
 	// and reset the Adver_Timer to Advertisement_Interval.
 	if !now.Before(h.advertAt) {
@@ -83,6 +114,8 @@ func (m *Machine) scheduleAnnounce(now time.Time) {
 func (m *Machine) heardAsActive(now time.Time, ev Heard) {
 	own := m.Effective()
 	switch {
+	case m.holding.listening() && ev.Priority > 0:
+		m.giveWayAfterSilence(now, ev)
 	case ev.Priority == 0:
 		// RFC 9568 section 6.4.3: if the Priority in the ADVERTISEMENT is 0,
 		// send an ADVERTISEMENT and reset the Adver_Timer.
@@ -106,7 +139,19 @@ func (m *Machine) heardAsActive(now time.Time, ev Heard) {
 
 // giveWay becomes Backup behind the sender of a winning advert.
 func (m *Machine) giveWay(now time.Time, ev Heard) {
-	reason := fmt.Sprintf("%s is active with priority %d, this node's is %d", ev.Source, ev.Priority, m.Effective())
+	m.makeWay(now, ev, fmt.Sprintf("%s is active with priority %d, this node's is %d", ev.Source, ev.Priority, m.Effective()))
+}
+
+// giveWayAfterSilence becomes Backup behind a router that took over while this
+// one was held up, and leaves it alone for a while, whatever the priorities say.
+func (m *Machine) giveWayAfterSilence(now time.Time, ev Heard) {
+	m.backup.holdOff = now.Add(holdOff)
+	m.makeWay(now, ev, fmt.Sprintf("this node was silent for %s, and %s has taken over",
+		round(now.Sub(m.holding.sentAt)), ev.Source))
+}
+
+// makeWay becomes Backup behind the sender of ev.
+func (m *Machine) makeWay(now time.Time, ev Heard, reason string) {
 	if m.handover.failover != nil {
 		m.yield(now)
 	}
@@ -184,6 +229,11 @@ func (m *Machine) changeAddresses(old []netip.Prefix) {
 	if len(dropped) > 0 {
 		m.do(Release{Addresses: dropped})
 	}
+	m.acquireAnew()
+}
+
+// acquireAnew acquires all addresses while active; the announcement follows.
+func (m *Machine) acquireAnew() {
 	m.holding.term++
 	m.holding.acquired = false
 	m.do(Acquire{Addresses: m.cfg.Addresses, Term: m.holding.term})

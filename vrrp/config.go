@@ -24,7 +24,8 @@ type Config struct {
 	// Interface is the network interface whose LAN the election takes place on.
 	Interface string
 	// Source is this node's own address on Interface, the source of its
-	// adverts and the tie-breaker between equal priorities.
+	// adverts and the tie-breaker between equal priorities. A Router learns it
+	// when it listens for adverts (Opened), so it may be left out here.
 	Source netip.Addr
 	// Addresses are the virtual addresses with their prefix lengths, at least
 	// one, all of Source's family.

@@ -14,14 +14,16 @@
 // in the becomeX functions.
 //
 // Router (router.go) is a Machine with its mailbox, its timer and the outside
-// world. One goroutine owns the Machine, a second one reads adverts, a third
-// one works on the addresses (worker.go), because a busy kernel must not hold
-// up an advert.
+// world. One goroutine owns the Machine, a second one keeps a Transport open
+// (port.go) and reads adverts (reader.go), a third one works on the addresses
+// (worker.go), because a busy kernel must not hold up an advert. While adverts
+// cannot be received or sent the router has the fault AdvertsFault: deaf or mute,
+// it must not be active.
 //
 // Advert (packet.go) is the message. Whatever is refused has a name (Refusal,
 // in refusal.go) and changes nothing: no timer, no state.
 //
-// Three things go beyond the RFC:
+// Four things go beyond the RFC:
 //
 //   - Health is apart from preemption. Priority may be lowered by named
 //     demotions, and a backup that has been healthier than the active router
@@ -30,6 +32,9 @@
 //   - The virtual addresses are a lease. The active router renews it every
 //     RenewInterval and the kernel drops the addresses after Lease, so they do
 //     not outlive a process that was killed or stopped.
+//   - An active router that was held up for longer than Active_Down_Interval
+//     sends nothing for one interval and gives way to whoever it hears: another
+//     one has probably taken over meanwhile.
 //   - A failover by command drains connections first and holds: the node that
 //     yielded does not take over from a live active router until failback.
 package vrrp

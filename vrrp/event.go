@@ -28,6 +28,11 @@ type Demote struct {
 // SetFault raises the fault of Source, or clears it when Reason is empty.
 type SetFault struct{ Source, Reason string }
 
+// Opened says that adverts can be sent and heard, from now on with Source as
+// this node's address. It clears AdvertsFault. On an active router the
+// interface may be another one than before.
+type Opened struct{ Source netip.Addr }
+
 // Failover asks an active router to give the addresses away. The answer is the
 // Reply of the same ID.
 type Failover struct{ ID uint64 }
@@ -65,6 +70,7 @@ func (Heard) event()         {}
 func (Tick) event()          {}
 func (Demote) event()        {}
 func (SetFault) event()      {}
+func (Opened) event()        {}
 func (Failover) event()      {}
 func (Failback) event()      {}
 func (Drained) event()       {}
@@ -118,8 +124,9 @@ type Transition struct {
 	At     time.Time
 }
 
-// Late reports that a silence was judged By after its time, so this process
-// was held up and the silence may be its own: it listens a little longer.
+// Late reports that this process was held up, so that a backup judges a silence
+// By after its time, or an active router was itself silent for By: it listens
+// for one interval before it acts.
 type Late struct{ By time.Duration }
 
 // Reply answers a Failover or Failback.

@@ -57,9 +57,9 @@ func (m *Machine) onFailback(now time.Time, ev Failback) {
 		m.refuse(ev.ID, "this node did not yield; nothing holds it back")
 	case !m.active.Address.IsValid():
 		m.refuse(ev.ID, "no active router is heard; this node takes over by itself if none appears")
-	case own <= m.active.Priority:
+	case own < m.active.Priority, own == m.active.Priority && m.cfg.Source.Less(m.active.Address):
 		// The active router would not follow, and both would hold the addresses.
-		m.refuse(ev.ID, fmt.Sprintf("this node's priority %d is not above %d of %s",
+		m.refuse(ev.ID, fmt.Sprintf("this node's priority %d does not beat %d of %s; type applianctl failover on the active node",
 			own, m.active.Priority, m.active.Address))
 	default:
 		m.handover.failback = &ev.ID

@@ -188,6 +188,19 @@ func TestFailbackTakesOverAtOnce(t *testing.T) {
 	}
 }
 
+func TestFailbackBetweenEqualsIsWonByTheLargerSource(t *testing.T) {
+	b := newYielded(t)
+	b.hearFrom("192.168.15.9", 100)
+	wantKinds(t, b.do(Failback{ID: 2}), "send 100, acquire, to active")
+
+	b = newYielded(t)
+	b.hearFrom("192.168.15.12", 100)
+	want := "refused: this node's priority 100 does not beat 100 of 192.168.15.12; type applianctl failover on the active node"
+	if r := replyOf(t, b.do(Failback{ID: 2})); r.Err == nil || r.Err.Error() != want {
+		t.Errorf("%v", r.Err)
+	}
+}
+
 func TestFailbackThatCannotAcquireFails(t *testing.T) {
 	b := newYielded(t)
 	b.do(Failback{ID: 2})
@@ -212,7 +225,7 @@ func TestFailbackRefusals(t *testing.T) {
 		want string
 	}{
 		{"fault", fault, "refused: this node takes no part: fault eth0: no carrier"},
-		{"ill", ill, "refused: this node's priority 80 is not above 90 of 192.168.15.12"},
+		{"ill", ill, "refused: this node's priority 80 does not beat 90 of 192.168.15.12; type applianctl failover on the active node"},
 		{"silent", silent, "refused: no active router is heard; this node takes over by itself if none appears"},
 		{"plain", plain, "refused: this node did not yield; nothing holds it back"},
 		{"active", newActive(t), "refused: this node is active"},

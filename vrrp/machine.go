@@ -28,9 +28,6 @@ const (
 	// fail and resign for ever.
 	holdOff          = 10 * time.Second
 	holdOffDoublings = 5
-	// peersRemembered bounds the list of senders, which a hostile LAN could
-	// fill.
-	peersRemembered = 16
 
 	lowestPriority = 1 // RFC 9568 section 5.2.4: 0 means that the sender resigns
 )
@@ -70,7 +67,6 @@ func (s State) String() string {
 type PeerAdvert struct {
 	Address  netip.Addr
 	Priority int
-	Interval time.Duration
 	Heard    time.Time
 }
 
@@ -83,8 +79,7 @@ type Machine struct {
 	reason    string    // of the last transition
 	demotions []Demotion
 	faults    []FaultReport
-	heard     []PeerAdvert // by sender
-	active    PeerAdvert   // of the active router; Address is invalid when none is known
+	active    PeerAdvert // of the active router; Address is invalid when none is known
 	stopped   bool
 
 	backup   backup
@@ -103,8 +98,14 @@ func NewMachine(cfg Config, now time.Time) *Machine {
 	return m
 }
 
-// StartupFault is the fault every router is created with.
-const StartupFault = "startup"
+// The faults that this package knows by name.
+const (
+	// StartupFault is the one every machine is created with, for its owner to
+	// clear.
+	StartupFault = "startup"
+	// AdvertsFault is in force while a Router can send or receive no adverts.
+	AdvertsFault = "adverts"
+)
 
 // Step lets the machine react to ev at the time now, and returns what it wants
 // done. Times must not run backwards.
@@ -119,6 +120,9 @@ func (m *Machine) Step(now time.Time, ev Event) []Action {
 	if m.state == Active && now.Sub(m.holding.leased) > Lease {
 		m.resign(now, fmt.Sprintf("the addresses were not renewed for %s", round(now.Sub(m.holding.leased))))
 	}
+	if m.state == Active {
+		m.noticeSilence(now)
+	}
 	switch ev := ev.(type) {
 	case Heard:
 		m.onHeard(now, ev)
@@ -132,6 +136,8 @@ func (m *Machine) Step(now time.Time, ev Event) []Action {
 		}
 	case SetFault:
 		m.onFault(now, ev)
+	case Opened:
+		m.onOpened(now, ev)
 	case Failover:
 		m.onFailover(now, ev)
 	case Failback:
@@ -158,6 +164,8 @@ func (m *Machine) Deadline() time.Time {
 		return time.Time{}
 	case m.state == Backup:
 		return m.backup.downAt
+	case m.state == Active && m.holding.listening():
+		return earliest(m.holding.listenUntil, m.handover.drainEnd)
 	case m.state == Active:
 		return earliest(m.holding.advertAt, m.holding.renewAt, m.holding.announceAt, m.handover.drainEnd)
 	}
@@ -179,7 +187,6 @@ func (m *Machine) Effective() int {
 
 // onHeard takes an advert in.
 func (m *Machine) onHeard(now time.Time, ev Heard) {
-	m.remember(PeerAdvert{Address: ev.Source, Priority: ev.Priority, Interval: ev.Interval, Heard: now})
 	switch m.state {
 	case Backup:
 		m.heardAsBackup(now, ev)
@@ -223,6 +230,18 @@ func (m *Machine) onFault(now time.Time, ev SetFault) {
 		m.learn(m.cfg.AdvertInterval)
 		m.becomeBackup(now, "ready")
 	}
+}
+
+// onOpened takes the address that adverts leave from now on. Whatever was on the
+// interface may be gone if another one has its name, and its MAC address may
+// have changed: an active router acquires and announces anew.
+func (m *Machine) onOpened(now time.Time, ev Opened) {
+	m.cfg.Source = ev.Source
+	if m.state == Active {
+		m.acquireAnew()
+		m.advertise(now)
+	}
+	m.onFault(now, SetFault{Source: AdvertsFault})
 }
 
 // onReconfigure takes the new configuration over without leaving the state.
@@ -315,31 +334,11 @@ func (m *Machine) stop() {
 // do adds an action to those of the step under way.
 func (m *Machine) do(a Action) { m.out = append(m.out, a) }
 
-// remember keeps a as the last advert of its sender, in the place of the one
-// heard longest ago if there are too many.
-func (m *Machine) remember(a PeerAdvert) {
-	oldest := 0
-	for i, h := range m.heard {
-		if h.Address == a.Address {
-			m.heard[i] = a
-			return
-		}
-		if h.Heard.Before(m.heard[oldest].Heard) {
-			oldest = i
-		}
-	}
-	if len(m.heard) < peersRemembered {
-		m.heard = append(m.heard, a)
-		return
-	}
-	m.heard[oldest] = a
-}
-
 // follow notes who is active according to ev.
 func (m *Machine) follow(now time.Time, ev Heard) {
 	switch {
 	case ev.Priority > 0:
-		m.active = PeerAdvert{Address: ev.Source, Priority: ev.Priority, Interval: ev.Interval, Heard: now}
+		m.active = PeerAdvert{Address: ev.Source, Priority: ev.Priority, Heard: now}
 	case ev.Source == m.active.Address:
 		m.active = PeerAdvert{}
 	}

@@ -20,6 +20,19 @@ func TestStartsInFaultUntilReady(t *testing.T) {
 	wantKinds(t, m.Step(epoch, SetFault{Source: StartupFault}), "to backup")
 }
 
+func TestFaultRaisedAgainOnlyChangesItsReason(t *testing.T) {
+	m := NewMachine(testConfig(), epoch)
+	later := epoch.Add(time.Second)
+	want := "waiting for the first check of mysql/db1"
+	if out := m.Step(later, SetFault{Source: StartupFault, Reason: want}); len(out) > 0 {
+		t.Errorf("did %q", kinds(out))
+	}
+	s := m.snapshot()
+	if len(s.Faults) != 1 || s.Faults[0] != (FaultReport{Source: StartupFault, Reason: want, Since: epoch}) || s.Since != epoch || s.Reason != "starting" {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestColdStartCostsOneActiveDownInterval(t *testing.T) {
 	b := newBench(t)
 	b.wantDown(downA)
@@ -330,24 +343,6 @@ func TestReconfigurePriorityIsAdvertisedAtOnce(t *testing.T) {
 	cfg := testConfig()
 	cfg.Priority = 120
 	wantKinds(t, b.do(Reconfigure{Config: cfg}), "send 120")
-}
-
-func TestSendersRememberedAreBounded(t *testing.T) {
-	b := newBench(t)
-	for i := range 100 {
-		b.now = b.now.Add(ms)
-		b.hearFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}).String(), 200)
-	}
-	if n := len(b.m.heard); n != peersRemembered {
-		t.Fatalf("%d senders", n)
-	}
-	found := false
-	for _, h := range b.m.heard {
-		found = found || h.Address == addr("10.0.0.99")
-	}
-	if !found {
-		t.Error("the last sender was not remembered")
-	}
 }
 
 func TestShutdownOfABackupIsSilent(t *testing.T) {

@@ -157,6 +157,17 @@ func checksumForm(p Packet) (Checksum, bool) {
 	return ChecksumPlain, fold(sum) == 0xffff
 }
 
+// isForeign says whether a message is of another virtual router than vrid. The
+// identifier is at the same place in versions 2 and 3, so one that shares the
+// LAN is known for what it is, whatever it speaks.
+func isForeign(msg []byte, vrid int) bool {
+	if len(msg) < 2 {
+		return false
+	}
+	version := msg[0] >> 4
+	return (version == 2 || version == 3) && int(msg[1]) != vrid
+}
+
 // pseudoSum is the sum of the pseudo-header (RFC 768): both addresses, the
 // protocol and the length.
 func pseudoSum(src, dst netip.Addr, length int) uint32 {

@@ -97,10 +97,10 @@ func TestRefusals(t *testing.T) {
 	covered := make(map[Refusal]bool)
 	for _, tt := range tests {
 		covered[tt.want] = true
-		r := &Router{identity: cfg}
+		r := &Router{vrid: cfg.VRID}
 		_, p := sample()
 		tt.spoil(&p)
-		if _, got := r.judge(p); got != tt.want {
+		if _, got := r.judge(p, cfg.Source); got != tt.want {
 			t.Errorf("%+v: got %s, want %s", p, got, tt.want)
 		}
 	}
@@ -161,4 +161,26 @@ func zeroSum(msg []byte) []byte {
 	msg = bytes.Clone(msg)
 	msg[6], msg[7] = 0, 0
 	return msg
+}
+
+func TestOtherVirtualRoutersAreKnownWhateverTheySpeak(t *testing.T) {
+	r := &Router{vrid: 50}
+	for name, msg := range map[string][]byte{
+		"version 2":        {0x21, 51, 100, 1, 0, 1, 0, 0},
+		"version 3":        {0x31, 51, 100, 1, 0, 1, 0, 0},
+		"another type":     {0x35, 51},
+		"too short to say": {0x31},
+		"another version":  {0x41, 51, 0, 0, 0, 0, 0, 0},
+		"ours, version 2":  {0x21, 50, 100, 1, 0, 1, 0, 0},
+	} {
+		want := map[string]Refusal{"too short to say": RefusedShort, "another version": RefusedVersion, "ours, version 2": RefusedVersion}[name]
+		if want == Accepted {
+			want = RefusedVRID
+		}
+		_, p := sample()
+		p.Payload = msg
+		if _, got := r.judge(p, addr("192.168.15.12")); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
 }

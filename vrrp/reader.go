@@ -4,48 +4,37 @@ import (
 	"errors"
 	"maps"
 	"net"
+	"net/netip"
 	"time"
 )
 
-const (
-	// largestMessage is a version 3 message with 255 addresses, and one byte
-	// more so that a longer one is seen to be too long.
-	largestMessage = fixedLength + 255*4 + 1
-	// receivePauseMin and receivePauseMax bound the pause after an error of
-	// the socket, which may come back at once for ever.
-	receivePauseMin = 10 * time.Millisecond
-	receivePauseMax = time.Second
-)
+// largestMessage is a version 3 message with 255 addresses, and one byte more so
+// that a longer one is seen to be too long.
+const largestMessage = fixedLength + 255*4 + 1
 
-// read takes adverts from the transport until that is closed.
-func (r *Router) read() {
+// receive takes the adverts that t receives, as the node whose address is
+// source, until t comes to its end, and says why it did.
+func (r *Router) receive(t Transport, source netip.Addr, logged *limiter) error {
 	buf := make([]byte, largestMessage)
-	var logged limiter
-	pause := receivePauseMin
 	for {
-		n, src, dst, ttl, err := r.transport.Receive(buf)
+		n, src, dst, ttl, err := t.Receive(buf)
 		if errors.Is(err, net.ErrClosed) {
-			return
+			return err
 		}
 		if err != nil {
 			label, frame := errorLabel(err)
 			r.countReceiveError(label)
+			if !frame {
+				return err
+			}
 			if skipped, ok := logged.allow(time.Now(), label); ok {
 				r.log.Warn().Err(err).Str("error_kind", label).Int("not_logged", skipped).Msg("cannot receive an advert")
 			}
-			if frame {
-				continue
-			}
-			if !r.sleep(pause) {
-				return
-			}
-			pause = min(2*pause, receivePauseMax)
 			continue
 		}
-		pause = receivePauseMin
 		r.counters.received.Add(1)
 		p := Packet{Payload: buf[:n], Source: src, Destination: dst, TTL: ttl}
-		advert, refusal := r.judge(p)
+		advert, refusal := r.judge(p, source)
 		if refusal == Accepted {
 			r.post(received{source: src, advert: advert})
 			continue
@@ -62,16 +51,18 @@ func (r *Router) read() {
 	}
 }
 
-// judge parses p, and refuses what is not meant for this router.
-func (r *Router) judge(p Packet) (Advert, Refusal) {
+// judge parses p, and refuses what is not meant for this router or comes from
+// source, this node's own address.
+func (r *Router) judge(p Packet, source netip.Addr) (Advert, Refusal) {
+	if isForeign(p.Payload, r.vrid) {
+		// RFC 9568 section 7.1: the VRID must be configured on the interface.
+		return Advert{}, RefusedVRID
+	}
 	advert, form, refusal := Parse(p)
 	switch {
 	case refusal != Accepted:
 		return Advert{}, refusal
-	case advert.VRID != r.identity.VRID:
-		// RFC 9568 section 7.1: the VRID must be configured on the interface.
-		return Advert{}, RefusedVRID
-	case p.Source == r.identity.Source:
+	case p.Source == source:
 		return Advert{}, RefusedOwn
 	}
 	r.counters.checksums[form].Add(1)
@@ -97,16 +88,4 @@ func (r *Router) countReceiveError(label string) {
 	}
 	next[label]++
 	r.counters.receiveErrors.Store(&next)
-}
-
-// sleep waits for d, and says whether the router still runs.
-func (r *Router) sleep(d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-r.done:
-		return false
-	}
 }

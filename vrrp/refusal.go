@@ -9,6 +9,9 @@ type Refusal uint8
 const (
 	// Accepted: nothing is wrong.
 	Accepted Refusal = iota
+	// RefusedVRID: an advert of another virtual router on the same LAN, which is
+	// no trouble.
+	RefusedVRID
 	// RefusedSource: the sender's address is no IPv4 unicast address.
 	RefusedSource
 	// RefusedDestination: the message was not sent to 224.0.0.18.
@@ -29,8 +32,6 @@ const (
 	RefusedChecksum
 	// RefusedInterval: an interval of 0 would make a backup take over at once.
 	RefusedInterval
-	// RefusedVRID: an advert of another virtual router on the same LAN.
-	RefusedVRID
 	// RefusedOwn: our own address is the sender; an echo, or a second host
 	// that uses the address.
 	RefusedOwn

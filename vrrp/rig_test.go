@@ -37,9 +37,14 @@ func config(source string, priority int) vrrp.Config {
 
 // begin runs a router on lan, ready to take part.
 func begin(t *testing.T, lan *vrrptest.LAN, cfg vrrp.Config, hooks vrrp.Hooks) *rig {
+	return beginAt(t, lan.Join(cfg.Source), cfg, hooks)
+}
+
+// beginAt is begin at a port that has an address of its own.
+func beginAt(t *testing.T, port *vrrptest.Port, cfg vrrp.Config, hooks vrrp.Hooks) *rig {
 	ctx, stop := context.WithCancel(context.Background())
-	r := &rig{t: t, port: lan.Join(cfg.Source), holder: vrrptest.NewHolder(), stop: stop, ended: make(chan error, 1)}
-	r.router = vrrp.NewRouter(cfg, r.port, r.holder, hooks, zerolog.New(zerolog.NewTestWriter(t)))
+	r := &rig{t: t, port: port, holder: vrrptest.NewHolder(), stop: stop, ended: make(chan error, 1)}
+	r.router = vrrp.NewRouter(cfg, r.port.Open, r.holder, hooks, zerolog.New(zerolog.NewTestWriter(t)))
 	go func() { r.ended <- r.router.Run(ctx) }()
 	r.router.SetFault(vrrp.StartupFault, "")
 	return r

@@ -18,21 +18,25 @@ const mailboxSize = 128
 // ErrStopped is returned by commands to a router that has ended.
 var ErrStopped = errors.New("the virtual router has stopped")
 
-// Transport carries adverts between this node and the LAN. The Router closes
-// it.
+// Transport carries adverts between this node and the LAN.
 type Transport interface {
-	// Send sends one message to the group, from Config.Source with a TTL of
-	// 255. It must not block for long: the election waits for it.
+	// Send sends one message to the group with a TTL of 255. It must not block
+	// for long: the election waits for it.
 	Send(msg []byte) error
 	// Receive waits for a packet of protocol 112, puts its payload into buf
 	// and returns the payload's length with the header's source, destination
-	// and TTL. It returns net.ErrClosed after Close. Any other error is
-	// counted, under its Label() string if it has one, and the next packet is
-	// waited for.
+	// and TTL. An error is counted, under its Label() string if it has one:
+	// then it concerns one packet, and the next one is waited for. Any other
+	// error is the end of the Transport.
 	Receive(buf []byte) (n int, src, dst netip.Addr, ttl uint8, err error)
 	// Close ends a Receive under way.
 	Close() error
 }
+
+// Open opens a Transport and says which address it sends from. The Router
+// closes it, and opens another one when it has come to its end; the calls are
+// made one at a time.
+type Open func() (Transport, netip.Addr, error)
 
 // Addresses puts virtual addresses on the interface and takes them off. The
 // methods are called one at a time.
@@ -60,9 +64,6 @@ type Traffic interface {
 type Hooks struct {
 	// Traffic lets connections end before a planned hand-over.
 	Traffic Traffic
-	// Transition is called with every change of state, on the goroutine of the
-	// election: it must return at once.
-	Transition func(Transition)
 }
 
 // Outcome is what became of a Failover or Failback.
@@ -77,12 +78,12 @@ type Outcome struct {
 // wait for Run to take it once 128 of them wait.
 type Router struct {
 	log       zerolog.Logger
-	transport Transport
+	open      Open
 	addresses Addresses
 	hooks     Hooks
-	identity  Config // what never changes: Name, VRID, Interface, Source, Version
+	vrid      int
 
-	mail chan any      // Event, received or command
+	mail chan any      // Event, opened, received or command
 	done chan struct{} // closed when the mailbox is read no more
 
 	status   atomic.Pointer[Status]
@@ -90,6 +91,7 @@ type Router struct {
 
 	// Below: the property of the goroutine in elect.
 	machine *Machine
+	port    port
 	stopped bool
 	lastID  uint64
 	replies map[uint64]chan<- Reply
@@ -112,21 +114,23 @@ type command struct {
 }
 
 // NewRouter returns a router for cfg, which must be valid. It starts with the
-// fault StartupFault raised: until SetFault clears that, it takes no part. The
-// router owns transport from now on; addresses stay the caller's, to be closed
-// after Run.
-func NewRouter(cfg Config, transport Transport, addresses Addresses, hooks Hooks, log zerolog.Logger) *Router {
+// fault StartupFault raised: until SetFault clears that, it takes no part. It
+// takes none either, and has the fault AdvertsFault, while open fails or the
+// Transport cannot send. Nothing is opened before Run; addresses stay the
+// caller's, to be closed after Run.
+func NewRouter(cfg Config, open Open, addresses Addresses, hooks Hooks, log zerolog.Logger) *Router {
 	r := &Router{
 		log:       log.With().Str("vrrp", cfg.Name).Logger(),
-		transport: transport,
+		open:      open,
 		addresses: addresses,
 		hooks:     hooks,
-		identity:  cfg,
+		vrid:      cfg.VRID,
 		mail:      make(chan any, mailboxSize),
 		done:      make(chan struct{}),
 		machine:   NewMachine(cfg, time.Now()),
 		replies:   make(map[uint64]chan<- Reply),
 	}
+	r.machine.Step(time.Now(), SetFault{Source: AdvertsFault, Reason: "not listening yet"})
 	r.publish()
 	return r
 }
@@ -135,10 +139,12 @@ func NewRouter(cfg Config, transport Transport, addresses Addresses, hooks Hooks
 // Config.Drain if it is active, sends priority 0, releases the addresses,
 // closes the transport and returns what that returned, with everything it
 // started ended.
-func (r *Router) Run(ctx context.Context) error {
+func (r *Router) Run(ctx context.Context) (err error) {
 	jobs := make(chan func())
+	listening, stopListening := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopListening()
 	var tasks sync.WaitGroup
-	tasks.Go(r.read)
+	tasks.Go(func() { err = r.listen(listening) })
 	tasks.Go(func() { work(jobs) })
 
 	r.elect(ctx, jobs)
@@ -150,7 +156,7 @@ func (r *Router) Run(ctx context.Context) error {
 		jobs <- job
 	}
 	close(jobs)
-	err := r.transport.Close()
+	stopListening()
 	tasks.Wait()
 	r.drains.wait()
 	return err
@@ -256,6 +262,7 @@ func (r *Router) elect(ctx context.Context, jobs chan<- func()) {
 		for range len(r.mail) {
 			r.take(<-r.mail)
 		}
+		r.checkPort()
 		if d := r.machine.Deadline(); !d.IsZero() && !time.Now().Before(d) {
 			r.step(Tick{})
 		}
@@ -268,6 +275,9 @@ func (r *Router) take(mail any) {
 	switch mail := mail.(type) {
 	case Event:
 		r.step(mail)
+	case opened:
+		r.port = port{transport: mail.transport, giveUp: mail.giveUp}
+		r.step(Opened{Source: mail.source})
 	case received:
 		r.compareAddresses(mail)
 		r.step(Heard{Source: mail.source, Priority: mail.advert.Priority, Interval: mail.advert.Interval})
@@ -311,7 +321,7 @@ func (r *Router) carryOut(a Action) {
 		r.report(a)
 	case Late:
 		r.counters.late.Add(1)
-		r.log.Warn().Dur("late", a.By).Msg("held up; listening once more before judging the silence")
+		r.log.Warn().Dur("late", a.By).Msg("held up; listening once more before acting on a silence")
 	case Reply:
 		// Whoever gets the answer must not see an older Status.
 		r.publish()
@@ -324,7 +334,7 @@ func (r *Router) carryOut(a Action) {
 
 // send sends an advert with the given priority. An advert that cannot be sent
 // is counted and logged, and the election goes on: the others judge by what
-// they hear.
+// they hear. When that lasts, checkPort ends it.
 func (r *Router) send(priority int) {
 	cfg := r.machine.cfg
 	advert := Advert{
@@ -338,7 +348,7 @@ func (r *Router) send(priority int) {
 		advert.Addresses[i] = a.Addr()
 	}
 	r.message = advert.Append(r.message[:0], cfg.Source, Group(), ChecksumPseudo)
-	if err := r.transport.Send(r.message); err != nil {
+	if err := r.port.send(r.message, time.Now()); err != nil {
 		r.counters.sendErrors.Add(1)
 		if n, ok := r.logged.allow(time.Now(), "send"); ok {
 			r.log.Warn().Err(err).Int("not_logged", n).Msg("cannot send an advert")
@@ -352,9 +362,6 @@ func (r *Router) send(priority int) {
 func (r *Router) report(t Transition) {
 	r.counters.transitions.Add(1)
 	r.log.Info().Stringer("from", t.From).Stringer("to", t.To).Str("reason", t.Reason).Msg("transition")
-	if r.hooks.Transition != nil {
-		r.hooks.Transition(t)
-	}
 }
 
 // compareAddresses counts an advert that lists other addresses than this

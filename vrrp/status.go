@@ -13,7 +13,8 @@ type Status struct {
 	Name      string
 	VRID      int
 	Interface string
-	// Source is this node's address on the interface.
+	// Source is this node's address on the interface; invalid until adverts
+	// were listened for.
 	Source    netip.Addr
 	Addresses []netip.Prefix
 	State     State
@@ -28,16 +29,11 @@ type Status struct {
 	// Active is the active router; its Address is not valid when none is
 	// known. On the active node it is the node itself, and Heard is zero.
 	Active PeerAdvert
-	// Peers are the last adverts of the other routers, by sender; at most 16.
-	Peers []PeerAdvert
 	// Yielded: the addresses were given away by command and failback has not
 	// been called.
 	Yielded bool
 	// Draining: the addresses are about to be given away by command or stop.
 	Draining bool
-	// Interval is the time between the adverts of the active router: learnt
-	// from it as a backup, configured otherwise.
-	Interval time.Duration
 	Counters Counters
 }
 
@@ -57,8 +53,8 @@ type Counters struct {
 	// AddressMismatches counts adverts whose list is not this router's.
 	AddressMismatches uint64
 	Transitions       uint64
-	// Late counts the silences that were not believed because this process
-	// had been held up.
+	// Late counts how often this process had been held up and listened before
+	// it judged a silence or went on as the active router.
 	Late uint64
 }
 
@@ -103,7 +99,6 @@ func (r *Router) Status() Status {
 	s.Addresses = slices.Clone(s.Addresses)
 	s.Demotions = slices.Clone(s.Demotions)
 	s.Faults = slices.Clone(s.Faults)
-	s.Peers = slices.Clone(s.Peers)
 	s.Counters = r.counters.read()
 	return s
 }
@@ -130,16 +125,11 @@ func (m *Machine) snapshot() Status {
 		Demotions: slices.Clone(m.demotions),
 		Faults:    slices.Clone(m.faults),
 		Active:    m.active,
-		Peers:     slices.Clone(m.heard),
 		Yielded:   m.handover.yielded,
 		Draining:  m.handover.draining,
-		Interval:  m.cfg.AdvertInterval,
 	}
-	switch m.state {
-	case Active:
-		s.Active = PeerAdvert{Address: m.cfg.Source, Priority: s.Effective, Interval: m.cfg.AdvertInterval}
-	case Backup:
-		s.Interval = m.backup.interval
+	if m.state == Active {
+		s.Active = PeerAdvert{Address: m.cfg.Source, Priority: s.Effective}
 	}
 	return s
 }

@@ -43,6 +43,7 @@ type Appliance struct {
 	wire      *wire
 	checker   *health.Checker
 	listeners *listen.Set
+	claims    *claims // of virtual addresses, by the routers
 	l4        *l4.Engine
 	l7        *l7.Engine
 	links     links // of the goroutine of Run
@@ -106,6 +107,7 @@ func newAppliance(o Options) *Appliance {
 		options:  o,
 		log:      o.Log,
 		started:  time.Now(),
+		claims:   newClaims(),
 		l4:       l4.New(o.Log),
 		l7:       l7.New(o.Log),
 		reloads:  make(chan reloadRequest),

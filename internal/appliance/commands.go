@@ -110,14 +110,14 @@ func (a *Appliance) moveOne(ctx context.Context, m *member, command func(*vrrp.R
 		r.Error = err.Error()
 		return r
 	}
-	r.Active, r.ActiveNode = outcome.Active.String(), a.nodeAt(m, outcome.Active)
+	r.Active, r.ActiveNode = outcome.Active.String(), a.nodeAt(m, m.router.Status().Source, outcome.Active)
 	return r
 }
 
-// nodeAt returns the name of the node with that address on m's LAN; empty if the
-// file names none.
-func (a *Appliance) nodeAt(m *member, address netip.Addr) string {
-	if address == m.config.Source {
+// nodeAt returns the name of the node with that address on m's LAN, where this
+// one has the address own; empty if the file names none.
+func (a *Appliance) nodeAt(m *member, own, address netip.Addr) string {
+	if address == own {
 		return a.current.Load().node.Name
 	}
 	for _, p := range m.config.Peers {
@@ -135,7 +135,7 @@ func (a *Appliance) stateWords(m *member, s vrrp.Status) string {
 		return words
 	}
 	other := s.Active.Address.String()
-	if name := a.nodeAt(m, s.Active.Address); name != "" {
+	if name := a.nodeAt(m, s.Source, s.Active.Address); name != "" {
 		other = name + " (" + other + ")"
 	}
 	return words + ", " + other + " is active"

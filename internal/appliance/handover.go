@@ -10,12 +10,13 @@ import (
 	"appliance/vrrp"
 )
 
-// The pace at which Hold looks whether connections have ended, and how long it
-// stays after the last one: an answer that was written may not have left the
-// host yet when the connection that carried it is closed.
+// The pace at which Hold looks whether connections have ended, and for how long
+// there must have been none: a handshake under way is none yet, and needs the
+// client's round trip to become one, and an answer that was written may not have
+// left the host yet when the request that it is for has ended.
 const (
 	holdPace   = 5 * time.Millisecond
-	holdLinger = 20 * time.Millisecond
+	holdLinger = 200 * time.Millisecond
 )
 
 // traffic lets the connections to a router's addresses end before the
@@ -28,29 +29,32 @@ type traffic struct {
 	vips  func() []netip.Addr
 	log   zerolog.Logger
 	held  []netip.Addr
+
+	release func() error // ends the hold of the listeners
 }
 
-// Hold holds new connections off and returns when none is under way any more,
-// or ctx ends.
+// Hold holds new connections off and returns when none has been under way for
+// holdLinger, or ctx ends.
 func (t *traffic) Hold(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(t.parts.patience, cancel)()
 	t.held = t.vips()
-	if err := t.parts.listeners.Hold(t.held, true); err != nil {
+	var err error
+	if t.release, err = t.parts.listeners.Hold(t.held); err != nil {
 		t.log.Warn().Err(err).Msg("new connections could not be held off; some may be reset by the hand-over")
 	}
 	t.parts.l7.Quiesce(t.held, true)
-	if !waitFor(ctx, holdPace, func() bool { return t.underWay() == 0 }) {
-		t.log.Warn().Int("connections", t.underWay()).Msg("the drain is over before the connections are")
-		return
+	calm := lull{since: time.Now()}
+	waitFor(ctx, holdPace, func() bool { return calm.lasts(time.Now(), t.underWay()) >= holdLinger })
+	if n := t.underWay(); n > 0 {
+		t.log.Warn().Int("connections", n).Msg("the drain is over before the connections are")
 	}
-	waitFor(ctx, holdLinger, func() bool { return t.underWay() == 0 })
 }
 
 // Resume lets new connections in again.
 func (t *traffic) Resume() {
-	if err := t.parts.listeners.Hold(t.held, false); err != nil {
+	if err := t.release(); err != nil {
 		t.log.Error().Err(err).Msg("listeners stay silent; restart the appliance")
 	}
 	t.parts.l7.Quiesce(t.held, false)
@@ -60,22 +64,55 @@ func (t *traffic) underWay() int {
 	return t.parts.l4.Active(t.held) + t.parts.l7.Active(t.held)
 }
 
+// lull is the time during which nothing was under way.
+type lull struct{ since time.Time }
+
+// lasts returns for how long it has lasted at now; it begins anew if something
+// is under way.
+func (l *lull) lasts(now time.Time, underWay int) time.Duration {
+	if underWay > 0 {
+		l.since = now
+	}
+	return now.Sub(l.since)
+}
+
+// clients are the connections to addresses of this node.
+type clients interface {
+	Hold(vips []netip.Addr) (release func() error, err error)
+	Cut(vips []netip.Addr) int
+}
+
 // severing is a router's addresses together with the connections made to them,
 // which end before the address goes: afterwards no packet could tell a client,
 // and one that only waits for an answer would wait for hours.
 type severing struct {
 	vrrp.Addresses
-	cut func(vips []netip.Addr) int
-	log zerolog.Logger
+	clients clients
+	log     zerolog.Logger
 }
 
-// Release resets the connections to addresses and takes those off.
+// Release resets the connections to addresses and takes those off. Nobody can
+// connect meanwhile; a connection that was just being accepted is reset after,
+// so that at least this side of it ends.
 func (s severing) Release(addresses []netip.Prefix) error {
-	if n := s.cut(vipsOf(addresses)); n > 0 {
+	if len(addresses) == 0 {
+		return s.Addresses.Release(addresses)
+	}
+	vips := vipsOf(addresses)
+	release, err := s.clients.Hold(vips)
+	if err != nil {
+		s.log.Warn().Err(err).Msg("new connections could not be held off while addresses go; some may be left without an end")
+	}
+	n := s.clients.Cut(vips)
+	releaseErr := s.Addresses.Release(addresses)
+	if n += s.clients.Cut(vips); n > 0 {
 		s.log.Warn().Int("connections", n).Stringers("addresses", stringers(addresses)).
 			Msg("cut the connections to addresses that go from this node")
 	}
-	return s.Addresses.Release(addresses)
+	if err := release(); err != nil {
+		s.log.Error().Err(err).Msg("listeners stay silent; restart the appliance")
+	}
+	return releaseErr
 }
 
 // waitFor waits for pace and asks, until the answer is yes or ctx ends.

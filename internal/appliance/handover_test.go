@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 )
@@ -18,23 +19,50 @@ func (r *recorder) Announce([]netip.Prefix) error {
 	return nil
 }
 
-// The clients of an address are told while packets can still leave.
+func (r *recorder) Hold([]netip.Addr) (func() error, error) {
+	r.events = append(r.events, "hold")
+	return func() error { r.events = append(r.events, "let go"); return nil }, nil
+}
+
+func (r *recorder) Cut(vips []netip.Addr) int {
+	r.events = append(r.events, "cut "+vips[0].String())
+	return len(vips)
+}
+
+// The clients of an address are told while packets can still leave, and nobody
+// becomes one meanwhile.
 func TestConnectionsAreCutBeforeTheAddressGoes(t *testing.T) {
 	var r recorder
 	addresses := []netip.Prefix{netip.MustParsePrefix("192.168.15.3/24")}
-	s := severing{&r, func(vips []netip.Addr) int {
-		if !slices.Equal(vips, vipsOf(addresses)) {
-			t.Errorf("cut the connections to %v, want those to %v", vips, addresses)
-		}
-		r.events = append(r.events, "cut")
-		return len(vips)
-	}, zerolog.Nop()}
+	s := severing{&r, &r, zerolog.Nop()}
 	for _, step := range []func([]netip.Prefix) error{s.Acquire, s.Announce, s.Release} {
 		if err := step(addresses); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if want := []string{"acquire", "announce", "cut", "release"}; !slices.Equal(r.events, want) {
+	want := []string{"acquire", "announce", "hold", "cut 192.168.15.3", "release", "cut 192.168.15.3", "let go"}
+	if !slices.Equal(r.events, want) {
 		t.Errorf("got %v, want %v", r.events, want)
+	}
+}
+
+// What comes up while Hold waits for the last client makes it wait anew.
+func TestLull(t *testing.T) {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	l := lull{since: start}
+	for _, tt := range []struct {
+		at       time.Duration
+		underWay int
+		want     time.Duration
+	}{
+		{time.Second, 0, time.Second},
+		{2 * time.Second, 1, 0},
+		{3 * time.Second, 0, time.Second},
+		{4 * time.Second, 3, 0},
+		{4200 * time.Millisecond, 0, 200 * time.Millisecond},
+	} {
+		if got := l.lasts(start.Add(tt.at), tt.underWay); got != tt.want {
+			t.Errorf("at %v with %d under way it has lasted %v, want %v", tt.at, tt.underWay, got, tt.want)
+		}
 	}
 }

@@ -3,9 +3,16 @@ package appliance
 import (
 	"context"
 	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
 
 	"appliance/internal/link"
 )
+
+// watchPause is the time between a failure to watch interfaces and the next
+// attempt.
+const watchPause = time.Second
 
 // links watches the interfaces that the current configuration depends on. It
 // belongs to the goroutine of Run.
@@ -32,19 +39,43 @@ func (a *Appliance) watch(names []string) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	a.links.stop, a.links.done = stop, make(chan struct{})
-	go a.watchLinks(ctx, names, a.links.done)
+	go func(done chan<- struct{}) {
+		defer close(done)
+		keepWatching(ctx, a.log, link.Watch, names, a.wire.link)
+	}(a.links.done)
 }
 
-func (a *Appliance) watchLinks(ctx context.Context, names []string, done chan<- struct{}) {
-	defer close(done)
-	err := link.Watch(ctx, names, func(iface string, _ bool, reason string) { a.wire.link(iface, reason) })
-	if err == nil {
-		return
-	}
-	// Blind to its links, the node must not be the one that serves.
-	a.log.Error().Err(err).Msg("interfaces cannot be watched; restart the appliance")
-	for _, name := range names {
-		a.wire.link(name, "cannot be watched: "+err.Error())
+// watchLinks is link.Watch.
+type watchLinks func(ctx context.Context, names []string, report func(iface string, up bool, reason string)) error
+
+// keepWatching tells report why each interface cannot be used, or an empty
+// reason, at once and with every change, until ctx ends. While nothing can be
+// watched no interface can be used: blind to its links, the node must not be the
+// one that serves.
+func keepWatching(ctx context.Context, log zerolog.Logger, watch watchLinks, names []string, report func(iface, down string)) {
+	said := ""
+	for {
+		// It begins with the present state of each, which ends the fault below.
+		err := watch(ctx, names, func(iface string, _ bool, reason string) {
+			report(iface, reason)
+			said = ""
+		})
+		if err == nil {
+			return
+		}
+		why := "cannot be watched: " + err.Error()
+		if why != said {
+			log.Error().Err(err).Strs("interfaces", names).Msg("interfaces cannot be watched; trying again every second")
+			said = why
+		}
+		for _, name := range names {
+			report(name, why)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(watchPause):
+		}
 	}
 }
 

@@ -2,9 +2,9 @@ package appliance
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -16,6 +16,7 @@ import (
 // member is one virtual router that this node runs, with what it runs on.
 type member struct {
 	config    vrrp.Config
+	detected  bool // the file leaves the interface out
 	router    *vrrp.Router
 	addresses *link.Addresses
 	// vips are the addresses in force, which a reload may change.
@@ -37,21 +38,17 @@ func (a *Appliance) stageRouters(old []*member, cfgs []config.VRRPNode) (*router
 	c := &routerChange{}
 	kept := make(map[*member]bool)
 	for _, cfg := range cfgs {
-		resolved, err := resolve(cfg.Config, c.next)
+		m, err := a.stageRouter(old, c.next, cfg.Config)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("vrrp %s: %w", cfg.Name, err), c.discard())
+			c.discard()
+			return nil, fmt.Errorf("vrrp %s: %w", cfg.Name, err)
 		}
-		if m := sameRouter(old, resolved); m != nil {
-			kept[m] = true
-			c.next = append(c.next, m.with(resolved))
-			continue
-		}
-		m, err := a.newMember(resolved)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("vrrp %s: %w", cfg.Name, err), c.discard())
-		}
-		c.started = append(c.started, m)
 		c.next = append(c.next, m)
+		if same := sameRouter(old, m.config); same != nil {
+			kept[same] = true
+		} else {
+			c.started = append(c.started, m)
+		}
 	}
 	for _, m := range old {
 		if !kept[m] {
@@ -61,58 +58,94 @@ func (a *Appliance) stageRouters(old []*member, cfgs []config.VRRPNode) (*router
 	return c, nil
 }
 
-// resolve fills in what only the running system knows, and refuses what clashes
-// with those before it.
-func resolve(c vrrp.Config, before []*member) (vrrp.Config, error) {
-	var err error
-	if c.Interface == "" {
-		if c.Interface, err = link.InterfaceFor(c.Addresses[0]); err != nil {
-			return c, err
+// stageRouter returns the member for cfg: a new one, or the one of old that goes
+// on with another configuration. It refuses what clashes with those before it.
+func (a *Appliance) stageRouter(old, before []*member, cfg vrrp.Config) (*member, error) {
+	detected := cfg.Interface == ""
+	if detected {
+		var err error
+		if cfg.Interface, err = detect(old, cfg); err != nil {
+			return nil, err
 		}
 	}
 	for _, m := range before {
-		if m.config.Interface == c.Interface && m.config.VRID == c.VRID {
-			return c, fmt.Errorf("virtual_router_id %d is already that of vrrp %s on interface %s", c.VRID, m.config.Name, c.Interface)
+		if m.config.Interface == cfg.Interface && m.config.VRID == cfg.VRID {
+			return nil, fmt.Errorf("virtual_router_id %d is already that of vrrp %s on interface %s", cfg.VRID, m.config.Name, cfg.Interface)
 		}
 	}
-	c.Source, err = link.SourceAddress(c.Interface)
-	return c, err
+	if m := sameRouter(old, cfg); m != nil {
+		next := *m
+		next.config, next.detected = cfg, detected
+		return &next, nil
+	}
+	return a.newMember(cfg, detected)
+}
+
+// detect returns the interface of a router for which the file names none. One
+// that runs keeps its own while its first address is the same: what the network
+// looks like at the moment of a reload is no reason to move it.
+func detect(old []*member, cfg vrrp.Config) (string, error) {
+	for _, m := range old {
+		if m.detected && m.config.Name == cfg.Name && m.config.Addresses[0] == cfg.Addresses[0] {
+			return m.config.Interface, nil
+		}
+	}
+	return link.InterfaceFor(cfg.Addresses[0])
 }
 
 // sameRouter returns the member that c is a new configuration of, or nil.
 func sameRouter(members []*member, c vrrp.Config) *member {
 	for _, m := range members {
 		if m.config.Name == c.Name && m.config.VRID == c.VRID && m.config.Interface == c.Interface &&
-			m.config.Source == c.Source && m.config.Version == c.Version {
+			m.config.Version == c.Version {
 			return m
 		}
 	}
 	return nil
 }
 
-// with returns m with another configuration, which commit puts in force.
-func (m *member) with(c vrrp.Config) *member {
-	next := *m
-	next.config = c
-	return &next
-}
-
-// newMember opens what a new router needs. Run by start, it owns all of it.
-func (a *Appliance) newMember(c vrrp.Config) (*member, error) {
-	transport, err := link.ListenAdverts(c.Interface, c.Source)
+// newMember opens what a new router needs before it runs. The interface need
+// not exist yet: the router has a fault until it does. Run by start, the member
+// owns all of it.
+func (a *Appliance) newMember(c vrrp.Config, detected bool) (*member, error) {
+	addresses, err := link.NewAddresses(c.Interface, vrrp.Lease)
 	if err != nil {
 		return nil, err
 	}
-	addresses, err := link.NewAddresses(c.Interface, vrrp.Lease)
-	if err != nil {
-		return nil, errors.Join(err, transport.Close())
-	}
-	m := &member{config: c, addresses: addresses, vips: new(atomic.Pointer[[]netip.Addr])}
+	m := &member{config: c, detected: detected, addresses: addresses, vips: new(atomic.Pointer[[]netip.Addr])}
 	m.setVIPs(c)
 	log := a.log
 	hooks := vrrp.Hooks{Traffic: &traffic{parts: a, vips: func() []netip.Addr { return *m.vips.Load() }, log: log}}
-	m.router = vrrp.NewRouter(c, transport, severing{addresses, a.listeners.Cut, log}, hooks, log)
+	held := &shared{Addresses: severing{addresses, a.listeners, log}, iface: c.Interface, claims: a.claims}
+	m.router = vrrp.NewRouter(c, a.opener(m), held, hooks, log)
 	return m, nil
+}
+
+// opener returns how m's router listens for adverts. Their source is this node's
+// own address: the one used so far while the interface has it, else the one by
+// which the other nodes know this node, else one in the subnet of the first
+// virtual address.
+func (a *Appliance) opener(m *member) vrrp.Open {
+	iface, choice := m.config.Interface, link.SourceChoice{Virtual: a.isVirtual}
+	return func() (vrrp.Transport, netip.Addr, error) {
+		choice.Near = (*m.vips.Load())[0]
+		choice.Prefer = []netip.Addr{m.router.Status().Source, a.current.Load().node.Address}
+		adverts, err := link.OpenAdverts(iface, choice)
+		if err != nil {
+			return nil, netip.Addr{}, err
+		}
+		return adverts, adverts.Source(), nil
+	}
+}
+
+// isVirtual says whether address is one that a router of this node may hold.
+func (a *Appliance) isVirtual(address netip.Addr) bool {
+	for _, m := range a.current.Load().routers {
+		if slices.Contains(*m.vips.Load(), address) || slices.Contains(vipsOf(m.config.Addresses), address) {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *member) setVIPs(c vrrp.Config) {
@@ -120,39 +153,40 @@ func (m *member) setVIPs(c vrrp.Config) {
 	m.vips.Store(&vips)
 }
 
-// commit makes the change: routers that are gone resign before new ones start,
-// for the new ones may be their successors.
+// meanwhile returns the routers that run while those that are retired resign:
+// the new ones are not among them yet.
+func (c *routerChange) meanwhile() []*member {
+	running := slices.DeleteFunc(slices.Clone(c.next), func(m *member) bool { return slices.Contains(c.started, m) })
+	return append(running, c.retired...)
+}
+
+// retire lets the routers resign that go. It comes before commit, for new ones
+// may be their successors.
+func (c *routerChange) retire() { stopRouters(c.retired) }
+
+// commit starts the new routers and puts the new configuration of the others in
+// force.
 func (c *routerChange) commit(a *Appliance) {
-	stopRouters(c.retired)
-	isNew := make(map[*member]bool, len(c.started))
-	for _, m := range c.started {
-		isNew[m] = true
-		a.startRouter(m)
-	}
 	for _, m := range c.next {
-		if !isNew[m] {
-			m.setVIPs(m.config)
-			m.router.Reconfigure(m.config)
+		if slices.Contains(c.started, m) {
+			a.startRouter(m)
+			continue
 		}
+		m.setVIPs(m.config)
+		m.router.Reconfigure(m.config)
 	}
 }
 
 // discard closes what was opened for new routers.
-func (c *routerChange) discard() error {
-	var errs []error
+func (c *routerChange) discard() {
 	for _, m := range c.started {
-		// A router closes its transport at the end of Run, and only there.
-		ended, cancel := context.WithCancel(context.Background())
-		cancel()
-		errs = append(errs, m.router.Run(ended))
 		m.addresses.Close()
 	}
-	return errors.Join(errs...)
 }
 
 // startRouter runs m until stopRouters.
 func (a *Appliance) startRouter(m *member) {
-	if swept, err := m.addresses.Sweep(m.config.Addresses); err != nil {
+	if swept, err := a.claims.sweep(m.config.Interface, m.config.Addresses, m.addresses.Sweep); err != nil {
 		a.log.Error().Err(err).Str("vrrp", m.config.Name).Msg("addresses that a crash left could not be removed")
 	} else if len(swept) > 0 {
 		a.log.Warn().Str("vrrp", m.config.Name).Stringers("addresses", stringers(swept)).Msg("removed addresses that were there before the election")

@@ -66,7 +66,7 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 	if err != nil {
 		return err
 	}
-	discard = append(discard, func() { err = errors.Join(err, routers.discard()) })
+	discard = append(discard, routers.discard)
 	next.routers = routers.next
 	if old.node != nil {
 		a.learn(ctx, old, next)
@@ -76,7 +76,10 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 	}
 
 	// From here on nothing fails.
-	a.current.Store(next)
+	// Until the routers that go have resigned, they are the ones to be seen.
+	meanwhile := *next
+	meanwhile.routers = routers.meanwhile()
+	a.current.Store(&meanwhile)
 	results := a.checker.Results()
 	for name, p := range next.pools {
 		p.Update(node.Pools[name].Config, knownHealth(results, node.Pools[name].Check))
@@ -85,6 +88,8 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 	l4Change.Commit()
 	l7Change.Commit()
 	listeners.Commit()
+	routers.retire()
+	a.current.Store(next)
 	routers.commit(a)
 	a.wire.rewire(next.plan())
 	a.watch(next.interfaces())
@@ -159,9 +164,6 @@ func (s *setup) plan() *plan {
 		for _, name := range c.PoolNames() {
 			p.services[c.Name] = append(p.services[c.Name], s.pools[name])
 		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(s.pools)) {
-		p.pools = append(p.pools, s.pools[name])
 	}
 	for i, m := range s.routers {
 		p.routers = append(p.routers, wiredRouter{

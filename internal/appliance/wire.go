@@ -47,7 +47,6 @@ type plan struct {
 	routers  []wiredRouter
 	services map[string][]*pool.Pool        // by service name
 	judges   map[health.Target][]*pool.Pool // who wants a check's verdict
-	pools    []*pool.Pool
 }
 
 // names reports whether the plan depends on an interface.
@@ -277,20 +276,27 @@ func apply(r judged, have, want map[string]condition) {
 
 func (c condition) demotes() bool { return c.amount > 0 }
 
-// unjudged names the checked servers that have had no verdict yet; empty when
-// all have.
+// unjudged names the servers whose check has not been tried yet; empty when all
+// have. One try is enough: what it finds may be that this node cannot tell.
 func (s *wireState) unjudged() string {
+	results := s.results()
 	var names []string
-	for _, p := range s.plan.pools {
-		for _, server := range p.Servers() {
-			if server.Stats().Health.State == pool.Unknown {
-				names = append(names, p.Name()+"/"+server.Label())
+	for target, pools := range s.plan.judges {
+		if !results[target].Checked.IsZero() {
+			continue
+		}
+		for _, p := range pools {
+			for _, server := range p.Servers() {
+				if server.AddrPort() == target.Address {
+					names = append(names, p.Name()+"/"+server.Label())
+				}
 			}
 		}
 	}
 	if len(names) == 0 {
 		return ""
 	}
+	slices.Sort(names)
 	if more := len(names) - 3; more > 0 {
 		names = append(names[:3], fmt.Sprintf("%d more", more))
 	}

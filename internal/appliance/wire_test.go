@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -92,7 +93,6 @@ func (b *bench) rewire() {
 		}},
 		services: map[string][]*pool.Pool{"mysql": {b.pool}},
 		judges:   map[health.Target][]*pool.Pool{target(db1): {b.pool}, target(db2): {b.pool}},
-		pools:    []*pool.Pool{b.pool},
 	})
 }
 
@@ -110,7 +110,7 @@ func (b *bench) results() map[health.Target]health.Result {
 }
 
 func (b *bench) verdict(address string, state health.State) {
-	b.found.Store(target(address), health.Result{Target: target(address), State: state, Reason: "test"})
+	b.found.Store(target(address), health.Result{Target: target(address), State: state, Reason: "test", Checked: time.Now()})
 	b.wire.poke()
 }
 
@@ -143,6 +143,15 @@ func TestNoPromotionBeforeEveryServerIsJudged(t *testing.T) {
 		if !b.wire.known.Load().ready {
 			t.Error("not ready after the first round")
 		}
+	})
+}
+
+// A node that cannot check a server at all must not wait for ever.
+func TestOneTryOfACheckIsEnough(t *testing.T) {
+	onBench(t, func(b *bench) {
+		b.verdict(db1, health.Up)
+		b.verdict(db2, health.Unknown)
+		b.want(nil)
 	})
 }
 

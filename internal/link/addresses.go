@@ -62,7 +62,7 @@ func (a *Addresses) Acquire(addresses []netip.Prefix) error {
 // nor is a missing interface: it has no addresses. All are tried.
 func (a *Addresses) Release(addresses []netip.Prefix) error {
 	l, err := a.link()
-	if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) {
+	if errors.Is(err, errMissing) {
 		return nil
 	} else if err != nil {
 		return err
@@ -81,7 +81,7 @@ func (a *Addresses) Release(addresses []netip.Prefix) error {
 // leaves them, and returns them for the log. A missing interface has none.
 func (a *Addresses) Sweep(addresses []netip.Prefix) ([]netip.Prefix, error) {
 	l, err := a.link()
-	if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) {
+	if errors.Is(err, errMissing) {
 		return nil, nil
 	} else if err != nil {
 		return nil, err
@@ -115,7 +115,7 @@ func (a *Addresses) Announce(addresses []netip.Prefix) error {
 	}
 	mac := l.Attrs().HardwareAddr
 	if len(mac) != 6 {
-		return fmt.Errorf("announce on %s: the interface is not an Ethernet", a.name)
+		return fmt.Errorf("announce on %s: %w", a.name, errNotEthernet)
 	}
 	filter, err := nothingFilter()
 	if err != nil {
@@ -140,7 +140,7 @@ func (a *Addresses) Announce(addresses []netip.Prefix) error {
 }
 
 func (a *Addresses) link() (netlink.Link, error) {
-	l, err := a.handle.LinkByName(a.name)
+	l, err := findLink(a.handle, a.name)
 	if err != nil {
 		return nil, fmt.Errorf("interface %s: %w", a.name, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,10 +25,20 @@ func listen(t *testing.T, ifname, source string) *Adverts {
 // receive is Receive with a bound on the time.
 func receive(t *testing.T, a *Adverts) (payload []byte, src, dst netip.Addr, ttl uint8, err error) {
 	t.Helper()
-	must(t, a.conn.SetReadDeadline(time.Now().Add(2*time.Second)))
-	buf := make([]byte, 1500)
-	n, src, dst, ttl, err := a.Receive(buf)
-	return buf[:n], src, dst, ttl, err
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 1500)
+		var n int
+		n, src, dst, ttl, err = a.Receive(buf)
+		payload = buf[:n]
+	}()
+	select {
+	case <-done:
+	case <-time.After(3 * time.Second):
+		t.Fatal("nothing received")
+	}
+	return payload, src, dst, ttl, err
 }
 
 func TestAdvertsCrossTheWire(t *testing.T) {
@@ -137,12 +148,103 @@ func TestCloseEndsReceive(t *testing.T) {
 func TestListenAdvertsErrors(t *testing.T) {
 	privateNamespace(t)
 	must(t, netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "tun0"}, Mode: netlink.TUNTAP_MODE_TUN}))
-	for _, tt := range []struct{ ifname, source string }{
-		{"nowhere", "10.9.0.1"}, {"tun0", "10.9.0.1"}, {"lo", "fe80::1"},
+	must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "down"}}))
+	before := openFiles(t)
+	for _, tt := range []struct{ ifname, source, want string }{
+		{"nowhere", "10.9.0.1", "adverts on nowhere: the interface does not exist"},
+		{"tun0", "10.9.0.1", "adverts on tun0: the interface is not an Ethernet"},
+		{"lo", "127.0.0.1", "adverts on lo: the interface is not an Ethernet"},
+		{"down", "10.9.0.1", "adverts on down: the interface is administratively down"},
+		{"down", "fe80::1", "adverts on down: the source fe80::1 is not an IPv4 address"},
 	} {
-		if a, err := ListenAdverts(tt.ifname, netip.MustParseAddr(tt.source)); err == nil {
+		a, err := ListenAdverts(tt.ifname, netip.MustParseAddr(tt.source))
+		if err == nil {
 			a.Close()
-			t.Errorf("%v: no error", tt)
 		}
+		if err == nil || err.Error() != tt.want {
+			t.Errorf("%v: %v", tt, err)
+		}
+	}
+	if after := openFiles(t); after > before {
+		t.Errorf("%d files open, %d before", after, before)
+	}
+}
+
+// What happens to the interface ends the use of an Adverts, and a new one works.
+func TestAdvertsEndWithTheirInterface(t *testing.T) {
+	for name, tt := range map[string]struct {
+		happens func(t *testing.T, v0 netlink.Link)
+		want    string
+		heal    func(t *testing.T, v0 netlink.Link)
+	}{
+		"replaced": {func(t *testing.T, v0 netlink.Link) {
+			must(t, netlink.LinkDel(v0))
+			vethPair(t)
+		}, "", nil},
+		"gone": {func(t *testing.T, v0 netlink.Link) { must(t, netlink.LinkDel(v0)) }, "",
+			func(t *testing.T, _ netlink.Link) { vethPair(t) }},
+		"down": {func(t *testing.T, v0 netlink.Link) { must(t, netlink.LinkSetDown(v0)) }, "",
+			func(t *testing.T, v0 netlink.Link) { must(t, netlink.LinkSetUp(v0)) }},
+		"another name": {func(t *testing.T, v0 netlink.Link) {
+			must(t, netlink.LinkSetName(v0, "old"))
+		}, "the interface does not exist", func(t *testing.T, v0 netlink.Link) { must(t, netlink.LinkSetName(v0, "v0")) }},
+		"another MAC address": {func(t *testing.T, v0 netlink.Link) {
+			must(t, netlink.LinkSetHardwareAddr(v0, testMAC))
+		}, "the MAC address is " + testMAC.String() + " now", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			privateNamespace(t)
+			v0, _ := vethPair(t)
+			a := listen(t, "v0", "10.9.0.1")
+			tt.happens(t, v0)
+			if _, _, _, _, err := receive(t, a); err == nil || errors.Is(err, net.ErrClosed) || !strings.Contains(err.Error(), tt.want) {
+				t.Fatalf("%v", err)
+			}
+			if tt.heal != nil {
+				tt.heal(t, v0)
+			}
+			again, b := listen(t, "v0", "10.9.0.1"), listen(t, "v1", "10.9.0.2")
+			must(t, again.Send([]byte("from the new one")))
+			if payload, _, _, _, err := receive(t, b); err != nil || string(payload) != "from the new one" {
+				t.Errorf("%q, %v", payload, err)
+			}
+			must(t, b.Send([]byte("to the new one")))
+			if payload, _, _, _, err := receive(t, again); err != nil || string(payload) != "to the new one" {
+				t.Errorf("%q, %v", payload, err)
+			}
+		})
+	}
+}
+
+func TestAdvertsFollowTheNodesAddress(t *testing.T) {
+	privateNamespace(t)
+	v0, _ := vethPair(t)
+	vip := netip.MustParseAddr("10.9.0.50")
+	must(t, newAddresses(t, "v0").Acquire(vips("10.9.0.50/24")))
+	a, err := OpenAdverts("v0", SourceChoice{Near: vip, Virtual: func(a netip.Addr) bool { return a == vip }})
+	must(t, err)
+	t.Cleanup(func() { a.Close() })
+	own, err := netlink.ParseAddr("10.9.0.1/24")
+	must(t, err)
+	// The own address goes, the virtual one stays: nothing to follow.
+	must(t, netlink.AddrDel(v0, own))
+	must(t, newAddresses(t, "v0").Acquire(vips("10.9.0.50/24")))
+	if err := a.check(); err != nil {
+		t.Errorf("without an address of its own: %v", err)
+	}
+	// It comes back, behind the virtual one.
+	must(t, netlink.AddrAdd(v0, own))
+	if err := a.check(); err != nil || a.Source().String() != "10.9.0.1" {
+		t.Errorf("%s, %v", a.Source(), err)
+	}
+	other, err := netlink.ParseAddr("10.9.0.7/24")
+	must(t, err)
+	must(t, netlink.AddrAdd(v0, other))
+	if err := a.check(); err != nil {
+		t.Errorf("with one address more: %v", err)
+	}
+	must(t, netlink.AddrDel(v0, own))
+	if _, _, _, _, err := receive(t, a); err == nil || !strings.Contains(err.Error(), "this node's address is 10.9.0.7 now, not 10.9.0.1") {
+		t.Errorf("%v", err)
 	}
 }

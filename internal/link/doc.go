@@ -9,7 +9,7 @@
 //     limited time, takes them off, and announces them by gratuitous ARP
 //     (arp.go).
 //   - Watch (watch.go) tells when an interface goes and comes.
-//   - InterfaceFor and SourceAddress (interface.go) answer what a
+//   - InterfaceFor and SourceChoice (interface.go) answer what a
 //     configuration leaves out.
 //
 // Netlink and packet sockets belong to the network namespace of the thread that

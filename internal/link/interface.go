@@ -1,11 +1,21 @@
 package link
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+)
+
+// What an interface can lack.
+var (
+	errMissing     = errors.New("the interface does not exist")
+	errDown        = errors.New("the interface is administratively down")
+	errNoCarrier   = errors.New("the interface has no carrier")
+	errReplaced    = errors.New("the interface was replaced")
+	errNotEthernet = errors.New("the interface is not an Ethernet")
 )
 
 // InterfaceFor returns the name of the interface that has an address in the
@@ -30,7 +40,7 @@ func InterfaceFor(prefix netip.Prefix) (string, error) {
 		found = l.Attrs().Name
 	}
 	if found == "" {
-		return "", fmt.Errorf("no interface has an address in the subnet of %s: name the interface", prefix)
+		return "", fmt.Errorf("no interface has an address in the subnet of %s yet: name the interface, so that it is waited for", prefix)
 	}
 	return found, nil
 }
@@ -51,23 +61,59 @@ func hasSubnet(l netlink.Link, prefix netip.Prefix) (bool, error) {
 	return false, nil
 }
 
-// SourceAddress returns the primary IPv4 address of the interface ifname: the
-// first one that is not secondary to another of its subnet.
-func SourceAddress(ifname string) (netip.Addr, error) {
-	l, err := netlink.LinkByName(ifname)
+// SourceChoice says which of an interface's IPv4 addresses is this node's own:
+// the first of Prefer that is there, else the first whose subnet holds Near,
+// else the first of all; never one that is Virtual.
+type SourceChoice struct {
+	Prefer []netip.Addr
+	Near   netip.Addr
+	// Virtual says whether an address is one that moves between the nodes: the
+	// interface may have it while this node is active. It must not be nil.
+	Virtual func(netip.Addr) bool
+}
+
+// isSet tells a choice from the zero value, which chooses nothing.
+func (c SourceChoice) isSet() bool { return c.Virtual != nil }
+
+// keeping returns c with a before all others.
+func (c SourceChoice) keeping(a netip.Addr) SourceChoice {
+	c.Prefer = append([]netip.Addr{a}, c.Prefer...)
+	return c
+}
+
+// among chooses among the addresses of l.
+func (c SourceChoice) among(handle *netlink.Handle, l netlink.Link) (netip.Addr, error) {
+	list, err := handle.AddrList(l, netlink.FAMILY_V4)
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("interface %s: %w", ifname, err)
+		return netip.Addr{}, fmt.Errorf("list addresses: %w", err)
 	}
-	list, err := netlink.AddrList(l, netlink.FAMILY_V4)
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("list addresses of %s: %w", ifname, err)
-	}
+	var own []netip.Prefix
 	for _, a := range list {
-		if own, ok := prefixOf(a); ok && a.Flags&unix.IFA_F_SECONDARY == 0 {
-			return own.Addr(), nil
+		if p, ok := prefixOf(a); ok && !c.Virtual(p.Addr()) {
+			own = append(own, p)
 		}
 	}
-	return netip.Addr{}, fmt.Errorf("interface %s has no IPv4 address", ifname)
+	if len(own) == 0 {
+		return netip.Addr{}, errors.New("the interface has no IPv4 address of its own")
+	}
+	for _, want := range c.Prefer {
+		if slices.ContainsFunc(own, func(p netip.Prefix) bool { return p.Addr() == want }) {
+			return want, nil
+		}
+	}
+	if i := slices.IndexFunc(own, func(p netip.Prefix) bool { return p.Masked().Contains(c.Near) }); i >= 0 {
+		return own[i].Addr(), nil
+	}
+	return own[0].Addr(), nil
+}
+
+// findLink asks for an interface by name.
+func findLink(handle *netlink.Handle, name string) (netlink.Link, error) {
+	l, err := handle.LinkByName(name)
+	if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) {
+		return nil, errMissing
+	}
+	return l, err
 }
 
 // prefixOf converts an address as netlink gives it.

@@ -100,7 +100,7 @@ func (w *watcher) look() error {
 		}
 		w.known[name] = state
 		if seen && old.reason == "" && state.reason == "" {
-			w.report(name, false, "the interface was replaced")
+			w.report(name, false, errReplaced.Error())
 		}
 		w.report(name, state.reason == "", state.reason)
 	}
@@ -109,9 +109,9 @@ func (w *watcher) look() error {
 
 // state asks the kernel.
 func (w *watcher) state(name string) (linkState, error) {
-	l, err := w.handle.LinkByName(name)
-	if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) {
-		return linkState{reason: "the interface does not exist"}, nil
+	l, err := findLink(w.handle, name)
+	if errors.Is(err, errMissing) {
+		return linkState{reason: err.Error()}, nil
 	} else if err != nil {
 		return linkState{}, fmt.Errorf("interface %s: %w", name, err)
 	}
@@ -119,9 +119,9 @@ func (w *watcher) state(name string) (linkState, error) {
 	s := linkState{index: attrs.Index}
 	switch {
 	case attrs.RawFlags&unix.IFF_UP == 0:
-		s.reason = "the interface is administratively down"
+		s.reason = errDown.Error()
 	case attrs.RawFlags&unix.IFF_LOWER_UP == 0:
-		s.reason = "the interface has no carrier"
+		s.reason = errNoCarrier.Error()
 	}
 	return s, nil
 }

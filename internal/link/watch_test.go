@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -63,5 +64,26 @@ func TestWatch(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestWatchTellsOfAReplacedInterface(t *testing.T) {
+	privateNamespace(t)
+	v0, _ := vethPair(t)
+	handle, err := netlink.NewHandle()
+	must(t, err)
+	defer handle.Close()
+	var reports []string
+	w := watcher{handle: handle, names: []string{"v0"}, known: make(map[string]linkState),
+		report: func(ifname string, up bool, reason string) {
+			reports = append(reports, fmt.Sprintf("%s %t %s", ifname, up, reason))
+		}}
+	must(t, w.look())
+	must(t, w.look())
+	must(t, netlink.LinkDel(v0))
+	vethPair(t)
+	must(t, w.look())
+	if want := []string{"v0 true ", "v0 false the interface was replaced", "v0 true "}; !slices.Equal(reports, want) {
+		t.Errorf("reports %q, want %q", reports, want)
 	}
 }

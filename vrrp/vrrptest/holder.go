@@ -81,6 +81,13 @@ func (h *Holder) Announced() []netip.Prefix {
 	return a
 }
 
+// Lose takes everything off, as a new interface in the place of the old one does.
+func (h *Holder) Lose() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	clear(h.until)
+}
+
 // Fail makes Acquire return err from now on; nil heals it.
 func (h *Holder) Fail(err error) {
 	h.mu.Lock()

@@ -1,5 +1,5 @@
 // Package vrrptest is a LAN made of channels for tests of package vrrp and of
-// what is built on it: Join gives a vrrp.Transport, NewHolder a vrrp.Addresses.
+// what is built on it: Join gives a vrrp.Open, NewHolder a vrrp.Addresses.
 package vrrptest
 
 import (
@@ -18,6 +18,9 @@ const portBuffer = 256
 // ErrUnplugged is what Send returns at a port that is unplugged.
 var ErrUnplugged = errors.New("unplugged")
 
+// errGone is what Receive returns at a port that was broken.
+var errGone = errors.New("the port is gone")
+
 // LAN carries every packet that a port sends to all other ports. The zero
 // value is ready. It is safe for concurrent use.
 type LAN struct {
@@ -34,20 +37,28 @@ type packet struct {
 
 // Port is one node's connection to a LAN.
 type Port struct {
-	lan       *LAN
-	addr      netip.Addr
-	inbox     chan packet
-	closed    chan struct{}
-	closeOnce sync.Once
-	deaf      bool // guarded by lan.mu, as is mute
-	mute      bool
+	lan   *LAN
+	addr  netip.Addr
+	inbox chan packet
+	// Guarded by lan.mu:
+	deaf, mute bool
+	broken     error         // why Open fails
+	gone       chan struct{} // closed by Break
 }
 
-var _ vrrp.Transport = (*Port)(nil)
+// door is a Port as one Open gives it.
+type door struct {
+	*Port
+	gone      chan struct{}
+	closed    chan struct{}
+	closeOnce sync.Once
+}
 
-// Join adds a port whose adverts come from addr.
+var _ vrrp.Transport = (*door)(nil)
+
+// Join adds a port whose adverts come from addr. Its Open is a vrrp.Open.
 func (l *LAN) Join(addr netip.Addr) *Port {
-	p := &Port{lan: l, addr: addr, inbox: make(chan packet, portBuffer), closed: make(chan struct{})}
+	p := &Port{lan: l, addr: addr, inbox: make(chan packet, portBuffer), gone: make(chan struct{})}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ports = append(l.ports, p)
@@ -81,39 +92,70 @@ func (p *Port) Cut(deaf, mute bool) {
 	p.deaf, p.mute = deaf, mute
 }
 
-// Send delivers msg to all other ports. It returns ErrUnplugged when p is both
-// deaf and mute, and net.ErrClosed after Close.
-func (p *Port) Send(msg []byte) error {
+// Open opens the port, or returns the error that Break named.
+func (p *Port) Open() (vrrp.Transport, netip.Addr, error) {
+	p.lan.mu.Lock()
+	defer p.lan.mu.Unlock()
+	if p.broken != nil {
+		return nil, netip.Addr{}, p.broken
+	}
+	return &door{Port: p, gone: p.gone, closed: make(chan struct{})}, p.addr, nil
+}
+
+// Break makes every Receive under way and every Open return err, as when an
+// interface goes; nil makes Open work again.
+func (p *Port) Break(err error) {
+	p.lan.mu.Lock()
+	defer p.lan.mu.Unlock()
+	p.broken = err
+	if err != nil {
+		close(p.gone)
+		p.gone = make(chan struct{})
+	}
+}
+
+// Move gives the port another address.
+func (p *Port) Move(addr netip.Addr) {
+	p.lan.mu.Lock()
+	defer p.lan.mu.Unlock()
+	p.addr = addr
+}
+
+// Send delivers msg to all other ports. It returns ErrUnplugged when the port
+// is both deaf and mute, and net.ErrClosed after Close.
+func (d *door) Send(msg []byte) error {
 	select {
-	case <-p.closed:
+	case <-d.closed:
 		return net.ErrClosed
 	default:
 	}
-	p.lan.mu.Lock()
-	deaf, mute := p.deaf, p.mute
-	p.lan.mu.Unlock()
+	d.lan.mu.Lock()
+	deaf, mute, src := d.deaf, d.mute, d.addr
+	d.lan.mu.Unlock()
 	switch {
 	case mute && deaf:
 		return ErrUnplugged
 	case mute:
 		return nil
 	}
-	p.lan.deliver(p, packet{payload: append([]byte(nil), msg...), src: p.addr, dst: vrrp.Group(), ttl: 255})
+	d.lan.deliver(d.Port, packet{payload: append([]byte(nil), msg...), src: src, dst: vrrp.Group(), ttl: 255})
 	return nil
 }
 
 // Receive waits for a packet; see vrrp.Transport.
-func (p *Port) Receive(buf []byte) (n int, src, dst netip.Addr, ttl uint8, err error) {
+func (d *door) Receive(buf []byte) (n int, src, dst netip.Addr, ttl uint8, err error) {
 	select {
-	case k := <-p.inbox:
+	case k := <-d.inbox:
 		return copy(buf, k.payload), k.src, k.dst, k.ttl, nil
-	case <-p.closed:
+	case <-d.gone:
+		return 0, netip.Addr{}, netip.Addr{}, 0, errGone
+	case <-d.closed:
 		return 0, netip.Addr{}, netip.Addr{}, 0, net.ErrClosed
 	}
 }
 
 // Close ends a Receive under way. Closing twice is no error.
-func (p *Port) Close() error {
-	p.closeOnce.Do(func() { close(p.closed) })
+func (d *door) Close() error {
+	d.closeOnce.Do(func() { close(d.closed) })
 	return nil
 }
