@@ -21,11 +21,14 @@ fi
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
 	trap 'rm -f "$policy"' EXIT
+	trap 'exit 130' INT TERM HUP
 	printf '#!/bin/sh\nexit 101\n' >"$policy"
 	chmod 755 "$policy"
 fi
 export DEBIAN_FRONTEND=noninteractive
 echo "installing:$missing"
-apt-get update -qq
 # shellcheck disable=SC2086
-apt-get install -y -qq --no-install-recommends $missing >/dev/null
+if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing >/dev/null; }; then
+	echo "could not install:$missing (their tests are skipped)"
+	[ "${CI:-}" != true ] || exit 1
+fi
