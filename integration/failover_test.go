@@ -61,6 +61,7 @@ func TestFailover(t *testing.T) {
 	for name, preempt := range map[string]string{"preempt = false": preemptOff, "preempt = true": preemptOn} {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t, labConfig(t, preemptOff, preempt))
+			p.serveSlowly(time.Second)
 			p.start()
 			load := p.load(failoverRate, 80, 8080)
 			began := time.Now()
@@ -130,6 +131,7 @@ func (p *pair) failback(load *lab.Load) {
 // The way back that breaks nothing is a failover of the other node: it gives.
 func TestFailoverAndBack(t *testing.T) {
 	p := newPair(t, "")
+	p.serveSlowly(time.Second)
 	p.start()
 	load := p.load(failoverRate, 80, 8080)
 	began := time.Now()
@@ -141,7 +143,7 @@ func TestFailoverAndBack(t *testing.T) {
 	if report := load.Report(began, time.Now()); report.Failures() > 0 {
 		t.Errorf("of %d requests %s, first: %v", report.Requests, report, report.FirstError)
 	}
-	if a, b := p.status(p.LB01).VRRP[0], p.status(p.LB02).VRRP[0]; a.State != "active" || a.Yielded || b.State != "backup" || !b.Yielded {
+	if a, b := p.status(p.LB01).VRRP[0], p.status(p.LB02).VRRP[0]; a.State != "active" || a.Yielded || b.State != "backup" || b.Yielded {
 		t.Errorf("lb01 is %s, yielded %v; lb02 is %s, yielded %v", a.State, a.Yielded, b.State, b.Yielded)
 	}
 }
@@ -203,7 +205,7 @@ func TestFailoverDrains(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newPair(t, labConfig(t, "[[vrrp]]", "[handover]\ndrain = \""+c.drain+"\"\n\n[[vrrp]]"))
-			p.serveDownload(c.length)
+			p.serveSlowly(c.length)
 			p.start()
 			var running []*download
 			for _, target := range p.targets(80, 8080) {
@@ -275,11 +277,17 @@ const (
 	downloadSize  = downloadSteps * downloadChunk
 )
 
-// serveDownload makes the servers answer /download over a length of time.
-func (p *pair) serveDownload(length time.Duration) {
+// requestTime is how long an answer takes, so that a hand-over finds some under
+// way.
+const requestTime = 25 * time.Millisecond
+
+// serveSlowly makes the servers take requestTime for an answer, and send the one
+// to /download over a length of time.
+func (p *pair) serveSlowly(length time.Duration) {
 	for _, s := range p.Servers {
 		s.SetHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path != "/download" {
+				time.Sleep(requestTime)
 				fmt.Fprintln(w, s.Name())
 				return
 			}

@@ -127,7 +127,7 @@ func TestNoFlappingWhenServersDie(t *testing.T) {
 			}
 			p.waitDemoted(p.LB01, true)
 			p.waitDemoted(p.LB02, true)
-			p.waitAdverts(p.LB01, checkIntervals(10))
+			p.waitAdverts(p.LB01, checkIntervals(6))
 			p.stayed("all servers died", since, before)
 
 			for _, s := range p.Servers {
@@ -137,10 +137,49 @@ func TestNoFlappingWhenServersDie(t *testing.T) {
 			}
 			p.waitDemoted(p.LB01, false)
 			p.waitDemoted(p.LB02, false)
-			p.waitAdverts(p.LB01, checkIntervals(10))
+			p.waitAdverts(p.LB01, checkIntervals(6))
 			p.stayed("all servers returned", since, before)
 		})
 	}
+}
+
+// Two nodes learn of the same trouble at different moments, for their checks
+// begin when they like. The one that learns last is not the healthier one.
+func TestNoFlappingWhileOneNodeKnows(t *testing.T) {
+	for name, preempt := range map[string]string{"preempt = false": preemptOff, "preempt = true": preemptOn} {
+		t.Run(name, func(t *testing.T) {
+			// Checks that are a second apart may differ by 1.75 s.
+			p := newPair(t, labConfig(t, preemptOff, preempt, `interval = "500ms"`, `interval = "1s"`))
+			p.start()
+			since := time.Now()
+			before := [2]uint64{p.transitions(p.LB01), p.transitions(p.LB02)}
+
+			p.setServers(p.LB01, "maint")
+			p.waitAdverts(p.LB01, 7) // twice the time that a take-over takes
+			p.setServers(p.LB02, "maint")
+			p.waitAdverts(p.LB01, 20)
+			p.stayed("first lb01, then lb02 lost its servers", since, before)
+
+			p.setServers(p.LB02, "ready")
+			p.waitAdverts(p.LB01, 7)
+			p.setServers(p.LB01, "ready")
+			p.waitAdverts(p.LB01, 20)
+			p.stayed("first lb02, then lb01 got its servers back", since, before)
+		})
+	}
+}
+
+// setServers sets the administrative state of all servers of the pool web at a
+// node, and waits until that shows in its priority.
+func (p *pair) setServers(n *lab.Node, state string) {
+	p.t.Helper()
+	for _, s := range p.Servers {
+		request := control.ServerRequest{Pool: "web", Server: s.Name(), State: state}
+		if err := n.Control().SetServer(p.within(10*time.Second), request); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	p.waitDemoted(n, state != "ready")
 }
 
 // transitions returns how often a node has changed its state.

@@ -87,7 +87,7 @@ func (p *pair) waitRouters(first, second string) {
 // failover of one leaves the other where it is.
 func TestTwoRouters(t *testing.T) {
 	p := newPair(t, severalConfig)
-	p.serveDownload(time.Second)
+	p.serveSlowly(time.Second)
 	p.start()
 	p.waitRouters("active", "backup")
 	first := p.targets(80, 8080)

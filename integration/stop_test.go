@@ -17,7 +17,7 @@ import (
 func TestStopOfTheActiveNode(t *testing.T) {
 	need(t, "ip", "iproute2")
 	p := newPair(t, labConfig(t, "[[vrrp]]", "[handover]\ndrain = \"5s\"\n\n[[vrrp]]"))
-	p.serveDownload(1500 * time.Millisecond)
+	p.serveSlowly(1500 * time.Millisecond)
 	p.start()
 	removed := p.watchRemoval(p.LB01)
 	load := p.load(failoverRate, 80, 8080)
@@ -41,7 +41,12 @@ func TestStopOfTheActiveNode(t *testing.T) {
 		}
 	}
 
-	p.resigned(stopped, <-removed)
+	select {
+	case at := <-removed:
+		p.resigned(stopped, at)
+	case <-time.After(10 * time.Second):
+		t.Fatal("the kernel of lb01 never said that it lost the address")
+	}
 	p.waitRequests(load, 2*failoverRate)
 	report := load.Report(began, time.Now())
 	t.Logf("at the client: of %d requests %s; no answer for %v at most", report.Requests, report, report.Gap.Round(time.Millisecond))
@@ -90,9 +95,8 @@ func (p *pair) watchRemoval(n *lab.Node) <-chan time.Time {
 	p.t.Cleanup(func() { monitor.Kill() })
 	removed := make(chan time.Time, 1)
 	go func() {
-		defer close(removed)
 		for lines := bufio.NewScanner(out); lines.Scan(); {
-			// [2026-01-31T12:00:00.123456] Deleted 2: eth0    inet 192.168.15.3/24 ...
+			// It prints: [2026-01-31T12:00:00.123456] Deleted 2: eth0    inet 192.168.15.3/24 ...
 			stamp, rest, _ := strings.Cut(strings.TrimPrefix(lines.Text(), "["), "] ")
 			if strings.HasPrefix(rest, "Deleted") && strings.Contains(rest, " "+p.VIP.String()+"/") {
 				at, err := time.ParseInLocation("2006-01-02T15:04:05.000000", stamp, time.Local)
@@ -130,7 +134,7 @@ func TestStopOfTheBackup(t *testing.T) {
 }
 
 // A node that is frozen keeps its address only as long as its lease; when it
-// goes on it finds its place again.
+// goes on it leaves it to the node that has it now.
 func TestFrozenNode(t *testing.T) {
 	p := newPair(t, "")
 	p.dual = afterKill
@@ -177,6 +181,9 @@ func TestFrozenNode(t *testing.T) {
 	report := load.Report(thawed, time.Now())
 	t.Logf("%v after SIGCONT lb01 was %s and lb02 %s, because %q; at the client: of %d requests %s; no answer for %v at most",
 		settled.Round(time.Millisecond), states[0], states[1], p.status(p.LB01).VRRP[0].Reason, report.Requests, report, report.Gap.Round(time.Millisecond))
+	if active != p.LB02 {
+		t.Errorf("lb01 was away for longer than its lease, and has taken the address from lb02")
+	}
 	for _, i := range p.Monitor.DualAnswerers() {
 		if i.To.After(thawed) && i.Length() > duringTakeOver {
 			t.Errorf("after SIGCONT %v answered for %v", i.Hosts, i.Length())

@@ -128,17 +128,35 @@ func (m *Machine) heardAsActive(now time.Time, ev Heard) {
 		m.giveWay(now, ev)
 	default:
 		// RFC 9568 section 6.4.3: else discard the ADVERTISEMENT and
-		// immediately send one to assert the Active state. The announcement
-		// heals the ARP caches which the other claim has misled.
+		// immediately send one to assert the Active state.
 		m.advertise(now)
-		if m.holding.acquired && now.Sub(m.holding.announcedAt) >= announceGap {
-			m.announce(now)
-		}
+		m.reassert(now)
 	}
+}
+
+// reassert announces the addresses because another router has claimed them: that
+// heals the ARP caches which the claim has misled. It begins the schedule anew,
+// for the other router's own announcement may be on its way still. What comes
+// less than announceGap after the last announcement waits for that long.
+func (m *Machine) reassert(now time.Time) {
+	h := &m.holding
+	if !h.acquired {
+		return // onAcquired announces
+	}
+	h.announced = 0
+	if next := h.announcedAt.Add(announceGap); now.Before(next) {
+		h.announceAt = next
+		return
+	}
+	m.announce(now)
+	m.scheduleAnnounce(now)
 }
 
 // giveWay becomes Backup behind the sender of a winning advert.
 func (m *Machine) giveWay(now time.Time, ev Heard) {
+	// The RFC gives way in silence. But where both were active until now, the
+	// winner may not know: it hears of the claim and announces the addresses.
+	m.do(Send{Priority: m.Effective()})
 	m.makeWay(now, ev, fmt.Sprintf("%s is active with priority %d, this node's is %d", ev.Source, ev.Priority, m.Effective()))
 }
 

@@ -135,9 +135,17 @@ func (m *Machine) yield(now time.Time) {
 
 // answerFailover tells a waiting failover that the router at source is active.
 func (m *Machine) answerFailover(source netip.Addr) {
-	if id := m.handover.failover; id != nil {
-		m.handover.failover = nil
-		m.do(Reply{ID: *id, Active: source})
+	id := m.handover.failover
+	if id == nil {
+		return
+	}
+	m.handover.failover = nil
+	m.do(Reply{ID: *id, Active: source})
+	// With the node that is the larger one by configuration the addresses are
+	// where the file wants them. There is no way back to hold off, and no
+	// failback could ever win and end the hold.
+	if base, known := m.baseOf(source); known && base > m.cfg.Priority {
+		m.handover.yielded = false
 	}
 }
 

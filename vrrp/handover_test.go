@@ -78,7 +78,7 @@ func TestFailoverThatLosesTheElectionDuringTheDrainSucceeds(t *testing.T) {
 	b := newActive(t, drain)
 	b.do(Failover{ID: 1})
 	out := b.hear(120)
-	wantKinds(t, out, "release, resume, reply, to backup")
+	wantKinds(t, out, "send 100, release, resume, reply, to backup")
 	if r := replyOf(t, out); r.Err != nil {
 		t.Error(r.Err)
 	}
@@ -168,6 +168,22 @@ func TestYieldedTakesOverAfterPriorityZero(t *testing.T) {
 	b.hear(0)
 	b.wantDown(skewA)
 	b.run(skewA)
+	b.want(Active)
+}
+
+// The smaller node gives the addresses back to the larger one: from then on it
+// is a backup like any other, also when the larger one falls ill.
+func TestFailoverToTheLargerNodeHoldsNothing(t *testing.T) {
+	b := newActive(t, func(c *Config) { c.Peers[0].Priority = 110; c.Preempt = false })
+	b.do(Failover{ID: 1})
+	b.run(50 * ms)
+	if r := replyOf(t, b.hear(110)); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	if b.m.handover.yielded {
+		t.Error("yielded")
+	}
+	b.hearFor(4*time.Second, 90)
 	b.want(Active)
 }
 

@@ -132,15 +132,39 @@ func TestActiveLowerPrioritySendsAtOnceAndAnnounces(t *testing.T) {
 	b.run(1100 * ms) // past the first repetition
 	b.run(950 * ms)
 	wantKinds(t, b.hear(90), "send 100, announce")
-	// A neighbour that does not hear us makes no ARP storm.
-	b.now = b.now.Add(10 * ms)
-	wantKinds(t, b.hear(90), "send 100")
 	b.want(Active)
+}
+
+// A claim soon after an announcement is answered too, but a neighbour that does
+// not hear us makes no ARP storm.
+func TestAnnouncementsThatClaimsProvokeAreASecondApart(t *testing.T) {
+	b := newActive(t)
+	start := b.now
+	var at []time.Duration
+	note := func(out []Action) {
+		for _, a := range out {
+			if _, ok := a.(Announce); ok {
+				at = append(at, b.now.Sub(start).Round(10*ms))
+			}
+		}
+	}
+	for b.now.Sub(start) < 9*time.Second {
+		if since := b.now.Sub(start); since >= 1500*ms && since < 3*time.Second {
+			note(b.hear(90)) // lasts from 1.5 s to 3 s
+		}
+		note(b.run(100 * ms))
+	}
+	// After a promotion 0 s and 1 s, then by the claims, then once more as after
+	// a promotion.
+	want := []time.Duration{time.Second, 2 * time.Second, 3 * time.Second, 4 * time.Second, 8 * time.Second}
+	if !reflect.DeepEqual(at, want) {
+		t.Errorf("announced after %s, want %s", at, want)
+	}
 }
 
 func TestActiveHigherPriorityBecomesBackup(t *testing.T) {
 	b := newActive(t)
-	wantKinds(t, b.hear(101), "release, to backup")
+	wantKinds(t, b.hear(101), "send 100, release, to backup") // the winner hears of the claim
 	b.wantDown(downA)
 }
 
@@ -374,7 +398,7 @@ func TestShutdownWhileActiveDrainsFirst(t *testing.T) {
 func TestShutdownDuringADrainThatLosesTheElectionStops(t *testing.T) {
 	b := newActive(t, drain)
 	b.do(Shutdown{})
-	wantKinds(t, b.hear(200), "release, resume, to backup, to fault, stopped")
+	wantKinds(t, b.hear(200), "send 100, release, resume, to backup, to fault, stopped")
 }
 
 func TestRefusedCommandsSaySo(t *testing.T) {
