@@ -1,6 +1,7 @@
 package l4
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"time"
@@ -33,25 +34,19 @@ type Timeouts struct {
 	// default 1 h.
 	Idle time.Duration `toml:"idle"`
 	// HalfClose ends a connection of which one side is closed and on which
-	// nothing moved for this long; default 10 s.
+	// nothing moved for this long; default 10 s. In the end it bounds the wait
+	// for the client to acknowledge what it was sent.
 	HalfClose time.Duration `toml:"half_close"`
 }
 
 // EffectiveConnect returns Connect with its default applied.
-func (t Timeouts) EffectiveConnect() time.Duration { return orDefault(t.Connect, 3*time.Second) }
+func (t Timeouts) EffectiveConnect() time.Duration { return cmp.Or(t.Connect, 3*time.Second) }
 
 // EffectiveIdle returns Idle with its default applied.
-func (t Timeouts) EffectiveIdle() time.Duration { return orDefault(t.Idle, time.Hour) }
+func (t Timeouts) EffectiveIdle() time.Duration { return cmp.Or(t.Idle, time.Hour) }
 
 // EffectiveHalfClose returns HalfClose with its default applied.
-func (t Timeouts) EffectiveHalfClose() time.Duration { return orDefault(t.HalfClose, 10*time.Second) }
-
-func orDefault(d, def time.Duration) time.Duration {
-	if d == 0 {
-		return def
-	}
-	return d
-}
+func (t Timeouts) EffectiveHalfClose() time.Duration { return cmp.Or(t.HalfClose, 10*time.Second) }
 
 // PoolName returns the name of the pool that the service forwards to: Pool, or
 // the service's own name where it brings its servers along.

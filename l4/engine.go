@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -27,10 +26,12 @@ type Engine struct {
 	cut    context.Context
 	cutAll context.CancelCauseFunc
 
-	mu      sync.Mutex                  // guards what follows
-	carried map[*net.TCPConn]netip.Addr // connections under way, with their local address
-	closing bool                        // no more connections
-	empty   chan struct{}               // closed once closing and nothing is carried
+	buffers *sync.Pool // of *buffer, for all connections
+
+	mu      sync.Mutex         // guards what follows
+	carried map[netip.Addr]int // how many connections are under way at each local address that has any
+	closing bool               // no more connections
+	empty   chan struct{}      // closed once closing and nothing is carried
 }
 
 // New returns an engine without services. Nothing runs before a connection
@@ -38,7 +39,8 @@ type Engine struct {
 func New(log zerolog.Logger) *Engine {
 	e := &Engine{
 		log:     log,
-		carried: make(map[*net.TCPConn]netip.Addr),
+		buffers: newBuffers(),
+		carried: make(map[netip.Addr]int),
 		empty:   make(chan struct{}),
 	}
 	e.cut, e.cutAll = context.WithCancelCause(context.Background())
@@ -46,43 +48,45 @@ func New(log zerolog.Logger) *Engine {
 	return e
 }
 
-// enter registers a connection. It is false if the engine is shutting down.
-func (e *Engine) enter(c *net.TCPConn) bool {
-	local := c.LocalAddr().(*net.TCPAddr).AddrPort().Addr()
+// enter counts a connection to local. It is false if the engine is shutting
+// down.
+func (e *Engine) enter(local netip.Addr) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closing {
 		return false
 	}
-	e.carried[c] = local
+	e.carried[local]++
 	return true
 }
 
-// leave is the last thing done for a connection that entered.
-func (e *Engine) leave(c *net.TCPConn) {
+// leave is the last thing done for a connection to local that entered.
+func (e *Engine) leave(local netip.Addr) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.carried, c)
+	e.carried[local]--
+	if e.carried[local] == 0 {
+		delete(e.carried, local)
+	}
 	if e.closing && len(e.carried) == 0 {
 		close(e.empty)
 	}
 }
 
-// Active returns the number of connections being carried now, connects under
-// way included, whose local address is one of vips; with nil, all.
+// Active returns the number of connections being carried now whose local
+// address is one of vips; with nil, all. A connection counts from before the
+// connect to its server until its client has all that was sent to it, see
+// Timeouts.HalfClose.
 func (e *Engine) Active(vips []netip.Addr) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if vips == nil {
-		return len(e.carried)
-	}
-	n := 0
-	for _, local := range e.carried {
+	sum := 0
+	for local, n := range e.carried {
 		if listen.Matches(vips, local) {
-			n++
+			sum += n
 		}
 	}
-	return n
+	return sum
 }
 
 // Shutdown waits until all connections have ended; those that have not when ctx
@@ -120,17 +124,17 @@ func (e *Engine) close() {
 
 // ServiceStats describes a service at one moment.
 type ServiceStats struct {
-	Name   string           `json:"name"`
-	Listen []netip.AddrPort `json:"listen"`
-	Pool   string           `json:"pool"`
+	Name   string
+	Listen []netip.AddrPort
+	Pool   string
 	// Current is the number of connections now, Total of all ever accepted,
 	// including Refused: those for which no server could be had.
-	Current int64 `json:"current"`
-	Total   int64 `json:"total"`
-	Refused int64 `json:"refused"`
+	Current int64
+	Total   int64
+	Refused int64
 	// BytesToServer and BytesToClient are payload, without headers of TCP.
-	BytesToServer int64 `json:"bytes_to_server"`
-	BytesToClient int64 `json:"bytes_to_client"`
+	BytesToServer int64
+	BytesToClient int64
 }
 
 // Stats describes all committed services, in the order of the file.

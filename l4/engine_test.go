@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -43,6 +45,35 @@ func TestSilentServerIsPassedOver(t *testing.T) {
 	expect(t, h.dial(entrance), "hello")
 	if st := p.Servers()[0].Stats(); st.ConnectErrors != 1 {
 		t.Errorf("the silent server has %+v, want 1 failed connect", st)
+	}
+}
+
+// What this machine lacks is nothing to blame a server for, but another one may
+// do without.
+func TestShortageIsNoFaultOfTheServer(t *testing.T) {
+	h := newHouse(t)
+	unlucky := backend(t, greet("hello"))
+	p := newPool("web", unlucky, backend(t, greet("hello")))
+	change, err := h.engine.Stage([]Config{{Name: "web", Listen: []netip.AddrPort{entrance}}}, map[string]*pool.Pool{"web": p})
+	if err != nil {
+		t.Fatal(err)
+	}
+	change.doors[0].dialer.Control = func(_, address string, _ syscall.RawConn) error {
+		if address == unlucky.String() {
+			return os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)
+		}
+		return nil
+	}
+	listeners, err := h.set.Stage(change.Handlers())
+	if err != nil {
+		t.Fatal(err)
+	}
+	listeners.Commit()
+	for range 4 {
+		expect(t, h.dial(entrance), "hello")
+	}
+	if st := p.Servers()[0].Stats(); st.Total == 0 || st.ConnectErrors != 0 || st.Current != 0 {
+		t.Errorf("the server that could not be reached has %+v, want it picked and not blamed", st)
 	}
 }
 

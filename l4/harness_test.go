@@ -23,13 +23,13 @@ const atOnce = 20 * time.Second
 
 // house is an engine behind real listeners.
 type house struct {
-	t      *testing.T
+	t      testing.TB
 	engine *Engine
 	set    *listen.Set
 	ends   chan string // the reasons in the log for which connections ended
 }
 
-func newHouse(t *testing.T) *house {
+func newHouse(t testing.TB) *house {
 	t.Helper()
 	h := &house{t: t, set: listen.NewSet(zerolog.Nop(), nil), ends: make(chan string, 10000)}
 	h.engine = New(zerolog.New(h))
@@ -122,7 +122,7 @@ func (h *house) dial(addr netip.AddrPort) *net.TCPConn {
 }
 
 // backend is a server that runs serve for each connection, and closes it then.
-func backend(t *testing.T, serve func(c *net.TCPConn)) netip.AddrPort {
+func backend(t testing.TB, serve func(c *net.TCPConn)) netip.AddrPort {
 	t.Helper()
 	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 31)})
 	if err != nil {
@@ -180,7 +180,7 @@ func silentPort(t *testing.T) netip.AddrPort {
 	t.Helper()
 	s := listen.NewSet(zerolog.Nop(), nil)
 	addr := netip.MustParseAddrPort("127.0.0.33:0")
-	if err := s.Hold([]netip.Addr{addr.Addr()}, true); err != nil {
+	if _, err := s.Hold([]netip.Addr{addr.Addr()}); err != nil {
 		t.Fatal(err)
 	}
 	change, err := s.Stage(map[netip.AddrPort]listen.Handler{addr: nil})
@@ -191,7 +191,7 @@ func silentPort(t *testing.T) netip.AddrPort {
 	return s.Addr(addr)
 }
 
-func expect(t *testing.T, c net.Conn, want string) {
+func expect(t testing.TB, c net.Conn, want string) {
 	t.Helper()
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(c, got); err != nil || string(got) != want {
@@ -199,7 +199,7 @@ func expect(t *testing.T, c net.Conn, want string) {
 	}
 }
 
-func say(t *testing.T, c net.Conn, what string) {
+func say(t testing.TB, c net.Conn, what string) {
 	t.Helper()
 	if _, err := io.WriteString(c, what); err != nil {
 		t.Fatal(err)

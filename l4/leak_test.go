@@ -83,10 +83,11 @@ func TestIdleConnectionsHoldNoPipes(t *testing.T) {
 	h.serve(Timeouts{}, backend(t, echo))
 	pipes := descriptors(t, "pipe")
 	const n = 100
+	large := string(noise(64 << 10)) // enough for a splice, and for all buffers
 	for range n {
 		c := h.dial(entrance)
-		say(t, c, "x")
-		expect(t, c, "x")
+		say(t, c, large)
+		expect(t, c, large)
 	}
 	eventually(t, "fewer pipes than connections", func() bool { return descriptors(t, "pipe")-pipes < n/2 })
 }

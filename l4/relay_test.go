@@ -146,7 +146,7 @@ func TestResetOfTheServerReachesTheClient(t *testing.T) {
 	c := h.dial(entrance)
 	say(t, c, "x")
 	expectReset(t, c)
-	if got := h.end(); got != "server to client: splice: connection reset by peer" {
+	if got := h.end(); got != "server to client: read: connection reset by peer" {
 		t.Errorf("the connection ended with %q", got)
 	}
 }

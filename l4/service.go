@@ -69,11 +69,12 @@ func newDoor(e *Engine, s *service, cfg Config, p *pool.Pool) *door {
 // which there is no server is reset.
 func (d *door) ServeConn(client *net.TCPConn) {
 	d.service.total.Add(1)
-	if !d.engine.enter(client) {
+	local := client.LocalAddr().(*net.TCPAddr).AddrPort().Addr()
+	if !d.engine.enter(local) {
 		d.refuse(client, errors.New("the engine is shutting down"))
 		return
 	}
-	defer d.engine.leave(client)
+	defer d.engine.leave(local)
 	d.service.current.Add(1)
 	defer d.service.current.Add(-1)
 
@@ -88,7 +89,7 @@ func (d *door) ServeConn(client *net.TCPConn) {
 	defer target.Done()
 
 	began := time.Now()
-	r := relay{client: client, server: server, timeouts: d.relay, count: func(toServer, toClient int64) {
+	r := relay{client: client, server: server, timeouts: d.relay, buffers: d.engine.buffers, count: func(toServer, toClient int64) {
 		target.AddBytes(toServer, toClient)
 		d.service.addBytes(toServer, toClient)
 	}}
@@ -103,8 +104,9 @@ func (d *door) ServeConn(client *net.TCPConn) {
 		Msg("connection ended")
 }
 
-// connect returns a server and a connection to it. Servers that do not accept
-// are counted and passed over. On success, the server's Done is due.
+// connect returns a server and a connection to it. Servers to which there is no
+// connection are passed over; those whose fault it is are told. On success, the
+// server's Done is due.
 func (d *door) connect(ctx context.Context) (*pool.Server, *net.TCPConn, error) {
 	var tried [maxTries]*pool.Server
 	var failure error
@@ -128,18 +130,27 @@ func (d *door) connect(ctx context.Context) (*pool.Server, *net.TCPConn, error) 
 			return nil, nil, context.Cause(ctx)
 		}
 		if exhausted(err) {
-			break // no fault of this server's, and no other would fare better
+			// Another server may do: ports are used up for one at a time.
+			d.limited(d.failures).Err(failure).Msg("this machine lacks what a connection takes")
+		} else {
+			target.ConnectFailed()
+			d.limited(d.failures).Err(failure).Msg("server does not accept connections")
 		}
-		target.ConnectFailed()
-		d.limited(d.failures).Err(failure).Msg("server does not accept connections")
 		tried[n] = target
 	}
 	return nil, nil, failure
 }
 
-// exhausted reports whether err says that this machine can open no socket.
+// exhausted reports whether err says that this machine, not the server, lacks
+// something: descriptors, memory, or local ports.
 func exhausted(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+	errno, _ := errors.AsType[syscall.Errno](err)
+	switch errno {
+	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN:
+		return true
+	}
+	return false
 }
 
 // refuse resets a client that cannot be served.

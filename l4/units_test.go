@@ -58,10 +58,14 @@ func TestLimiter(t *testing.T) {
 // Only a shortage of this machine's own excuses a server.
 func TestExhausted(t *testing.T) {
 	for errno, want := range map[syscall.Errno]bool{
-		syscall.EMFILE:       true,
-		syscall.ENFILE:       true,
-		syscall.ECONNREFUSED: false,
-		syscall.EHOSTUNREACH: false,
+		syscall.EMFILE:        true,
+		syscall.ENFILE:        true,
+		syscall.ENOMEM:        true,
+		syscall.ENOBUFS:       true,
+		syscall.EADDRNOTAVAIL: true,
+		syscall.ECONNREFUSED:  false,
+		syscall.EHOSTUNREACH:  false,
+		syscall.ETIMEDOUT:     false,
 	} {
 		err := &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", errno)}
 		if got := exhausted(err); got != want {

@@ -4,12 +4,16 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"appliance/internal/appliance"
 	"appliance/internal/config"
+	"appliance/internal/guard"
 )
 
 // defaultConfig is where the configuration file is looked for.
@@ -35,12 +39,38 @@ time, and stop.`,
 				Socket:     o.socket,
 				Version:    version,
 				Log:        log,
+				Guard:      guardCommand,
 			})
 		},
 	}
 	c.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	c.Flags().StringVar(&format, "log-format", "", "text or json (default: text on a terminal, else json)")
 	return c
+}
+
+// guardCommand returns the command of the guard process: this program again, in
+// a process group of its own, so that a Ctrl-C meant for the appliance does not
+// end it too early. It ends with the appliance, a moment later.
+func guardCommand() *exec.Cmd {
+	c := exec.Command("/proc/self/exe", "guard")
+	c.Stderr = os.Stderr
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return c
+}
+
+func newGuardCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "guard",
+		Short:  "Sweep up after an appliance that is killed; run starts it",
+		Hidden: true,
+		Args:   usage(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			// A service manager may signal all processes of a service: the
+			// guard ends when its appliance has, not before.
+			signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+			return guard.Watch(c.InOrStdin(), guard.LAN{})
+		},
+	}
 }
 
 // newLogger returns a logger that writes to w.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"os/signal"
 	"sync/atomic"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 	"appliance/health"
 	"appliance/internal/config"
 	"appliance/internal/control"
+	"appliance/internal/guard"
 	"appliance/internal/listen"
 	"appliance/l4"
 	"appliance/l7"
@@ -33,6 +35,9 @@ type Options struct {
 	Version string
 	// Log takes everything that the appliance has to say.
 	Log zerolog.Logger
+	// Guard returns the command whose process becomes the guard: it must call
+	// guard.Watch. See that package.
+	Guard func() *exec.Cmd
 }
 
 // Appliance is one running node.
@@ -44,6 +49,7 @@ type Appliance struct {
 	checker   *health.Checker
 	listeners *listen.Set
 	claims    *claims // of virtual addresses, by the routers
+	guard     *guard.Guard
 	l4        *l4.Engine
 	l7        *l7.Engine
 	links     links // of the goroutine of Run
@@ -68,7 +74,7 @@ type reloadRequest struct{ done chan<- error }
 // end for the file's drain time in all, and stops. SIGHUP reloads; a SIGTERM or
 // SIGINT during the stop ends the drain. The error says what kept it from
 // starting, or what broke.
-func Run(ctx context.Context, o Options) error {
+func Run(ctx context.Context, o Options) (err error) {
 	// From the first moment to the last: without a handler it would kill.
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -82,6 +88,10 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if a.guard, err = guard.Start(o.Guard, o.Log); err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	defer func() { err = errors.Join(err, a.guard.Close()) }()
 	// The services outlive ctx: they are needed until the addresses are gone.
 	services, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()

@@ -27,9 +27,9 @@ var layers = map[string][]string{
 	"internal/guard":     {"internal/link"},
 	"internal/config":    {"vrrp", "health", "l4", "l7", "internal/pool", "internal/certs"},
 	"internal/control":   nil,
-	"internal/appliance": {"vrrp", "health", "l4", "l7", "internal/pool", "internal/listen", "internal/link", "internal/config", "internal/control"},
+	"internal/appliance": {"vrrp", "health", "l4", "l7", "internal/pool", "internal/listen", "internal/link", "internal/guard", "internal/config", "internal/control"},
 	"internal/lab":       {"internal/control", "internal/link", "vrrp"},
-	"cmd/applianctl":     {"internal/appliance", "internal/config", "internal/control", "internal/lab"},
+	"cmd/applianctl":     {"internal/appliance", "internal/guard", "internal/config", "internal/control", "internal/lab"},
 	"integration":        {"internal/control", "internal/lab"},
 }
 

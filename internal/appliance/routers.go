@@ -116,7 +116,8 @@ func (a *Appliance) newMember(c vrrp.Config, detected bool) (*member, error) {
 	m.setVIPs(c)
 	log := a.log
 	hooks := vrrp.Hooks{Traffic: &traffic{parts: a, vips: func() []netip.Addr { return *m.vips.Load() }, log: log}}
-	held := &shared{Addresses: severing{addresses, a.listeners, log}, iface: c.Interface, claims: a.claims}
+	watched := &guarded{Addresses: addresses, guard: a.guard, name: c.Name, describe: m.holding}
+	held := &shared{Addresses: severing{watched, a.listeners, log}, iface: c.Interface, claims: a.claims}
 	m.router = vrrp.NewRouter(c, a.opener(m), held, hooks, log)
 	return m, nil
 }

@@ -2,6 +2,8 @@ package guard
 
 import (
 	"errors"
+	"net/netip"
+	"slices"
 	"time"
 
 	"appliance/internal/link"
@@ -22,7 +24,10 @@ func (LAN) Sweep(h Holding) error {
 }
 
 func farewell(h Holding) error {
-	adverts, err := link.ListenAdverts(h.Interface, h.Source)
+	virtual := func(a netip.Addr) bool {
+		return slices.ContainsFunc(h.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })
+	}
+	adverts, err := link.OpenAdverts(h.Interface, link.SourceChoice{Prefer: []netip.Addr{h.Source}, Virtual: virtual})
 	if err != nil {
 		return err
 	}

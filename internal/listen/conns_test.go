@@ -2,9 +2,12 @@ package listen
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Who is connected to an address that goes is told so; all others are left
@@ -48,4 +51,42 @@ func TestCutForgetsWhatHasEnded(t *testing.T) {
 	if n := s.Cut(nil); n != 0 {
 		t.Errorf("%d connections were cut, want none", n)
 	}
+}
+
+// optionsOf is a handler that checks the socket options of its connections.
+type optionsOf struct {
+	t    *testing.T
+	want map[int]int // by name, of SOL_TCP
+	done chan struct{}
+}
+
+func (o optionsOf) ServeConn(c *net.TCPConn) {
+	defer close(o.done)
+	defer c.Close()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		o.t.Error(err)
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if on, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE); on != 1 || err != nil {
+			o.t.Errorf("SO_KEEPALIVE is %d, %v", on, err)
+		}
+		for name, want := range o.want {
+			if got, err := unix.GetsockoptInt(int(fd), unix.SOL_TCP, name); got != want || err != nil {
+				o.t.Errorf("option %d is %d, %v; want %d", name, got, err, want)
+			}
+		}
+	})
+}
+
+func TestConnectionsAreKeptAlive(t *testing.T) {
+	s := newSet(t)
+	address := anyPort("127.0.0.11")
+	h := optionsOf{t, map[int]int{
+		unix.TCP_KEEPIDLE: 15, unix.TCP_KEEPINTVL: 15, unix.TCP_KEEPCNT: 9, unix.TCP_NODELAY: 1,
+	}, make(chan struct{})}
+	stage(t, s, map[netip.AddrPort]Handler{address: h}).Commit()
+	dial(t, s.Addr(address))
+	<-h.done
 }

@@ -24,14 +24,22 @@ func expectSilence(t *testing.T, addr netip.AddrPort) {
 	}
 }
 
-func hold(t *testing.T, s *Set, on bool, vips ...string) {
+// hold holds vips until release is called.
+func hold(t *testing.T, s *Set, vips ...string) (release func()) {
 	t.Helper()
 	var list []netip.Addr
 	for _, v := range vips {
 		list = append(list, netip.MustParseAddr(v))
 	}
-	if err := s.Hold(list, on); err != nil {
+	end, err := s.Hold(list)
+	if err != nil {
 		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if err := end(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -43,8 +51,7 @@ func TestHold(t *testing.T) {
 	established := dial(t, heldAt)
 	expect(t, established, "held")
 
-	hold(t, s, true, "127.0.0.11")
-	hold(t, s, true, "127.0.0.11") // twice is as good as once
+	release := hold(t, s, "127.0.0.11")
 	connected := make(chan error, 1)
 	go func() {
 		c, err := net.DialTimeout("tcp", heldAt.String(), patience)
@@ -62,8 +69,7 @@ func TestHold(t *testing.T) {
 	default:
 	}
 
-	hold(t, s, false, "127.0.0.11")
-	hold(t, s, false, "127.0.0.11")
+	release()
 	select {
 	case err := <-connected:
 		if err != nil {
@@ -80,7 +86,7 @@ func TestHoldServesTheBacklog(t *testing.T) {
 	addr := anyPort("127.0.0.11")
 	c := stage(t, s, map[netip.AddrPort]Handler{addr: greeter("served")})
 	waiting := dial(t, s.Addr(addr)) // nothing accepts yet
-	hold(t, s, true, "127.0.0.11")
+	hold(t, s, "127.0.0.11")
 	expectSilence(t, s.Addr(addr))
 	c.Commit()
 	expect(t, waiting, "served")
@@ -88,12 +94,25 @@ func TestHoldServesTheBacklog(t *testing.T) {
 
 func TestListenerOpenedDuringHold(t *testing.T) {
 	s := newSet(t)
-	hold(t, s, true, "127.0.0.11")
+	release := hold(t, s, "127.0.0.11")
 	addr := anyPort("127.0.0.11")
 	stage(t, s, map[netip.AddrPort]Handler{addr: greeter("late")}).Commit()
 	expectSilence(t, s.Addr(addr))
-	hold(t, s, false, "127.0.0.11")
+	release()
 	expect(t, dial(t, s.Addr(addr)), "late")
+}
+
+// Who holds an address does not have to know who else does.
+func TestHoldsAreIndependent(t *testing.T) {
+	s := newSet(t)
+	addr := anyPort("127.0.0.11")
+	stage(t, s, map[netip.AddrPort]Handler{addr: greeter("held")}).Commit()
+	first, second := hold(t, s, "127.0.0.11"), hold(t, s, "127.0.0.11")
+	first()
+	first()
+	expectSilence(t, s.Addr(addr))
+	second()
+	expect(t, dial(t, s.Addr(addr)), "held")
 }
 
 func TestHoldOnWildcard(t *testing.T) {
@@ -103,15 +122,17 @@ func TestHoldOnWildcard(t *testing.T) {
 	at := func(ip string, wild netip.AddrPort) netip.AddrPort {
 		return netip.AddrPortFrom(netip.MustParseAddr(ip), s.Addr(wild).Port())
 	}
-	hold(t, s, true, "127.0.0.12", "127.0.0.11", "2001:db8::1", "2001:db8::1:1")
+	hold(t, s, "127.0.0.12", "2001:db8::1", "2001:db8::1:1")
+	release := hold(t, s, "127.0.0.11")
 	expectSilence(t, at("127.0.0.11", v4))
 	expectSilence(t, at("127.0.0.12", v4))
 	expect(t, dial(t, at("127.0.0.13", v4)), "four")
 	expect(t, dial(t, at("::1", v6)), "six")
 
-	hold(t, s, true, "::1")
+	release6 := hold(t, s, "::1")
 	expectSilence(t, at("::1", v6))
-	hold(t, s, false, "::1", "127.0.0.11")
+	release()
+	release6()
 	expect(t, dial(t, at("::1", v6)), "six")
 	expect(t, dial(t, at("127.0.0.11", v4)), "four")
 	expectSilence(t, at("127.0.0.12", v4))

@@ -41,6 +41,7 @@ func open(addr netip.AddrPort, held []netip.Addr) (*listener, error) {
 		Control: func(_, _ string, raw syscall.RawConn) error {
 			return setOptions(raw, addr.Addr(), held)
 		},
+		KeepAlive: -1, // setOptions has it, for all connections at once
 	}
 	// Package net would open a multipath TCP socket where the kernel has them;
 	// the filter of hold and splice(2) are made for plain TCP.
@@ -53,7 +54,7 @@ func open(addr netip.AddrPort, held []netip.Addr) (*listener, error) {
 	// net.core.somaxconn allows.
 	l, err := lc.Listen(context.Background(), network, addr.String())
 	if err != nil {
-		return nil, fmt.Errorf("listener %s: %w", addr, cause(err))
+		return nil, fmt.Errorf("listener %s: %w", addr, Cause(err))
 	}
 	return &listener{
 		addr:    addr,
@@ -65,21 +66,43 @@ func open(addr netip.AddrPort, held []netip.Addr) (*listener, error) {
 
 // setOptions prepares a socket that is not bound yet.
 func setOptions(raw syscall.RawConn, addr netip.Addr, held []netip.Addr) error {
-	level, freebind := unix.SOL_IPV6, unix.IPV6_FREEBIND
-	if addr.Is4() {
-		level, freebind = unix.SOL_IP, unix.IP_FREEBIND
-	}
 	var err error
 	if ctrlErr := raw.Control(func(fd uintptr) {
-		err = os.NewSyscallError("setsockopt FREEBIND", unix.SetsockoptInt(int(fd), level, freebind, 1))
-		if err == nil {
-			// Before listen(2), so that not a single request slips through.
-			err = setFilter(int(fd), holdFilter(addr, held))
+		for _, o := range options(addr) {
+			if err = unix.SetsockoptInt(int(fd), o.level, o.name, o.value); err != nil {
+				err = os.NewSyscallError("setsockopt "+o.text, err)
+				return
+			}
 		}
+		// Before listen(2), so that not a single request slips through.
+		err = setFilter(int(fd), holdFilter(addr, held))
 	}); ctrlErr != nil {
 		return ctrlErr
 	}
 	return err
+}
+
+// option is a socket option.
+type option struct {
+	text               string // for errors
+	level, name, value int
+}
+
+// options returns those of a listener on addr. Accepted sockets inherit them,
+// which saves the system calls to give keep-alive to each.
+func options(addr netip.Addr) []option {
+	freebind := option{"IPV6_FREEBIND", unix.SOL_IPV6, unix.IPV6_FREEBIND, 1}
+	if addr.Is4() {
+		freebind = option{"IP_FREEBIND", unix.SOL_IP, unix.IP_FREEBIND, 1}
+	}
+	// The times are those that package net gives to connections.
+	return []option{
+		freebind,
+		{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{"TCP_KEEPIDLE", unix.SOL_TCP, unix.TCP_KEEPIDLE, 15},
+		{"TCP_KEEPINTVL", unix.SOL_TCP, unix.TCP_KEEPINTVL, 15},
+		{"TCP_KEEPCNT", unix.SOL_TCP, unix.TCP_KEEPCNT, 9},
+	}
 }
 
 // hold makes the listener ignore requests to the held addresses, and only them.
@@ -151,7 +174,7 @@ func (a *acceptor) run() {
 			// were still no descriptor or memory for a connection.
 			a.works()
 		case clientFailed(err):
-			a.log.Debug().Err(cause(err)).Msg("connection failed before it was accepted")
+			a.log.Debug().Err(Cause(err)).Msg("connection failed before it was accepted")
 		default:
 			a.failed(err)
 		}
@@ -161,8 +184,8 @@ func (a *acceptor) run() {
 // failed raises the fault, if it is not raised yet, and waits a while.
 func (a *acceptor) failed(err error) {
 	if a.pause == 0 {
-		a.log.Error().Err(cause(err)).Msg("cannot accept connections")
-		a.fault(a.addr, fmt.Errorf("accept on %s: %w", a.addr, cause(err)))
+		a.log.Error().Err(Cause(err)).Msg("cannot accept connections")
+		a.fault(a.addr, fmt.Errorf("accept on %s: %w", a.addr, Cause(err)))
 		a.pause = firstPause
 	} else {
 		a.pause = min(2*a.pause, longestPause)
@@ -204,9 +227,10 @@ func clientFailed(err error) bool {
 	return false
 }
 
-// cause strips the network and the addresses that package net adds to an
-// error; the caller says which listener it is about.
-func cause(err error) error {
+// Cause strips the operation and the addresses that package net adds to an
+// error; it is for callers that name the listener or connection themselves.
+// Other errors are returned as they are.
+func Cause(err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return op.Err
 	}

@@ -3,6 +3,7 @@ package listen
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -29,8 +30,8 @@ type Set struct {
 
 	mu        sync.Mutex // guards what follows; changes are rare
 	listeners map[netip.AddrPort]*listener
-	staged    *Change // neither committed nor discarded yet
-	held      []netip.Addr
+	staged    *Change            // neither committed nor discarded yet
+	held      map[netip.Addr]int // how many times each address is held
 	closed    bool
 }
 
@@ -42,7 +43,7 @@ func NewSet(log zerolog.Logger, fault func(addr netip.AddrPort, err error)) *Set
 	if fault == nil {
 		fault = func(netip.AddrPort, error) {}
 	}
-	return &Set{log: log, fault: fault, listeners: make(map[netip.AddrPort]*listener)}
+	return &Set{log: log, fault: fault, listeners: make(map[netip.AddrPort]*listener), held: make(map[netip.Addr]int)}
 }
 
 // Change is a staged change of a Set. Whoever staged it calls Commit or
@@ -72,7 +73,7 @@ func (s *Set) Stage(want map[netip.AddrPort]Handler) (*Change, error) {
 		if _, ok := s.listeners[addr]; ok {
 			continue
 		}
-		l, err := open(addr, s.held)
+		l, err := open(addr, s.heldNow())
 		if err != nil {
 			c.closeOpened()
 			if ours, ok := s.overlapping(addr); ok && errors.Is(err, unix.EADDRINUSE) {
@@ -155,27 +156,39 @@ func (c *Change) closeOpened() {
 }
 
 // Hold makes the listeners of these addresses, also those opened later, leave
-// new connection requests unanswered (on), or answer again (off). A client
-// sends its request again by itself, at first after 1 s (RFC 6298, section 2),
-// so it neither fails nor is refused while the address moves to another node.
+// new connection requests unanswered until release is called. A client sends
+// its request again by itself, at first after 1 s (RFC 6298, section 2), so it
+// neither fails nor is refused while the address moves to another node.
 // Handshakes under way, connections waiting to be accepted and established ones
 // are not affected. On a wildcard listener only requests to these addresses are
-// ignored. Hold is idempotent; an error names the listeners that it failed on,
-// it is in force on the others.
-func (s *Set) Hold(vips []netip.Addr, on bool) error {
+// ignored.
+//
+// Holds do not know of each other: an address answers again when the last one
+// that it is part of has been released. A second call of the same release does
+// nothing. An error, of Hold or of release, names the listeners that it failed
+// on; on the others it is done. release is never nil.
+func (s *Set) Hold(vips []netip.Addr) (release func() error, err error) {
+	vips = slices.Clone(vips)
+	release = sync.OnceValue(func() error { return s.hold(vips, -1) })
+	return release, s.hold(vips, 1)
+}
+
+// hold changes by how many holds vips are held.
+func (s *Set) hold(vips []netip.Addr, by int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, vip := range vips {
 		vip = vip.Unmap()
-		s.held = slices.DeleteFunc(s.held, func(a netip.Addr) bool { return a == vip })
-		if on {
-			s.held = append(s.held, vip)
+		s.held[vip] += by
+		if s.held[vip] == 0 {
+			delete(s.held, vip)
 		}
 	}
+	held := s.heldNow()
 	var errs []error
 	apply := func(listeners map[netip.AddrPort]*listener) {
 		for _, l := range listeners {
-			if err := l.hold(s.held); err != nil {
+			if err := l.hold(held); err != nil {
 				errs = append(errs, fmt.Errorf("hold %s: %w", l.addr, err))
 			}
 		}
@@ -186,6 +199,9 @@ func (s *Set) Hold(vips []netip.Addr, on bool) error {
 	}
 	return errors.Join(errs...)
 }
+
+// heldNow returns the addresses that are held.
+func (s *Set) heldNow() []netip.Addr { return slices.Collect(maps.Keys(s.held)) }
 
 // Addr returns the address that the listener wanted as want is bound to, which
 // differs if want has port 0. It is want itself if there is no such listener.

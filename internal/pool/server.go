@@ -68,24 +68,24 @@ func (s *Server) ConnectFailed() { s.connectErrors.Add(1) }
 
 // ServerStats describes a server at one moment.
 type ServerStats struct {
-	Label      string    `json:"label"`
-	Address    string    `json:"address"`
-	Weight     int       `json:"weight"` // 1 to 256
-	Backup     bool      `json:"backup"`
-	Health     Health    `json:"health"`
-	Admin      Admin     `json:"admin"`
-	AdminSince time.Time `json:"admin_since"`
+	Label      string
+	Address    string
+	Weight     int // 1 to 256
+	Backup     bool
+	Health     Health
+	Admin      Admin
+	AdminSince time.Time
 	// Usable says that the server is up and ready; a backup that is usable may
 	// still have to wait for the others to fail.
-	Usable bool `json:"usable"`
+	Usable bool
 	// Current is the number of connections now, Total of all ever picked,
 	// including those counted by ConnectErrors.
-	Current       int64 `json:"current"`
-	Total         int64 `json:"total"`
-	ConnectErrors int64 `json:"connect_errors"`
+	Current       int64
+	Total         int64
+	ConnectErrors int64
 	// BytesToServer and BytesToClient are payload, without headers of TCP.
-	BytesToServer int64 `json:"bytes_to_server"`
-	BytesToClient int64 `json:"bytes_to_client"`
+	BytesToServer int64
+	BytesToClient int64
 }
 
 // Stats returns the server's description. The counters are read one after the

@@ -28,28 +28,14 @@ func (s HealthState) String() string {
 	return fmt.Sprintf("health(%d)", uint8(s))
 }
 
-// MarshalText writes the state as String does. It never fails.
-func (s HealthState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// UnmarshalText reads the words that String writes; others are an error.
-func (s *HealthState) UnmarshalText(text []byte) error {
-	for _, known := range []HealthState{Unknown, Up, Down} {
-		if string(text) == known.String() {
-			*s = known
-			return nil
-		}
-	}
-	return fmt.Errorf("unknown health %q; known: unknown, up, down", text)
-}
-
 // Health is what the checks found out about a server.
 type Health struct {
 	// State is the verdict.
-	State HealthState `json:"state"`
+	State HealthState
 	// Reason says in words why; it may be empty.
-	Reason string `json:"reason,omitempty"`
+	Reason string
 	// Since is when State was reached.
-	Since time.Time `json:"since"`
+	Since time.Time
 }
 
 // Admin is what the administrator wants of a server. In every state the
@@ -75,9 +61,6 @@ func (a Admin) String() string {
 	}
 	return fmt.Sprintf("admin(%d)", uint8(a))
 }
-
-// MarshalText writes the state as String does. It never fails.
-func (a Admin) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
 // UnmarshalText reads the words that String writes; others are an error.
 func (a *Admin) UnmarshalText(text []byte) error {

@@ -1,0 +1,172 @@
+package guard
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// The test's program plays two parts besides its own: the guard process, and
+// an appliance that is killed.
+const (
+	part      = "GUARD_TEST_PART"
+	sweptInto = "GUARD_TEST_SWEPT"
+)
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(part) {
+	case "guard":
+		if err := Watch(os.Stdin, scribe(os.Getenv(sweptInto))); err != nil {
+			os.Exit(1)
+		}
+	case "victim":
+		victim()
+	default:
+		os.Exit(m.Run())
+	}
+}
+
+// scribe is a Broom that writes down what it would have swept.
+type scribe string
+
+func (s scribe) Sweep(h Holding) error {
+	f, err := os.OpenFile(string(s), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = fmt.Fprintln(f, h.Interface, h.Addresses, string(h.Farewell))
+	return err
+}
+
+func guardCommand(swept string) func() *exec.Cmd {
+	return func() *exec.Cmd {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), part+"=guard", sweptInto+"="+swept)
+		return cmd
+	}
+}
+
+func holding(iface string) Holding {
+	return Holding{Interface: iface, Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.15.3/24")}, Farewell: []byte("bye")}
+}
+
+// victim holds two, lets go of one, says so, and waits to be killed.
+func victim() {
+	g, err := Start(guardCommand(os.Getenv(sweptInto)), zerolog.Nop())
+	if err != nil {
+		os.Exit(1)
+	}
+	g.Hold("VI_1", holding("eth0"))
+	g.Hold("VI_2", holding("eth1"))
+	g.Hold("VI_2", Holding{})
+	fmt.Println("held")
+	select {}
+}
+
+func TestGuardSweepsAfterAKill(t *testing.T) {
+	swept := filepath.Join(t.TempDir(), "swept")
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), part+"=victim", sweptInto+"="+swept)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(out, make([]byte, len("held\n"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // killed, as it should be
+	want := "eth0 [192.168.15.3/24] bye\n"
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		text, _ := os.ReadFile(swept)
+		if string(text) == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("swept %q, want %q", text, want)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestGuardThatIsDismissedSweepsNothing(t *testing.T) {
+	swept := filepath.Join(t.TempDir(), "swept")
+	g, err := Start(guardCommand(swept), zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Hold("VI_1", holding("eth0"))
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(swept); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("swept %q, %v", text, err)
+	}
+	g.Hold("VI_1", holding("eth0")) // too late, and no harm
+}
+
+// broom remembers what it swept.
+type broom struct {
+	swept []string
+	err   error
+}
+
+func (b *broom) Sweep(h Holding) error {
+	b.swept = append(b.swept, h.Interface)
+	return b.err
+}
+
+func TestWatch(t *testing.T) {
+	line := func(m message) string {
+		text, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text) + "\n"
+	}
+	hold := line(message{Name: "b", Holding: holding("eth1")}) + line(message{Name: "a", Holding: holding("eth0")})
+	for name, c := range map[string]struct {
+		pipe string
+		want []string
+	}{
+		"death":             {hold, []string{"eth0", "eth1"}},
+		"death in a line":   {hold + `{"Name":"c","Hol`, []string{"eth0", "eth1"}},
+		"garbage":           {hold + "\x00\xff", []string{"eth0", "eth1"}},
+		"let go":            {hold + line(message{Name: "a"}), []string{"eth1"}},
+		"changed":           {hold + line(message{Name: "a", Holding: holding("eth7")}), []string{"eth7", "eth1"}},
+		"good-bye":          {hold + line(message{Goodbye: true}), nil},
+		"death at birth":    {"", nil},
+		"death after sweep": {hold + line(message{Name: "a"}) + line(message{Name: "b"}), nil},
+	} {
+		var b broom
+		if err := Watch(bytes.NewReader([]byte(c.pipe)), &b); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if !slices.Equal(b.swept, c.want) {
+			t.Errorf("%s: swept %v, want %v", name, b.swept, c.want)
+		}
+	}
+	b := broom{err: errors.New("no such interface")}
+	if err := Watch(strings.NewReader(hold), &b); err == nil || len(b.swept) != 2 {
+		t.Errorf("one failure must not keep it from the rest: swept %v, error %v", b.swept, err)
+	}
+}
