@@ -175,7 +175,6 @@ func TestFailoverWithoutTheOther(t *testing.T) {
 // A node that has yielded is a backup like any other when the active one dies.
 func TestYieldedNodeTakesOver(t *testing.T) {
 	p := newPair(t, "")
-	p.dual = afterKill
 	p.start()
 	p.failover(p.LB01)
 	p.waitActive(p.LB02)
@@ -185,7 +184,7 @@ func TestYieldedNodeTakesOver(t *testing.T) {
 	}
 	w := p.takeOverAfter(killed, p.LB02, p.LB01)
 	t.Log(w)
-	w.checkGap(t)
+	w.checkKill(p, killed)
 	p.waitActive(p.LB01)
 	if s := p.status(p.LB01).VRRP[0]; s.State != "active" || s.Yielded {
 		t.Errorf("lb01 is %s, yielded %v", s.State, s.Yielded)

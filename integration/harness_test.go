@@ -28,8 +28,9 @@ import (
 const (
 	// duringTakeOver is the moment of a take-over between two living nodes.
 	duringTakeOver = 500 * time.Millisecond
-	// afterKill is how long the address may outlive a process that was killed.
-	afterKill = 3 * time.Second
+	// afterFreeze is how long the address may outlive a process that was frozen,
+	// or one that was killed together with its guard: the lease has ended then.
+	afterFreeze = 3 * time.Second
 )
 
 // pair is a laboratory with the test it serves.
@@ -154,7 +155,7 @@ func (p *pair) waitRequests(l *lab.Load, n int) {
 	p.t.Helper()
 	from := time.Now()
 	eventually(p.t, 20*time.Second, fmt.Sprintf("%d requests that end well", n), func() bool {
-		return l.Report(from, time.Now()).Kinds[lab.OK] >= n
+		return l.SoFar(from).Kinds[lab.OK] >= n
 	})
 }
 
@@ -279,6 +280,17 @@ func (p *pair) server(n *lab.Node, pool, name string) control.Server {
 	return control.Server{}
 }
 
+// waitUp waits until servers of a pool are up on lb01. A server that has just
+// been started may be too slow for the first check.
+func (p *pair) waitUp(pool string, names ...string) {
+	p.t.Helper()
+	for _, name := range names {
+		eventually(p.t, 30*time.Second, name+" is up in pool "+pool, func() bool {
+			return p.server(p.LB01, pool, name).Health == "up"
+		})
+	}
+}
+
 // waitAccepting waits until a process that was started on a host accepts TCP
 // connections there.
 func waitAccepting(t *testing.T, h *lab.Host, address netip.AddrPort, process *lab.Process) {
@@ -330,6 +342,20 @@ func killDescent(pid int) {
 		killDescent(child)
 	}
 }
+
+// patientConfig is labConfig for tests that look for what must not change. Its
+// checks wait longer for servers and its backup for adverts, so that a machine
+// that is busy with other things makes no changes of its own.
+func patientConfig(t *testing.T, oldnew ...string) string {
+	t.Helper()
+	return labConfig(t, append([]string{
+		`interval = "500ms", timeout = "250ms"`, `interval = "1s", timeout = "1s"`,
+		`advert_interval   = "100ms"`, `advert_interval   = "200ms"`,
+	}, oldnew...)...)
+}
+
+// threeAdverts is what a backup waits for adverts of patientConfig at least.
+const threeAdverts = 600 * time.Millisecond
 
 // eventually fails the test unless the condition comes true in time. It is for
 // what only asking can tell; within is generous, for machines are busy.

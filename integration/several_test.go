@@ -167,7 +167,6 @@ virtual_router_id = 50
 addresses         = ["192.168.15.3/24"]
 advert_interval   = "100ms"
 `)
-	p.dual = afterKill
 	p.start()
 	p.alone(p.LB01)
 	if s := p.status(p.LB01); len(s.Services) != 0 || len(s.Pools) != 0 || !s.Ready {
@@ -181,7 +180,7 @@ advert_interval   = "100ms"
 	}
 	w := p.takeOverAfter(killed, p.LB02, p.LB01)
 	t.Log(w)
-	w.checkGap(t)
+	w.checkKill(p, killed)
 	p.waitActive(p.LB01)
 	p.alone(p.LB01)
 }

@@ -137,7 +137,7 @@ func TestStopOfTheBackup(t *testing.T) {
 // goes on it leaves it to the node that has it now.
 func TestFrozenNode(t *testing.T) {
 	p := newPair(t, "")
-	p.dual = afterKill
+	p.dual = afterFreeze
 	p.start()
 	load := p.load(100, 80, 8080)
 	frozen := time.Now()
@@ -147,12 +147,12 @@ func TestFrozenNode(t *testing.T) {
 	w := p.takeOverAfter(frozen, p.LB01, p.LB02)
 	t.Log(w)
 	w.checkGap(t)
-	eventually(t, 2*afterKill, "the lease is over", func() bool { return time.Since(frozen) > afterKill })
+	eventually(t, 2*afterFreeze, "the lease is over", func() bool { return time.Since(frozen) > afterFreeze })
 	p.waitActive(p.LB02)
 	p.alone(p.LB02)
 	if last, ok := p.Monitor.LastAnswer(p.LB01.Name); ok {
 		t.Logf("the frozen node's machine answered for the address for %v more", max(0, last.Sub(frozen)).Round(time.Millisecond))
-		if last.Sub(frozen) > afterKill {
+		if last.Sub(frozen) > afterFreeze {
 			t.Errorf("the frozen node's machine answered for the address %v after it was frozen", last.Sub(frozen))
 		}
 	}

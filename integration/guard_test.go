@@ -1,0 +1,81 @@
+package integration
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"appliance/internal/lab"
+)
+
+// guardOf returns the process id of a node's guard, 0 if it has none.
+func (p *pair) guardOf(n *lab.Node) (pid int) {
+	p.t.Helper()
+	// Which of the appliance's threads began its only child is chance.
+	children, err := n.Output(p.within(10*time.Second), "sh", "-c", fmt.Sprintf("cat /proc/%d/task/*/children", n.Appliance().PID()))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(children)
+	if len(fields) != 1 {
+		return 0
+	}
+	if _, err := fmt.Sscan(fields[0], &pid); err != nil {
+		p.t.Fatalf("children of the appliance: %q", children)
+	}
+	return pid
+}
+
+// A guard that dies is replaced, and the next one sweeps as well.
+func TestGuardIsReplaced(t *testing.T) {
+	p := newPair(t, "")
+	p.start()
+	first := p.guardOf(p.LB01)
+	if first == 0 {
+		t.Fatal("the active node has no guard")
+	}
+	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "another guard", func() bool {
+		next := p.guardOf(p.LB01)
+		return next != 0 && next != first
+	})
+	p.alone(p.LB01)
+	killed := time.Now()
+	if err := p.LB01.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	w := p.takeOverAfter(killed, p.LB01, p.LB02)
+	w.checkKill(p, killed)
+	p.waitActive(p.LB02)
+	p.alone(p.LB02)
+}
+
+// Killed together with its guard, a node keeps its address no longer than the
+// lease.
+func TestLeaseEndsWhatTheGuardCannot(t *testing.T) {
+	p := newPair(t, "")
+	p.dual = afterFreeze
+	p.start()
+	guard := p.guardOf(p.LB01)
+	if guard == 0 {
+		t.Fatal("the active node has no guard")
+	}
+	killed := time.Now()
+	if err := syscall.Kill(guard, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.LB01.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	w := p.takeOverAfter(killed, p.LB01, p.LB02)
+	w.checkGap(t)
+	p.waitActive(p.LB02)
+	p.alone(p.LB02)
+	if last, ok := p.Monitor.LastAnswer(p.LB01.Name); ok && last.Sub(killed) > afterFreeze {
+		t.Errorf("the dead machine answered for %v", last.Sub(killed))
+	}
+}
