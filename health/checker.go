@@ -22,7 +22,9 @@ type Result struct {
 	Latency time.Duration
 	// Since is when the state began; zero while it is Unknown.
 	Since time.Time
-	// Checked is when the last check that could judge ended; zero before.
+	// Checked is when the last check ended, whether it could judge the server or
+	// a shortage on this node kept it from that; zero before the first has ended.
+	// An Unknown state with a time here is one that waiting may not end.
 	Checked time.Time
 }
 
@@ -62,8 +64,9 @@ type outcome struct {
 }
 
 // NewChecker returns a checker without targets; Run makes it work. notify is
-// called on every change of state, the first verdict included, from the
-// goroutine of Run: it must not block, and must not wait for the checker.
+// called on every change of state, the first verdict included, and when the
+// first check of a target could not judge, from the goroutine of Run: it must
+// not block, and must not wait for the checker.
 func NewChecker(log zerolog.Logger, notify func(Result)) *Checker {
 	c := &Checker{
 		log:    log,
@@ -78,8 +81,11 @@ func NewChecker(log zerolog.Logger, notify func(Result)) *Checker {
 
 // Set replaces the targets. Those that stay keep their state and rhythm, those
 // that go end without another word, and the new ones are checked at once, so
-// each has its first verdict within its timeout. Set does not wait for Run and
-// may be called before it; of several calls the last counts.
+// each has its first verdict within its timeout. A new one that differs from a
+// single one of before in nothing but the rhythm, or rise and fall, begins with
+// the state of that one: it asks the same server the same question, so one lost
+// answer does not undo what many have shown. Set does not wait for Run and may
+// be called before it; of several calls the last counts.
 func (c *Checker) Set(targets []Target) {
 	wanted := append([]Target(nil), targets...)
 	for {
@@ -181,6 +187,7 @@ func (c *Checker) gap(j *job) time.Duration {
 // replace makes targets the ones that are checked.
 func (c *Checker) replace(waiting *schedule, targets []Target, now time.Time) {
 	old := *c.jobs.Load()
+	predecessors := byQuestion(old)
 	jobs := make(map[Target]*job, len(targets))
 	for _, target := range targets {
 		if jobs[target] != nil {
@@ -189,6 +196,7 @@ func (c *Checker) replace(waiting *schedule, targets []Target, now time.Time) {
 		j := old[target]
 		if j == nil {
 			j = newJob(target, now)
+			j.inherit(predecessors[target.question()])
 			waiting.add(j)
 		}
 		jobs[target] = j
@@ -219,11 +227,39 @@ func newJob(target Target, now time.Time) *job {
 	return j
 }
 
+// byQuestion returns the jobs by their address and the question they put. Where
+// several put the same one, in rhythms of their own, none can speak for them,
+// and the value is nil.
+func byQuestion(jobs map[Target]*job) map[Target]*job {
+	found := make(map[Target]*job, len(jobs))
+	for target, j := range jobs {
+		key := target.question()
+		if _, several := found[key]; several {
+			j = nil
+		}
+		found[key] = j
+	}
+	return found
+}
+
+// inherit lets j, which is new, begin with the state of from, if any. What spoke
+// against that state is forgotten: j counts by a rise and fall of its own.
+func (j *job) inherit(from *job) {
+	if from == nil {
+		return
+	}
+	result := *from.result.Load()
+	result.Target = j.target
+	j.result.Store(&result)
+	j.verdict.state, j.verdict.since = from.verdict.state, from.verdict.since
+}
+
 // judge takes the outcome of a probe into the state of its job.
 func (c *Checker) judge(o outcome, now time.Time) {
 	j := o.job
 	result := *j.result.Load()
-	result.Reason, result.Latency = o.reason, o.latency
+	first := result.Checked.IsZero()
+	result.Reason, result.Latency, result.Checked = o.reason, o.latency, now
 	if isOurs(o.err) {
 		result.Reason = "not judged, the fault is on this node: " + o.reason
 		j.result.Store(&result)
@@ -231,11 +267,14 @@ func (c *Checker) judge(o outcome, now time.Time) {
 			about(c.log.Error(), o).Msg("cannot check server, its state stays as it is")
 		}
 		j.blind = true
+		if first {
+			c.notify(result)
+		}
 		return
 	}
 	j.blind = false
 	changed := j.verdict.Observe(now, o.err == nil)
-	result.State, result.Since, result.Checked = j.verdict.state, j.verdict.since, now
+	result.State, result.Since = j.verdict.state, j.verdict.since
 	j.result.Store(&result)
 	if !changed {
 		return

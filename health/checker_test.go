@@ -3,7 +3,6 @@ package health
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -330,38 +329,6 @@ func TestEndOfRunJudgesNobody(t *testing.T) {
 		b.stop()
 		if len(b.changes) != 0 {
 			t.Errorf("the end of Run turns the state of %d servers", len(b.changes))
-		}
-	})
-}
-
-func TestShortageOnThisNodeJudgesNobody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const short, broken = time.Second, 31 * time.Second // from when on
-		start := time.Now()
-		b := newBench(t, func(context.Context, Target) (string, error) {
-			switch since := time.Since(start); {
-			case since < short:
-				return "fine", nil
-			case since < broken:
-				return "", fmt.Errorf("open: %w", syscall.EMFILE)
-			default:
-				return "", errors.New("broken")
-			}
-		})
-		b.Set([]Target{target(1)})
-		b.until(broken - time.Millisecond)
-		r := b.Results()[target(1)]
-		want := "not judged, the fault is on this node: too many open files"
-		if r.State != Up || r.Reason != want || !r.Checked.Equal(b.start) {
-			t.Errorf("while descriptors are short: %+v", r)
-		}
-		b.until(broken + 10*time.Second)
-		b.stop()
-		if r := b.Results()[target(1)]; r.State != Down || len(b.changes) != 2 {
-			t.Errorf("afterwards: %+v, after %d changes, want down after 2", r, len(b.changes))
-		}
-		if n := strings.Count(b.log.String(), "cannot check server"); n != 1 {
-			t.Errorf("the shortage is logged %d times, want once:\n%s", n, &b.log)
 		}
 	})
 }

@@ -194,3 +194,12 @@ type Target struct {
 	Address netip.AddrPort
 	Check   Config
 }
+
+// question returns t without what only says when to ask and how many answers
+// turn the state: targets that put the same question to one server find the
+// same.
+func (t Target) question() Target {
+	c := &t.Check
+	c.Interval, c.Timeout, c.Jitter, c.Rise, c.Fall = 0, 0, 0, 0, 0
+	return t
+}

@@ -9,9 +9,10 @@
 // checker.go holds the Checker, which owns the table of targets; schedule.go
 // the order in which they are due; state.go the pure rise-and-fall state.
 // probe.go picks the probe of a check's type: probe_tcp.go, probe_http.go and
-// probe_mysql.go, the last with its packets in mysql_greeting.go, its polite
-// way out in mysql_leave.go and its driver in mysql_login.go and
-// mysql_guard.go. reason.go turns errors into words for a human.
+// probe_mysql.go, the last with its packets in mysql_packet.go and
+// mysql_greeting.go, its polite way out in mysql_leave.go and its driver in
+// mysql_login.go and mysql_guard.go. reason.go turns errors into words for a
+// human.
 //
 // What a server sends is never trusted: packets, headers and bodies are
 // bounded, and a malformed answer is a failed check with a reason.

@@ -5,7 +5,8 @@ import "time"
 // State is what is known about a server.
 type State int
 
-// The states of a server. Unknown lasts until the first check has ended.
+// The states of a server. Unknown lasts until the first check that could judge
+// has ended.
 const (
 	Unknown State = iota
 	Up

@@ -44,6 +44,30 @@ func TestExampleIsValid(t *testing.T) {
 	}
 }
 
+// Whoever follows the README copies its file.
+func TestFilesOfTheReadmeAreValid(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?ms)^ *```toml\n(.*?)^ *```$").FindAllSubmatch(readme, -1)
+	if len(blocks) == 0 {
+		t.Fatal("the README shows no file")
+	}
+	for _, block := range blocks {
+		f, err := Parse("README.md", block[1])
+		if err != nil {
+			t.Errorf("%v\n%s", err, block[1])
+			continue
+		}
+		for _, node := range []string{"lb01", "lb02"} {
+			if n, err := f.ForNode(node); err != nil || len(n.VRRP) == 0 || len(n.Pools) == 0 {
+				t.Errorf("node %s: %+v, %v", node, n, err)
+			}
+		}
+	}
+}
+
 // The example claims that its commented keys show the defaults.
 func TestExampleShowsTheDefaults(t *testing.T) {
 	texts := exampleTexts(t)

@@ -67,8 +67,8 @@ func parse(name string, text []byte) (*File, *report) {
 		p.Name = name
 		f.Pools[name] = p
 	}
-	f.validate(r)
 	f.resolvePaths(filepath.Dir(name))
+	f.validate(r)
 	return f, r
 }
 

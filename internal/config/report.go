@@ -1,6 +1,9 @@
 package config
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // report collects the problems of one file and knows where its keys are.
 type report struct {
@@ -40,12 +43,15 @@ func (r *report) invalid(path, format string, args ...any) {
 	if _, present := r.positions.lookup(path); r.partial && !present {
 		return
 	}
-	for _, b := range r.bad {
-		if within(path, b) || within(b, path) {
-			return
-		}
+	if !r.isBad(path) {
+		r.add(path, fmt.Sprintf(format, args...))
 	}
-	r.add(path, fmt.Sprintf(format, args...))
+}
+
+// isBad reports whether the value at path, something in it or what holds it could
+// not be read.
+func (r *report) isBad(path string) bool {
+	return slices.ContainsFunc(r.bad, func(b string) bool { return within(path, b) || within(b, path) })
 }
 
 // dangling records that the value at path names something that is not in the

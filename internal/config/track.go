@@ -62,7 +62,7 @@ func (f *File) validateTracks(r *report) {
 	for i, v := range f.VRRP {
 		at := index("vrrp", i) + ".track"
 		for j, t := range v.Track {
-			validateTrack(r, index(at, j), t, services)
+			f.validateTrack(r, index(at, j), t, services)
 			for k, other := range v.Track[:j] {
 				if t.Service == other.Service && t.Interface == other.Interface {
 					r.invalid(index(at, j), "is the same as track[%d]", k)
@@ -74,7 +74,7 @@ func (f *File) validateTracks(r *report) {
 	}
 }
 
-func validateTrack(r *report, at string, t TrackEntry, services map[string]service) {
+func (f *File) validateTrack(r *report, at string, t TrackEntry, services map[string]service) {
 	s, known := services[t.Service]
 	switch {
 	case (t.Service == "") == (t.Interface == ""):
@@ -83,11 +83,33 @@ func validateTrack(r *report, at string, t TrackEntry, services map[string]servi
 		r.dangling(at+".service", "there is no service %s%s", t.Service, hint(t.Service, services, "the file has no services"))
 	case t.Service != "" && len(s.pools) == 0:
 		r.invalid(at+".service", "service %s only redirects; it has no servers to track", t.Service)
+	case t.Service != "":
+		f.validateChecked(r, at+".service", s)
 	}
 	validateInterface(r, at+".interface", t.Interface)
 	if t.Weight < 0 || t.Weight > 253 {
 		r.invalid(at+".weight", "weight %d is out of range; 1 to 253 are allowed, to be taken off the priority", t.Weight)
 	}
+}
+
+// validateChecked reports that the service tracked at a path can never fail, for
+// none of its servers is checked.
+func (f *File) validateChecked(r *report, at string, s service) {
+	for _, name := range s.pools {
+		table, p := join("pool", name), f.Pools[name]
+		if len(s.servers) > 0 && name == s.name {
+			table, p = s.path, s.ownPool()
+		}
+		if p.Check != nil || len(p.Servers) == 0 || r.isBad(table+".check") {
+			return // has one, or has other mistakes, which come first
+		}
+	}
+	where := "the service"
+	if pool := s.pools[0]; len(s.servers) == 0 || pool != s.name {
+		where = "pool " + pool
+	}
+	// What could not be read may have been the check.
+	r.dangling(at, "service %s cannot fail: nothing checks its servers, so they are always taken to be up; add a check to %s", s.name, where)
 }
 
 // validateWeights reports weights that can never move the virtual addresses:

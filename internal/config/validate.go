@@ -14,13 +14,15 @@ const maxSocketPath = 107
 // little more.
 const maxDrain = 5 * time.Minute
 
-// validate reports everything that the text alone shows to be wrong.
+// validate reports everything that the text alone shows to be wrong. Relative
+// paths have been resolved before.
 func (f *File) validate(r *report) {
 	if len(f.VRRP) == 0 && len(f.L4) == 0 && len(f.L7) == 0 {
 		r.invalid("", "there is nothing to do: the file has neither [[vrrp]] nor a service in [[l4]] or [[l7]]")
 	}
-	if len(f.Admin.Socket) > maxSocketPath {
-		r.invalid("admin.socket", "the path is longer than %d bytes, the most a unix socket may have", maxSocketPath)
+	if n := len(f.Admin.Socket); n > maxSocketPath {
+		r.invalid("admin.socket", "the path has %d bytes, from the folder of this file on if it is relative; a unix socket may have %d at most",
+			n, maxSocketPath)
 	}
 	if f.Handover.Drain > maxDrain {
 		r.invalid("handover.drain", "the drain may last %s at most: new clients wait for its end", "5m")
@@ -101,33 +103,6 @@ func validateSameVRID(r *report, at string, v VRRPEntry, otherAt string, other V
 		r.invalid(at+".virtual_router_id", "%d is %s's already, on the same interface %s", v.VRID, otherAt, v.Interface)
 	case v.Interface == "" || other.Interface == "":
 		r.invalid(at+".virtual_router_id", "%d is %s's already; if they are on different interfaces, name both with the key interface", v.VRID, otherAt)
-	}
-}
-
-// validateVirtualAddresses reports virtual addresses that cannot be virtual.
-func (f *File) validateVirtualAddresses(r *report) {
-	nodes := make(map[netip.Addr]string)
-	for name, n := range f.Nodes {
-		nodes[n.Address] = name
-	}
-	owner := make(map[netip.Addr]int)
-	for i, v := range f.VRRP {
-		for j, p := range v.Addresses {
-			at, a := index(index("vrrp", i)+".addresses", j), p.Addr()
-			first, taken := owner[a]
-			node, own := nodes[a]
-			switch {
-			case !a.IsValid():
-			case a.IsUnspecified() || a.IsMulticast() || a.IsLoopback():
-				r.invalid(at, "%s cannot be a virtual address", a)
-			case own:
-				r.invalid(at, "%s is node %s's own address; a virtual address belongs to none", a, node)
-			case taken && first != i:
-				r.invalid(at, "%s is an address of %s already", a, index("vrrp", first))
-			default:
-				owner[a] = i
-			}
-		}
 	}
 }
 

@@ -1,9 +1,7 @@
 package config
 
 import (
-	"fmt"
 	"net/netip"
-	"slices"
 
 	"appliance/health"
 	"appliance/internal/pool"
@@ -75,8 +73,7 @@ func (f *File) validateOwnServers(r *report, s service) {
 		}
 		return
 	}
-	p := s.ownPool()
-	p.validate(r, s.path)
+	f.validatePool(r, s.path, s.ownPool())
 	if _, ok := f.Pools[s.name]; ok {
 		r.invalid(s.path+".servers", "the service's own servers make a pool of its name, but there is a [%s] too", join("pool", s.name))
 	}
@@ -92,79 +89,15 @@ func (f *File) validateReference(r *report, at, name string) {
 // validatePools reports mistakes in the tables [pool.NAME].
 func (f *File) validatePools(r *report) {
 	for name, p := range f.Pools {
-		p.validate(r, join("pool", name))
+		f.validatePool(r, join("pool", name), p)
 	}
 }
 
-// validate reports mistakes in a pool whose keys are in the table at path.
-func (p Pool) validate(r *report, path string) {
+// validatePool reports mistakes in a pool whose keys are in the table at path.
+func (f *File) validatePool(r *report, path string, p Pool) {
 	p.Config.Validate(r.under(path))
 	if p.Check != nil {
 		p.Check.Validate(r.under(path + ".check"))
 	}
-}
-
-// listener is an address of a service and where it stands.
-type listener struct {
-	address netip.AddrPort
-	path    string
-	service string // its name
-}
-
-// String returns what messages call the listener.
-func (l listener) String() string {
-	if l.service == "" {
-		return l.path
-	}
-	return fmt.Sprintf("%s, service %s", l.path, l.service)
-}
-
-// validateListeners reports addresses that cannot be bound together, and
-// services that would be their own servers.
-func (f *File) validateListeners(r *report) {
-	var seen []listener
-	for _, s := range f.services() {
-		targets := f.targets(s)
-		for i, a := range s.listen {
-			if !a.IsValid() || a.Port() == 0 {
-				continue // said already
-			}
-			l := listener{a, index(s.path+".listen", i), s.name}
-			taken := slices.IndexFunc(seen, func(other listener) bool { return overlap(a, other.address) })
-			switch {
-			case taken >= 0 && seen[taken].address == a:
-				r.invalid(l.path, "%s is taken by %s", a, seen[taken])
-			case taken >= 0:
-				r.invalid(l.path, "%s overlaps %s, which is taken by %s", a, seen[taken].address, seen[taken])
-			case slices.Contains(targets, a):
-				r.invalid(l.path, "%s is also one of the service's servers; it would connect to itself without end", a)
-			}
-			seen = append(seen, l)
-		}
-	}
-}
-
-// targets returns the addresses of the servers that a service forwards to.
-func (f *File) targets(s service) []netip.AddrPort {
-	servers := s.servers
-	for _, name := range s.pools {
-		servers = slices.Concat(servers, f.Pools[name].Servers)
-	}
-	var addresses []netip.AddrPort
-	for _, server := range servers {
-		if a, err := netip.ParseAddrPort(server.Address); err == nil {
-			addresses = append(addresses, a)
-		}
-	}
-	return addresses
-}
-
-// overlap reports whether two addresses cannot be bound at the same time: they
-// are equal, or one means all addresses of the other's family.
-func overlap(a, b netip.AddrPort) bool {
-	if a.Port() != b.Port() {
-		return false
-	}
-	wildcard := a.Addr().IsUnspecified() || b.Addr().IsUnspecified()
-	return a == b || wildcard && a.Addr().Is4() == b.Addr().Is4()
+	f.validateServerAddresses(r, path, p)
 }

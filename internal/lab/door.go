@@ -78,11 +78,13 @@ func serveDoor(ctx context.Context, file *os.File, hosts func(name string) (*Hos
 		return fmt.Errorf("door: %w", err)
 	}
 	defer l.Close()
-	defer context.AfterFunc(ctx, func() { l.Close() })()
 	var visitors sync.WaitGroup
 	defer visitors.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// On this ctx and not the one it comes from, which may end a moment earlier:
+	// below, an Accept that fails must find it ended.
+	defer context.AfterFunc(ctx, func() { l.Close() })()
 	for {
 		c, err := l.Accept()
 		if ctx.Err() != nil {

@@ -172,6 +172,15 @@ func (h *Host) Path(path string) string {
 	return filepath.Join(fmt.Sprintf("/proc/self/task/%d/root", h.tid), path)
 }
 
+// WriteFile writes a file on the host that its owner alone can read; path is
+// absolute.
+func (h *Host) WriteFile(path string, data []byte) error {
+	if err := os.WriteFile(h.Path(path), data, 0o600); err != nil {
+		return fmt.Errorf("host %s: %w", h.Name, err)
+	}
+	return nil
+}
+
 // Close kills the host's processes and removes the host with its interfaces.
 // It must be called once.
 func (h *Host) Close() {

@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -34,11 +32,20 @@ type LoadOptions struct {
 // begin at an even rate whatever became of those before: one that hangs keeps
 // no other from finding out that the service is back.
 type Load struct {
-	host     *Host
-	options  LoadOptions
-	cancel   context.CancelFunc
-	ended    chan struct{} // closed when every request has ended
-	outcomes journal[Outcome]
+	host    *Host
+	options LoadOptions
+	stop    func()        // begins no more requests
+	ended   chan struct{} // closed when every request has ended
+
+	mu       sync.Mutex
+	requests []*request // in the order of their starts
+}
+
+// request is one that has begun.
+type request struct {
+	start   time.Time
+	ended   chan struct{} // closed when outcome is there
+	outcome Outcome
 }
 
 // OutcomeKind says how a request ended.
@@ -63,7 +70,7 @@ type Outcome struct {
 	Err        error  // nil for OK
 }
 
-// StartLoad begins sending requests from a host. Stop ends it.
+// StartLoad begins sending requests from a host. Stop must end it.
 func StartLoad(from *Host, o LoadOptions) *Load {
 	if o.Rate == 0 {
 		o.Rate = 100
@@ -78,38 +85,55 @@ func StartLoad(from *Host, o LoadOptions) *Load {
 	if o.Path == "" {
 		o.Path = "/"
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	l := &Load{host: from, options: o, cancel: cancel, ended: make(chan struct{})}
-	go l.run(ctx)
+	stopped, stop := context.WithCancel(context.Background())
+	l := &Load{host: from, options: o, stop: stop, ended: make(chan struct{})}
+	go l.run(stopped.Done())
 	return l
 }
 
-// run begins requests until ctx ends, and waits for all of them.
-func (l *Load) run(ctx context.Context) {
+// run begins requests until stopped, and waits for all of them.
+func (l *Load) run(stopped <-chan struct{}) {
 	defer close(l.ended)
-	var requests sync.WaitGroup
-	defer requests.Wait()
+	var running sync.WaitGroup
+	defer running.Wait()
 	tick := time.NewTicker(time.Second / time.Duration(l.options.Rate))
 	defer tick.Stop()
 	for n := 0; ; n++ {
 		select {
-		case <-ctx.Done():
+		case <-stopped:
 			return
 		case <-tick.C:
 		}
 		target := l.options.Targets[n%len(l.options.Targets)]
-		requests.Go(func() {
-			if o := l.request(ctx, target); ctx.Err() == nil || o.Kind == OK {
-				l.outcomes.add(o)
-			}
+		r := l.begin()
+		running.Go(func() {
+			r.outcome = l.request(r.start, target)
+			close(r.ended)
 		})
 	}
 }
 
+// begin notes that a request begins now. Whoever looks for the requests that
+// began before a moment finds all of them: none is noted with a time of before.
+func (l *Load) begin() *request {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := &request{start: time.Now(), ended: make(chan struct{})}
+	l.requests = append(l.requests, r)
+	return r
+}
+
+// begun returns the requests that have begun so far, in that order.
+func (l *Load) begun() []*request {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.requests[:len(l.requests):len(l.requests)]
+}
+
 // request sends one request and reads the whole answer.
-func (l *Load) request(ctx context.Context, target netip.AddrPort) Outcome {
-	o := Outcome{Start: time.Now(), Target: target}
-	ctx, cancel := context.WithTimeout(ctx, l.options.Timeout)
+func (l *Load) request(start time.Time, target netip.AddrPort) Outcome {
+	o := Outcome{Start: start, Target: target}
+	ctx, cancel := context.WithTimeout(context.Background(), l.options.Timeout)
 	defer cancel()
 	status := 0
 	status, o.Server, o.Err = l.exchange(ctx, target)
@@ -159,87 +183,45 @@ func kindOf(err error) OutcomeKind {
 	return Failed
 }
 
-// Stop begins no more requests, gives up those under way without counting them,
-// and waits for their end. The outcomes stay readable.
+// Stop begins no more requests and waits for the end of those under way, at most
+// for the timeout of one. They count like all others.
 func (l *Load) Stop() {
-	l.cancel()
+	l.stop()
 	<-l.ended
 }
 
-// Outcomes returns the requests that have ended, in the order of their ends.
-// The caller must not change it.
-func (l *Load) Outcomes() []Outcome { return l.outcomes.all() }
+// Await waits until every request that began before a moment has ended, at most
+// for the timeout of one.
+func (l *Load) Await(moment time.Time) {
+	for _, r := range l.begun() {
+		if r.start.Before(moment) {
+			<-r.ended
+		}
+	}
+}
 
-// Report sums up the requests that ended in a stretch of time, both ends
-// included.
+// Outcomes returns the requests that have ended, in the order of their starts.
+// After Await or Stop none is missing that began before.
+func (l *Load) Outcomes() []Outcome {
+	var ended []Outcome
+	for _, r := range l.begun() {
+		select {
+		case <-r.ended:
+			ended = append(ended, r.outcome)
+		default:
+		}
+	}
+	return ended
+}
+
+// Report sums up the requests that began in a stretch of time, from included and
+// to not. It waits until all of them have ended, at most for the timeout of one:
+// a request that hangs is a failure, which only waiting can show.
 func (l *Load) Report(from, to time.Time) Report {
-	r := Report{From: from, To: to, Kinds: make(map[OutcomeKind]int), Servers: make(map[string]int)}
-	last := from
-	gap := func(next time.Time) {
-		if d := next.Sub(last); d > r.Gap {
-			r.Gap, r.GapFrom = d, last
-		}
-		last = next
-	}
-	for _, o := range l.Outcomes() {
-		if o.End.Before(from) || o.End.After(to) {
-			continue
-		}
-		r.Requests++
-		r.Kinds[o.Kind]++
-		if o.Kind != OK {
-			if r.FirstError == nil {
-				r.FirstError = o.Err
-			}
-			continue
-		}
-		r.Servers[o.Server]++
-		gap(o.End)
-	}
-	gap(to)
-	return r
+	l.Await(to)
+	return sum(l.Outcomes(), from, to)
 }
 
-// Report is what became of the requests in a stretch of time.
-type Report struct {
-	From, To   time.Time
-	Requests   int
-	Kinds      map[OutcomeKind]int
-	Servers    map[string]int // answers of each server with status 200
-	FirstError error
-	// Gap is the longest time without a success in the stretch, and GapFrom
-	// when it began. The ends of the stretch count as successes.
-	Gap     time.Duration
-	GapFrom time.Time
-}
-
-// Failures returns how many requests did not end well.
-func (r Report) Failures() int { return r.Requests - r.Kinds[OK] }
-
-// Rate returns the successful requests per second.
-func (r Report) Rate() float64 { return float64(r.Kinds[OK]) / r.To.Sub(r.From).Seconds() }
-
-// String tells the failures by their kind, such as "3 refused, 1 reset", or
-// "no failures".
-func (r Report) String() string {
-	var parts []string
-	for _, k := range []OutcomeKind{Status, Refused, Reset, TimedOut, Failed} {
-		if n := r.Kinds[k]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, k))
-		}
-	}
-	if parts == nil {
-		return "no failures"
-	}
-	return strings.Join(parts, ", ")
-}
-
-// ServerNames returns the servers that answered, sorted.
-func (r Report) ServerNames() []string {
-	names := make([]string, 0, len(r.Servers))
-	for n := range r.Servers {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
-}
+// SoFar sums up the requests that began since a moment and have ended. It does
+// not wait, and so tells what went well and not what did not fail.
+func (l *Load) SoFar(from time.Time) Report { return sum(l.Outcomes(), from, time.Now()) }

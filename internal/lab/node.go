@@ -30,15 +30,6 @@ type Node struct {
 // it with the next reload.
 func (n *Node) WriteConfig(text string) error { return n.WriteFile(ConfigPath, []byte(text)) }
 
-// WriteFile writes a file on the host that its owner alone can read; path is
-// absolute.
-func (h *Host) WriteFile(path string, data []byte) error {
-	if err := os.WriteFile(h.Path(path), data, 0o600); err != nil {
-		return fmt.Errorf("host %s: %w", h.Name, err)
-	}
-	return nil
-}
-
 // StartAppliance starts `applianctl run`. It does not wait until that serves or is
 // active: Pair.WaitActive and WaitReady do.
 func (n *Node) StartAppliance() error {

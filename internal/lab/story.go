@@ -11,11 +11,12 @@ import (
 )
 
 const (
-	storyRate   = 200              // requests per second
-	storyStep   = 3 * time.Second  // how long the traffic is watched after each event
-	storyWait   = 10 * time.Second // within which each event must have had its effect
-	longestGap  = 5 * time.Second  // without a success: longer than that is a failure to serve
-	longestDual = 3 * time.Second  // with two nodes answering: by then a dead node's lease has ended
+	storyRate   = 200                    // requests per second
+	storyStep   = 3 * time.Second        // how long the traffic is watched after each event
+	storyWait   = 10 * time.Second       // within which each event must have had its effect
+	longestGap  = 5 * time.Second        // without a success: longer than that is a failure to serve
+	checkTime   = 2 * time.Second        // by then the checks of DefaultConfig have found a server dead
+	longestDual = 500 * time.Millisecond // with two nodes answering: the moment of a take-over
 )
 
 // story is the narrated run: a steady pair, a server that dies, a node that is
@@ -25,6 +26,7 @@ type story struct {
 	out   io.Writer
 	began time.Time
 	load  *Load
+	next  time.Time // where the next step of the summary begins
 	rows  []row
 	fault []error // what went against the promises
 }
@@ -52,6 +54,7 @@ func (s *story) tell(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.next = time.Now()
 	s.load = StartLoad(s.pair.Client, LoadOptions{
 		Targets: []netip.AddrPort{netip.AddrPortFrom(s.pair.VIP, 80), netip.AddrPortFrom(s.pair.VIP, 8080)},
 		Rate:    storyRate,
@@ -102,42 +105,45 @@ func (s *story) begin(ctx context.Context) (*Node, error) {
 func (s *story) steady(ctx context.Context, active *Node) error {
 	s.say("The client sends %d requests per second to %s, a new connection each:\n"+
 		"half to the HTTP service (port 80), half to the TCP service (port 8080).", storyRate, s.pair.VIP)
-	from := time.Now()
 	if err := pause(ctx, storyStep); err != nil {
 		return err
 	}
-	r := s.record("steady traffic", from)
+	r := s.record("steady traffic")
 	s.say("%s serves %.0f requests per second from %s: %s.", active.Name, r.Rate(), strings.Join(r.ServerNames(), ", "), r)
-	if r.Requests == 0 || r.Failures() > 0 {
-		s.wrong("requests failed although nothing had happened: %s, first: %v", r, r.FirstError)
+	if r.Requests == 0 {
+		s.wrong("steady traffic: there was none")
 	}
+	s.flawless("steady traffic", r)
 	return nil
 }
 
 func (s *story) serverDies(ctx context.Context) error {
 	victim := s.pair.Servers[1]
-	from := time.Now()
+	killed := time.Now()
 	victim.Kill()
 	s.say("Killed the server %s: its port refuses connections.", victim.Name())
 	if err := pause(ctx, storyStep); err != nil {
 		return err
 	}
-	r := s.record("server "+victim.Name()+" killed", from)
+	r := s.record("server " + victim.Name() + " killed")
 	s.say("%.0f requests per second go on; %s, longest gap %s.", r.Rate(), r, ms(r.Gap))
+	// What the server was answering when it died has failed with it.
+	s.flawless("server "+victim.Name()+" found dead", s.load.Report(killed.Add(checkTime), r.To))
 	if err := victim.Start(); err != nil {
 		return err
 	}
 	since := time.Now()
-	if err := s.until(ctx, func() bool { return s.load.Report(since, time.Now()).Servers[victim.Name()] > 0 }); err != nil {
+	if err := s.until(ctx, func() bool { return s.load.SoFar(since).Servers[victim.Name()] > 0 }); err != nil {
 		return fmt.Errorf("%s is back and gets no requests: %w", victim.Name(), err)
 	}
 	s.say("%s is back: checked, and in use again after %s.", victim.Name(), ms(time.Since(since)))
+	s.flawless("server "+victim.Name()+" returns", s.record("server "+victim.Name()+" returns"))
 	return nil
 }
 
 func (s *story) nodeDies(ctx context.Context, active *Node) (*Node, error) {
 	heir := s.pair.Other(active)
-	from := time.Now()
+	killed := time.Now()
 	if err := active.Kill(); err != nil {
 		return nil, err
 	}
@@ -148,7 +154,7 @@ func (s *story) nodeDies(ctx context.Context, active *Node) (*Node, error) {
 	if err := pause(ctx, storyStep); err != nil {
 		return nil, err
 	}
-	r := s.record("active node "+active.Name+" killed", from)
+	r := s.record("active node " + active.Name + " killed")
 	s.say("%s is active. The client waited %s at most; %s.", heir.Name, ms(r.Gap), r)
 	last, ok := s.pair.Capture.Last(Advert, active.Name, time.Now())
 	first, ok2 := s.pair.Capture.First(Advert, heir.Name, last.Time)
@@ -160,7 +166,7 @@ func (s *story) nodeDies(ctx context.Context, active *Node) (*Node, error) {
 		s.say("%s.", line)
 	}
 	if last, ok := s.pair.Monitor.LastAnswer(active.Name); ok {
-		s.say("The dead node's machine answered for the address for %s more.", ms(max(0, last.Sub(from))))
+		s.say("The dead node's machine answered for the address for %s more.", ms(max(0, last.Sub(killed))))
 	}
 	return heir, nil
 }
@@ -179,8 +185,9 @@ func (s *story) nodeReturns(ctx context.Context, active *Node) error {
 	if err := pause(ctx, storyStep); err != nil {
 		return err
 	}
-	r := s.record(returning.Name+" returns", from)
+	r := s.record("node " + returning.Name + " returns")
 	s.say("Started %s again. It is a backup and stays one (preempt = false); %s.", returning.Name, r)
+	s.flawless("node "+returning.Name+" returns", r)
 	if hosts, ok := s.pair.Monitor.Answerers(from); !ok || len(hosts) != 1 || hosts[0] != active.Name {
 		s.wrong("the return of %s moved the address: %v answer for it", returning.Name, hosts)
 	}
@@ -189,7 +196,6 @@ func (s *story) nodeReturns(ctx context.Context, active *Node) error {
 
 func (s *story) failover(ctx context.Context, active *Node) error {
 	heir := s.pair.Other(active)
-	from := time.Now()
 	commandCtx, cancel := context.WithTimeout(ctx, storyWait)
 	defer cancel()
 	text, err := active.Output(commandCtx, "applianctl", "failover")
@@ -203,8 +209,9 @@ func (s *story) failover(ctx context.Context, active *Node) error {
 	if err := pause(ctx, storyStep); err != nil {
 		return err
 	}
-	r := s.record("failover by command", from)
+	r := s.record("failover by command")
 	s.say("%s is active. The client waited %s at most; %s.", heir.Name, ms(r.Gap), r)
+	s.flawless("failover by command", r)
 	return nil
 }
 
@@ -215,14 +222,24 @@ func (s *story) moved(ctx context.Context, heir *Node) error {
 	return s.pair.WaitActive(ctx, heir)
 }
 
-// record adds what has happened since from to the summary.
-func (s *story) record(what string, from time.Time) Report {
-	r := s.load.Report(from, time.Now())
+// record adds to the summary what became of the requests that began since the
+// record before. It returns when they have ended, so that what is broken next
+// hits none of them: each failure belongs to the step that caused it.
+func (s *story) record(what string) Report {
+	r := s.load.Report(s.next, time.Now())
+	s.next = r.To
 	s.rows = append(s.rows, row{what, r})
 	if r.Gap > longestGap {
 		s.wrong("%s: no request succeeded for %s", what, ms(r.Gap))
 	}
 	return r
+}
+
+// flawless notes that a step broke its promise if it cost the client a request.
+func (s *story) flawless(what string, r Report) {
+	if r.Failures() > 0 {
+		s.wrong("%s: of %d requests %s, first: %v", what, r.Requests, r, r.FirstError)
+	}
 }
 
 func (s *story) wrong(format string, args ...any) {
