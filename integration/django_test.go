@@ -67,6 +67,8 @@ func TestDjango(t *testing.T) {
 	site := djangoMakeSite(p)
 	gunicorns := []*lab.Process{site.serve(p.Servers[0]), site.serve(p.Servers[1])}
 	p.start()
+	p.waitUp("django", "web1", "web2")
+	p.waitUp("forum", "web3")
 
 	for _, version := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		t.Run(version, func(t *testing.T) {

@@ -46,6 +46,7 @@ func TestSSH(t *testing.T) {
 	server := p.Servers[0].Host
 	log := sshStart(p, server, sshd)
 	p.start()
+	p.waitUp("ssh", "172.16.1.51:22")
 
 	// The server speaks first, to a client that has said nothing.
 	c, err := p.Client.Dial(p.within(10*time.Second), p.targets(1122)[0])
