@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -27,7 +28,8 @@ type Config struct {
 	// Redirect answers what no route matches with a redirect, instead of Pool.
 	Redirect *Redirect `toml:"redirect"`
 	// MaxHeaderSize bounds a request's head in bytes; default 64 KiB. A larger
-	// one is answered 431; up to 4 KiB more may pass.
+	// one is answered 431, or by HTTP/2 ends the connection if it is much larger
+	// or a single field is; up to 4 KiB more may pass.
 	MaxHeaderSize int64 `toml:"max_header_size"`
 	// Timeouts bound the phases of a request.
 	Timeouts Timeouts `toml:"timeouts"`
@@ -76,12 +78,14 @@ type Redirect struct {
 }
 
 // EffectiveStatus returns Status with its default applied.
-func (r Redirect) EffectiveStatus() int { return orDefault(r.Status, 308) }
+func (r Redirect) EffectiveStatus() int { return cmp.Or(r.Status, 308) }
 
 // Timeouts bound the phases of a request.
 type Timeouts struct {
-	// Header bounds the TLS handshake, and reading a request's head from its
-	// first byte; default 10 s.
+	// Header bounds the TLS handshake and, by HTTP/1, reading a request's head:
+	// of the first one on a connection from when that is ready, of others from
+	// their first byte. By HTTP/2 a head has no bound of its own; a connection
+	// without a request is closed after Idle, half a head or not. Default 10 s.
 	Header time.Duration `toml:"header"`
 	// Idle bounds the wait for a kept connection's next request, for a client to
 	// send or take more of a body, and for one direction of an upgraded
@@ -90,32 +94,26 @@ type Timeouts struct {
 	// Connect bounds connecting to one server; default 3 s.
 	Connect time.Duration `toml:"connect"`
 	// Response bounds the wait for the head of a server's answer, from the end
-	// of the request, and for the server to take more of it; default 60 s.
+	// of the request, then for each further part of the answer, and for the
+	// server to take more of a request. A stream of events that is quiet for
+	// longer is cut; upgraded connections (WebSocket) may be. Default 60 s.
 	Response time.Duration `toml:"response"`
 }
 
 // EffectiveHeader returns Header with its default applied.
-func (t Timeouts) EffectiveHeader() time.Duration { return orDefault(t.Header, 10*time.Second) }
+func (t Timeouts) EffectiveHeader() time.Duration { return cmp.Or(t.Header, 10*time.Second) }
 
 // EffectiveIdle returns Idle with its default applied.
-func (t Timeouts) EffectiveIdle() time.Duration { return orDefault(t.Idle, 75*time.Second) }
+func (t Timeouts) EffectiveIdle() time.Duration { return cmp.Or(t.Idle, 75*time.Second) }
 
 // EffectiveConnect returns Connect with its default applied.
-func (t Timeouts) EffectiveConnect() time.Duration { return orDefault(t.Connect, 3*time.Second) }
+func (t Timeouts) EffectiveConnect() time.Duration { return cmp.Or(t.Connect, 3*time.Second) }
 
 // EffectiveResponse returns Response with its default applied.
-func (t Timeouts) EffectiveResponse() time.Duration { return orDefault(t.Response, time.Minute) }
+func (t Timeouts) EffectiveResponse() time.Duration { return cmp.Or(t.Response, time.Minute) }
 
 // EffectiveMaxHeaderSize returns MaxHeaderSize with its default applied.
-func (c Config) EffectiveMaxHeaderSize() int64 { return orDefault(c.MaxHeaderSize, 64<<10) }
-
-func orDefault[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
-}
+func (c Config) EffectiveMaxHeaderSize() int64 { return cmp.Or(c.MaxHeaderSize, 64<<10) }
 
 // PoolNames returns the names of all pools that the service forwards to, each
 // once, in the order of the file.

@@ -22,8 +22,14 @@ type place struct {
 // the last frame to the kernel begins.
 const flushTime = 20 * time.Millisecond
 
+// freshTime is how long a new connection counts as active while it has brought
+// no request yet. One may well be on its way, behind a TLS handshake or half
+// read; but browsers open connections in advance, too, and those must not hold
+// up a hand-over.
+const freshTime = time.Second
+
 // underWay returns the number of exchanges at p that are not yet completely in
-// the kernel's hands.
+// the kernel's hands, and of connections that are expected to begin one.
 func (p *place) underWay(now time.Time) int {
 	n := p.active.Load()
 	if n == 0 && now.UnixNano()-p.flushing.Load() < int64(flushTime) {
@@ -42,6 +48,8 @@ type conn struct {
 	stall time.Duration
 	http2 bool // set before requests are read
 
+	fresh    atomic.Bool  // place counts it as it is: no request has come yet
+	aged     *time.Timer  // ends that
 	open     atomic.Int64 // requests that place counts
 	users    atomic.Int64
 	hijacked atomic.Bool  // the server has left it to a request
@@ -58,13 +66,26 @@ func newConn(cut context.Context, tcp *net.TCPConn, at *place, stall time.Durati
 		c.peer = a.AddrPort().Addr().Unmap()
 	}
 	c.users.Store(1)
+	c.fresh.Store(true)
+	at.active.Add(1)
+	c.aged = time.AfterFunc(freshTime, c.grownUp)
 	c.uncut = context.AfterFunc(cut, func() { tcp.Close() })
 	return c
+}
+
+// grownUp ends the time in which the connection counts without a request.
+func (c *conn) grownUp() {
+	if c.fresh.CompareAndSwap(true, false) {
+		c.place.active.Add(-1)
+	}
 }
 
 // leave ends the use of the connection by one of its users.
 func (c *conn) leave() {
 	if c.users.Add(-1) == 0 {
+		c.aged.Stop()
+		c.grownUp()
+		c.settle() // of a request that began after the server had gone
 		c.uncut()
 		close(c.over)
 	}
@@ -81,6 +102,7 @@ func (c *conn) begin() bool {
 		if c.users.CompareAndSwap(n, n+1) {
 			c.open.Add(1)
 			c.place.active.Add(1)
+			c.grownUp()
 			return true
 		}
 	}

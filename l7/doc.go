@@ -35,12 +35,22 @@
 // # What is promised
 //
 //   - A request is sent to a second server only if connecting to the first one
-//     failed, so no server ever sees a request twice because of this package;
-//     kept connections that the server has just closed are retried as
-//     http.Transport does, for requests that may be repeated.
+//     failed. If a kept connection breaks before it has brought any of an answer
+//     the server may have seen the request; then a new connection is tried for
+//     requests that http.Transport repeats, and when there is none another
+//     server, for requests of a safe method without a body. All others are
+//     answered 502 and never sent twice.
 //   - An answer that breaks off is never made to look complete.
-//   - What a client says about its own address is never passed on, see
-//     forwarded.go.
+//   - What a client says about its own address, or about what it asked for, in
+//     one of the fields that servers commonly believe is not passed on: see
+//     statements in forwarded.go. The fields of one provider, such as
+//     CF-Connecting-IP, are passed on; a server may believe them only if no
+//     others than that provider reach the service.
+//   - A server gets no target and no Host that is none; that is answered 400. A
+//     request of HTTP/1.0 without Host is allowed and gets the server's address
+//     as Host, as with nginx, but no X-Forwarded-Host.
+//   - Paths are compared as the usual servers understand them, which does not
+//     make routes a means of access control: see normalPath.
 //
 // Goroutines: each connection has that of the listener, which waits for its end
 // in ServeConn, and those of net/http. Shutdown waits for all of them.

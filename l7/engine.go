@@ -105,8 +105,8 @@ func (c *Change) Handlers() map[netip.AddrPort]listen.Handler { return maps.Clon
 
 // Commit puts the change in force. Connections stay; their next requests follow
 // the new routes. Those of removed services and addresses, and of services
-// whose MaxHeaderSize or whose Header or Idle timeout have changed, are let go:
-// closed when idle. Exchanges under way end as they began.
+// whose MaxHeaderSize, Header or Idle timeout has changed or which have turned
+// TLS on or off, are let go: closed when idle. Exchanges under way end as they began.
 func (c *Change) Commit() {
 	e := c.engine
 	e.mu.Lock()
@@ -185,7 +185,8 @@ func (e *Engine) admit(en *entrance, tcp *net.TCPConn) (*conn, *door) {
 
 // Active returns the number of requests and upgraded connections under way on
 // connections whose local address is one of vips; nil: on all. A request counts
-// until the kernel has the whole answer. Idle connections do not count.
+// until the kernel has the whole answer. Idle connections do not count; new ones
+// do, until they have brought a request or a second has passed.
 func (e *Engine) Active(vips []netip.Addr) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -70,10 +70,14 @@ func (f fields) hasToken(name, token string) bool {
 // pipeline hands a changed copy to the upstream.
 type exchange struct {
 	method string
-	target string // "/path?query" exactly as it was sent, or "*"
+	target string // "/path?query" exactly as it was sent, or "*"; see validTarget
 	scheme string // "http" or "https"
 	host   string // as it was sent, with its port if any; "" if there is none
 	fields fields // without Host
+
+	// mayLackHost says that the client's wire allows requests without a host:
+	// HTTP/1.0 (RFC 9112, section 3.2).
+	mayLackHost bool
 
 	// body is nil if the request has none. A read that fails because of the
 	// client returns a *bodyError. Reading it may outlast the exchange and
@@ -90,7 +94,8 @@ type exchange struct {
 	answer answerWriter
 
 	// upgrade sends the answer 101 with this head and hands the connection
-	// over; the caller closes it. Nil: the client's wire has no such thing.
+	// over; the caller closes it. Nil: the client's wire has no such thing. It
+	// must not be called for a request with a body, which would be read by two.
 	upgrade func(head fields) (io.ReadWriteCloser, error)
 }
 
@@ -126,9 +131,13 @@ type bodyError struct{ err error }
 func (e *bodyError) Error() string { return "read the request's body: " + e.err.Error() }
 func (e *bodyError) Unwrap() error { return e.err }
 
-// connectError says that no connection to the server could be made, so that the
-// server has seen nothing of the request.
-type connectError struct{ err error }
+// connectError says that no connection to the server could be made.
+type connectError struct {
+	err error
+	// maybeSent says that a kept connection was tried before and broke, so that
+	// the server may have seen the request.
+	maybeSent bool
+}
 
 func (e *connectError) Error() string { return "connect: " + e.err.Error() }
 func (e *connectError) Unwrap() error { return e.err }

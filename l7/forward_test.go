@@ -84,7 +84,9 @@ func TestTargetsThatLookLikeSomethingElse(t *testing.T) {
 		"GET http://b.example HTTP/1.1\r\nHost: a":            "/ b.example",
 		"OPTIONS * HTTP/1.1\r\nHost: a":                       "* a",
 		"GET /x? HTTP/1.1\r\nHost: a":                         "/x? a",
-		"GET /../\"<>^`{|}#x HTTP/1.1\r\nHost: a":             "/../\"<>^`{|}#x a",
+		"GET /../\"<>^`{|}x HTTP/1.1\r\nHost: a":              "/../\"<>^`{|}x a",
+		"GET HTTPS://b.example/x HTTP/1.1\r\nHost: a":         "/x b.example",
+		"GET / HTTP/1.0\r\nHost: a":                           "/ a",
 		"GET /\xc3\xbc HTTP/1.1\r\nHost: a\r\nX-Dropped: \t ": "/\xc3\xbc a",
 	} {
 		resp := say(t, addr, sent+"\r\nConnection: close\r\n\r\n")

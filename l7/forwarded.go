@@ -61,12 +61,18 @@ func validTrailer(name string) bool {
 // connectionFields tells the fields that are for the next hop alone: the known
 // ones and those that Connection names (RFC 9110, section 7.6.1).
 func connectionFields(f fields) (drop func(name string) bool) {
-	var named []string
+	var named map[string]bool // in lower case; nil in most heads
 	for t := range f.tokens("Connection") {
-		named = append(named, t)
+		if hopByHop(t) || strings.EqualFold(t, "close") {
+			continue
+		}
+		if named == nil {
+			named = make(map[string]bool)
+		}
+		named[strings.ToLower(t)] = true
 	}
 	return func(name string) bool {
-		return hopByHop(name) || slices.ContainsFunc(named, func(n string) bool { return strings.EqualFold(n, name) })
+		return hopByHop(name) || named != nil && named[strings.ToLower(name)]
 	}
 }
 
@@ -80,30 +86,53 @@ func hopByHop(name string) bool {
 	return false
 }
 
-// saysWhoAsks reports whether servers take the field for a statement of a proxy
-// about the client. Such a statement of the client itself is worth nothing.
-// Gateways such as CGI turn what is neither letter nor digit into an
-// underscore, so that X_Forwarded_For passes for X-Forwarded-For there.
+// statements are the fields that servers take for a proxy's statement about the
+// client or about what it asked for. Those of one provider alone, such as
+// CF-Connecting-IP, are not among them: behind that provider they are true.
+var statements = [...]string{
+	"Forwarded", "X-Forwarded", "X-Real-IP", "X-Client-IP", "Client-IP", "True-Client-IP", "X-Cluster-Client-IP",
+	"X-Original-Forwarded-For", "X-Original-URL", "X-Rewrite-URL", "X-Scheme", "Front-End-Https",
+	"Proxy", // would become HTTP_PROXY in a CGI program's environment
+}
+
+// saysWhoAsks reports whether the field is one of statements or begins with
+// X-Forwarded-. Such a statement of the client itself is worth nothing.
 func saysWhoAsks(name string) bool {
-	if name == "" || strings.IndexByte("fFpPxX", name[0]) < 0 {
-		return false // most fields, without a copy
+	const family = "X-Forwarded-"
+	if len(name) > len(family) && sameVariable(name[:len(family)], family) {
+		return true
 	}
-	name = strings.Map(func(c rune) rune {
-		switch {
-		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
-			return c
-		case c >= 'A' && c <= 'Z':
-			return c + 'a' - 'A'
+	for _, s := range statements {
+		if sameVariable(name, s) {
+			return true
 		}
-		return '-'
-	}, name)
-	switch name {
-	case "forwarded", "x-forwarded", "x-real-ip":
-		return true
-	case "proxy": // would become HTTP_PROXY in a CGI program's environment
-		return true
 	}
-	return strings.HasPrefix(name, "x-forwarded-")
+	return false
+}
+
+// sameVariable reports whether gateways such as CGI make the same variable of
+// both names: they turn what is neither letter nor digit into an underscore, so
+// that X_Forwarded_For passes for X-Forwarded-For there.
+func sameVariable(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if variableByte(a[i]) != variableByte(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func variableByte(c byte) byte {
+	switch {
+	case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
+		return c
+	case c >= 'A' && c <= 'Z':
+		return c + 'a' - 'A'
+	}
+	return '_'
 }
 
 // forwarded writes the one element of the Forwarded field (RFC 7239, section
@@ -140,7 +169,7 @@ func tokenOrQuoted(s string) string {
 // if it does not, may not or cannot.
 func upgradeWanted(ex *exchange) string {
 	protocol := ex.fields.get("Upgrade")
-	if ex.upgrade == nil || protocol == "" || !ex.fields.hasToken("Connection", "Upgrade") {
+	if ex.upgrade == nil || ex.body != nil || protocol == "" || !ex.fields.hasToken("Connection", "Upgrade") {
 		return ""
 	}
 	// Other versions of HTTP and TLS would carry further requests past the

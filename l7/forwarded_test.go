@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func request(fs ...field) *exchange {
@@ -47,9 +48,13 @@ func TestRequestFields(t *testing.T) {
 			{"X-Forwarded_For", "1.1.1.1"}, {"X.Forwarded.For", "1.1.1.1"}, {"X-Forwarded-Proto", "https"},
 			{"X-Forwarded-Host", "evil"}, {"X-Forwarded-Port", "1"}, {"X-Forwarded-Server", "evil"},
 			{"X-Forwarded-Ssl", "on"}, {"X-Real-IP", "1.1.1.1"}, {"X_REAL_IP", "1.1.1.1"},
-			{"Forwarded", "for=1.1.1.1"}, {"FORWARDED", "for=1.1.1.1"}, {"Proxy", "evil:80"}}, nil},
-		{"likenesses pass", fields{{"X-Forwarding", "1"}, {"Forwarded-To", "1"}, {"Proxy-Thing", "1"}},
-			[]string{"X-Forwarding: 1", "Forwarded-To: 1", "Proxy-Thing: 1"}},
+			{"Forwarded", "for=1.1.1.1"}, {"FORWARDED", "for=1.1.1.1"}, {"Proxy", "evil:80"},
+			{"X-Client-IP", "1.1.1.1"}, {"True-Client-Ip", "1.1.1.1"}, {"X-Cluster-Client-IP", "1.1.1.1"}, {"client_ip", "1.1.1.1"},
+			{"X-Original-Forwarded-For", "1.1.1.1"}, {"Front-End-Https", "on"}, {"X-Original-URL", "/admin"},
+			{"X-Rewrite-URL", "/admin"}, {"X-Scheme", "https"}}, nil},
+		{"likenesses pass", fields{{"X-Forwarding", "1"}, {"X-Forwarded-", "1"}, {"Forwarded-To", "1"}, {"Proxy-Thing", "1"}, {"XForwardedFor", "1"}},
+			[]string{"X-Forwarding: 1", "X-Forwarded-: 1", "Forwarded-To: 1", "Proxy-Thing: 1", "XForwardedFor: 1"}},
+		{"those of one provider pass", fields{{"CF-Connecting-IP", "1.1.1.1"}}, []string{"CF-Connecting-IP: 1.1.1.1"}},
 		{"hop by hop", fields{
 			{"Connection", "keep-alive, X-Mine"}, {"connection", "x-other"}, {"Keep-Alive", "5"}, {"X-Mine", "1"}, {"X-Other", "1"},
 			{"Proxy-Connection", "close"}, {"Proxy-Authorization", "x"}, {"Transfer-Encoding", "chunked"}, {"Trailer", "X-T"}}, nil},
@@ -74,6 +79,24 @@ func TestRequestFields(t *testing.T) {
 	got := lines(requestFields(ex))
 	if slices.ContainsFunc(got, func(l string) bool { return strings.Contains(l, "pgrade") || strings.Contains(l, "Host") }) {
 		t.Errorf("without upgrade and host: %q", got)
+	}
+}
+
+// A head in which Connection names very many of very many fields is no work
+// worth speaking of.
+func TestManyConnectionOptions(t *testing.T) {
+	const n = 60000
+	in := fields{{"Connection", strings.Repeat("b,", n) + "C"}}
+	for range n {
+		in = append(in, field{"a", ""})
+	}
+	began := time.Now()
+	out := requestFields(request(append(in, field{"c", ""})...))
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if len(out) != n+len(ours) || out.has("c") {
+		t.Errorf("%d fields", len(out))
 	}
 }
 

@@ -20,6 +20,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer c.end()
 
+	r.Header.Del("Host") // HTTP/2 has it beside r.Host
 	a := &stdAnswer{w: w, control: http.NewResponseController(w), request: r}
 	ex := &exchange{
 		method:  r.Method,
@@ -35,10 +36,15 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.TLS != nil {
 		ex.scheme = "https"
 	}
-	if r.ProtoMajor != 1 {
-		ex.upgrade = nil
+	ex.mayLackHost = !r.ProtoAtLeast(1, 1)
+	if r.ProtoMajor != 1 || ex.mayLackHost {
+		ex.upgrade = nil // HTTP/1.0 has none either: RFC 9110, section 7.8
 	}
-	if r.Body != nil && r.Body != http.NoBody {
+	if r.ProtoMajor != 1 {
+		a.patience = c.stall // conn.Write cannot see that one stream stands still
+	}
+	// By HTTP/2 there is always a Body, its length alone tells.
+	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
 		if r.ProtoMajor == 1 {
 			_ = a.control.EnableFullDuplex() // no error: it is net/http's own writer
 		}
@@ -62,20 +68,20 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // originForm returns the target of a request without scheme and authority,
-// which a client may send too (RFC 9112, section 3.2.2).
+// which a client may send too (RFC 9112, section 3.2.2). What has not both of
+// them stays as it is.
 func originForm(target string) string {
-	if target == "" || target[0] == '/' || target == "*" {
+	scheme, rest, ok := strings.Cut(target, "://")
+	if !ok || !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
 		return target
 	}
-	_, rest, ok := strings.Cut(target, "://")
-	if !ok {
-		return target // that of CONNECT
-	}
-	i := strings.IndexAny(rest, "/?")
+	i := strings.IndexAny(rest, "/?#")
 	switch {
+	case i == 0 || rest == "":
+		return target
 	case i < 0:
 		return "/"
-	case rest[i] == '?':
+	case rest[i] != '/':
 		return "/" + rest[i:]
 	}
 	return rest[i:]
@@ -83,10 +89,11 @@ func originForm(target string) string {
 
 // stdAnswer writes an answer with net/http.
 type stdAnswer struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	request *http.Request
-	body    *stdBody // nil if the request has none
+	w        http.ResponseWriter
+	control  *http.ResponseController
+	request  *http.Request
+	body     *stdBody      // nil if the request has none
+	patience time.Duration // for an HTTP/2 client to take what is written; 0: conn's affair
 
 	length     int64 // of the answer's body, -1 if unknown
 	written    int64
@@ -147,12 +154,32 @@ func contentLength(h http.Header) int64 {
 
 // Write is described at answerWriter.
 func (a *stdAnswer) Write(p []byte) (int, error) {
+	a.arm()
 	n, err := a.w.Write(p)
 	a.written += int64(n)
-	if err == nil && a.written != a.length {
-		err = a.control.Flush() // the last part goes out with the end
+	if a.written == a.length {
+		return n, err // this goes out with the end, after the handler, and the time for it runs on
 	}
+	if err == nil {
+		err = a.control.Flush()
+	}
+	a.disarm()
 	return n, err
+}
+
+// arm gives an HTTP/2 client that opens no window until its patience is over;
+// then the stream is reset.
+func (a *stdAnswer) arm() {
+	if a.patience > 0 {
+		_ = a.control.SetWriteDeadline(time.Now().Add(a.patience)) // net/http's own writer has it
+	}
+}
+
+// disarm lets the server take its time for the next part.
+func (a *stdAnswer) disarm() {
+	if a.patience > 0 {
+		_ = a.control.SetWriteDeadline(time.Time{})
+	}
 }
 
 // Finish is described at answerWriter.

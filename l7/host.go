@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"net/http"
 	"net/netip"
 	"net/url"
 	"path"
@@ -52,10 +53,22 @@ func validPort(s string) bool {
 	return s[0] == ':' && err == nil && n <= 65535
 }
 
-// normalPath returns the path of a target for comparing: decoded, without dot
-// segments, doubled slashes and slash at the end, so that no spelling of a path
-// gets past the route that is meant for it. The root is "/"; a target that does
-// not begin with a slash ("*") yields "".
+// validTarget reports whether a request may have this target: "/path?query", or
+// "*" for OPTIONS (RFC 9112, section 3.2). A "#" is in none, and what servers
+// take for the path of a target with one differs.
+func validTarget(method, target string) bool {
+	if target == "*" {
+		return method == http.MethodOptions
+	}
+	return strings.HasPrefix(target, "/") && !strings.Contains(target, "#")
+}
+
+// normalPath returns the path of a target for comparing: decoded once, without
+// dot segments, doubled slashes and slash at the end, as the usual servers
+// understand it. A server that takes more for the same path (a backslash for a
+// slash, "..;" for "..", upper for lower case) must itself guard what a route
+// keeps apart. The root is "/"; a target that does not begin with a slash ("*")
+// yields "".
 func normalPath(target string) string {
 	if !strings.HasPrefix(target, "/") {
 		return ""

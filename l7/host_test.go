@@ -71,6 +71,46 @@ func TestNormalPath(t *testing.T) {
 	}
 }
 
+func TestOriginForm(t *testing.T) {
+	for in, want := range map[string]string{
+		"/a//b?c":         "/a//b?c",
+		"//a/b":           "//a/b",
+		"/x://y/z":        "/x://y/z",
+		"*":               "*",
+		"http://a":        "/",
+		"http://a/b?c":    "/b?c",
+		"HTTPS://a?c=/":   "/?c=/",
+		"http://a#/b":     "/#/b",
+		"http:///b":       "http:///b",
+		"http://":         "http://",
+		"http://?x":       "http://?x",
+		"http:/b":         "http:/b",
+		"x:/b":            "x:/b",
+		"ftp://a/b":       "ftp://a/b",
+		"example.com:443": "example.com:443",
+		"":                "",
+	} {
+		if got := originForm(in); got != want {
+			t.Errorf("originForm(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestValidTarget(t *testing.T) {
+	for _, tc := range []struct {
+		method, target string
+		want           bool
+	}{
+		{"GET", "/", true}, {"GET", "//x", true}, {"OPTIONS", "*", true}, {"OPTIONS", "/x?#", false},
+		{"GET", "*", false}, {"GET", "", false}, {"GET", "x", false}, {"GET", "http:/x", false},
+		{"GET", "/x#y", false}, {"GET", "/x%23y", true}, {"OPTIONS", "*x", false},
+	} {
+		if got := validTarget(tc.method, tc.target); got != tc.want {
+			t.Errorf("validTarget(%s, %q) = %v", tc.method, tc.target, got)
+		}
+	}
+}
+
 // What is normal stays as it is, and a host never brings more than a host.
 func FuzzNormalHost(f *testing.F) {
 	for _, s := range []string{"blog.example.com:80", "[::1]:80", "a..", "[::1", "x:y:z", "\x00"} {

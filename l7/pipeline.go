@@ -62,6 +62,9 @@ func (p *pipeline) serve(ctx context.Context, st *state, ex *exchange) error {
 	if ex.method == http.MethodConnect {
 		return p.refuse(ex, http.StatusNotImplemented)
 	}
+	if !validTarget(ex.method, ex.target) || !acceptableHost(ex) {
+		return p.refuse(ex, http.StatusBadRequest)
+	}
 	to := st.routes.find(ex.host, ex.target)
 	switch {
 	case to == nil:
@@ -74,6 +77,16 @@ func (p *pipeline) serve(ctx context.Context, st *state, ex *exchange) error {
 		return p.say(ex, to.redirect.EffectiveStatus(), field{"Location", location})
 	}
 	return p.forward(ctx, st, to.pool, ex)
+}
+
+// acceptableHost reports whether the request names a host, or none where it may
+// do without.
+func acceptableHost(ex *exchange) bool {
+	if ex.host == "" && ex.mayLackHost {
+		return true
+	}
+	_, ok := normalHost(ex.host)
+	return ok
 }
 
 // refuse answers with an error of our own.
@@ -105,7 +118,7 @@ func (p *pipeline) write(ex *exchange, b []byte) error {
 }
 
 // forward carries ex to a server of the pool; to another one if connecting
-// fails, for then nothing of the request has been sent.
+// fails and no server has seen anything of the request, or may see it twice.
 func (p *pipeline) forward(ctx context.Context, st *state, servers *pool.Pool, ex *exchange) error {
 	out := *ex
 	out.fields = requestFields(ex)
@@ -126,6 +139,9 @@ func (p *pipeline) forward(ctx context.Context, st *state, servers *pool.Pool, e
 		if ctx.Err() != nil {
 			return errAborted
 		}
+		if ce.maybeSent && !repeatable(ex) {
+			break
+		}
 	}
 	if len(tried) == 0 {
 		p.count.noServer.Add(1)
@@ -135,8 +151,22 @@ func (p *pipeline) forward(ctx context.Context, st *state, servers *pool.Pool, e
 	return p.refuse(ex, http.StatusBadGateway)
 }
 
+// repeatable reports whether a second server may get a request that the first
+// one may have seen: its method must be safe (RFC 9110, section 9.2.1).
+func repeatable(ex *exchange) bool {
+	if ex.body != nil {
+		return false
+	}
+	switch ex.method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return false
+}
+
 // attempt sends the request out to server, which has been picked, and passes
-// the answer to the client of ex. Only of a *connectError nothing has come of.
+// the answer to the client of ex. After a *connectError the client has got
+// nothing yet, and no body has been read.
 func (p *pipeline) attempt(ctx context.Context, st *state, server *pool.Server, ex *exchange, out exchange) error {
 	defer server.Done()
 	var sent *sentBody

@@ -63,6 +63,7 @@ func (s *service) build(cfg Config, pools map[string]*pool.Pool) (*state, error)
 
 func (st *state) doorSettings() doorSettings {
 	return doorSettings{
+		tls:       st.certs != nil,
 		maxHeader: st.cfg.EffectiveMaxHeaderSize(),
 		header:    st.cfg.Timeouts.EffectiveHeader(),
 		idle:      st.cfg.Timeouts.EffectiveIdle(),

@@ -8,24 +8,24 @@ import (
 // ServiceStats describes a service at one moment. Counters begin at zero when
 // the service is first committed and survive reloads.
 type ServiceStats struct {
-	Name   string           `json:"name"`
-	Listen []netip.AddrPort `json:"listen"`
-	Pools  []string         `json:"pools"`
-	TLS    bool             `json:"tls"`
+	Name   string
+	Listen []netip.AddrPort
+	Pools  []string
+	TLS    bool
 	// Current is the number of requests and upgraded connections under way,
 	// Requests of all there ever were. Requests that never became one, because
 	// their head was too large, too slow or no HTTP, are not among them.
-	Current  int64 `json:"current"`
-	Requests int64 `json:"requests"`
+	Current  int64
+	Requests int64
 	// Responses are the answers by the class of their status: [0] 1xx, of
 	// which only upgrades are counted, to [4] 5xx.
-	Responses [5]int64 `json:"responses"`
+	Responses [5]int64
 	// NoServer is the number of requests for which no server was usable.
-	NoServer int64 `json:"no_server"`
+	NoServer int64
 	// BytesIn and BytesOut are the bodies' bytes from and to clients, and what
 	// upgraded connections carried.
-	BytesIn  int64 `json:"bytes_in"`
-	BytesOut int64 `json:"bytes_out"`
+	BytesIn  int64
+	BytesOut int64
 }
 
 // counters are the numbers of one service.

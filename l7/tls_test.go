@@ -167,13 +167,6 @@ func TestBadInput(t *testing.T) {
 		})
 	}
 
-	t.Run("mega header in HTTP/2", func(t *testing.T) {
-		req, _ := http.NewRequest("GET", "https://a/", nil)
-		req.Header.Set("X", strings.Repeat("x", 16<<10))
-		if resp, err := others.Do(req); err == nil && resp.StatusCode != 431 {
-			t.Errorf("%s", resp.Status)
-		}
-	})
 	if s := r.stats("plain"); s.Requests != 0 {
 		t.Errorf("%d requests came through", s.Requests)
 	}

@@ -31,10 +31,14 @@ func tunnel(ctx context.Context, client, server io.ReadWriteCloser, linger time.
 	<-ended
 }
 
+// tunnelBuffer is small because an upgraded connection holds two of them all its
+// life, most of which it is idle.
+const tunnelBuffer = 4 << 10
+
 // carry copies from src to dst until src ends and tells dst so. It reports
 // whether that could be done.
 func carry(dst io.Writer, src io.Reader, count func(n int)) bool {
-	buf := make([]byte, bufferSize)
+	buf := make([]byte, tunnelBuffer)
 	for {
 		n, err := src.Read(buf)
 		if n > 0 {

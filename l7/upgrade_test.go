@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -146,6 +147,39 @@ func TestRefusedUpgrade(t *testing.T) {
 		if resp := answerTo(t, in, "GET"); resp.StatusCode != 403 || body(t, resp) != "no\n" {
 			t.Errorf("%s", resp.Status)
 		}
+	}
+}
+
+// A request with a body, and one of HTTP/1.0, is an ordinary one.
+func TestRequestsThatCannotUpgrade(t *testing.T) {
+	_, addr := simple(t, web(t, func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(r.Body)
+		fmt.Fprint(w, len(b), err, r.Header["Upgrade"], r.Header["Connection"])
+	}))
+	const fields = "Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+	for request, want := range map[string]string{
+		"POST /chat HTTP/1.1\r\n" + fields + "Content-Length: 100000\r\n\r\n" + strings.Repeat("x", 100000): "100000 <nil> [] []",
+		"POST /chat HTTP/1.1\r\n" + fields + "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n":        "1 <nil> [] []",
+		"GET /chat HTTP/1.0\r\n" + fields + "\r\n":                                                          "0 <nil> [] []",
+	} {
+		resp := say(t, addr, request)
+		if got := body(t, resp); resp.StatusCode != 200 || got != want {
+			t.Errorf("%.20q: %s %q, want %q", request, resp.Status, got, want)
+		}
+	}
+}
+
+// What an idle connection holds is small.
+func TestTunnelBuffers(t *testing.T) {
+	const runs = 100
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range runs {
+		carry(io.Discard, strings.NewReader(""), func(int) {})
+	}
+	runtime.ReadMemStats(&after)
+	if n := (after.TotalAlloc - before.TotalAlloc) / runs; n > 8<<10 {
+		t.Errorf("%d bytes for one direction", n)
 	}
 }
 

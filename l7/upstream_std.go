@@ -2,6 +2,7 @@ package l7
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -31,7 +32,7 @@ const (
 // upstreamSettings are what a stdUpstream is made from; comparable.
 type upstreamSettings struct {
 	connect  time.Duration // to connect to one server
-	response time.Duration // for the head of an answer, and for the server to take more of a request
+	response time.Duration // for the head of an answer and each further part, and for the server to take more of a request
 }
 
 // stdUpstream carries exchanges by HTTP/1.1 with http.Transport. After retire
@@ -53,7 +54,7 @@ func newStdUpstream(set upstreamSettings) *stdUpstream {
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			c, err := dialer.DialContext(ctx, network, address)
 			if err != nil {
-				return nil, &connectError{err}
+				return nil, &connectError{err: err}
 			}
 			return &serverConn{c.(*net.TCPConn), set.response}, nil
 		},
@@ -84,16 +85,25 @@ func (u *stdUpstream) end() {
 func (u *stdUpstream) roundTrip(ctx context.Context, address string, ex *exchange, interim func(status int, head fields)) (*answer, error) {
 	u.inFlight.Add(1)
 	var relay interimRelay
-	ctx = httptrace.WithClientTrace(ctx, relay.trace(interim))
+	trace, connected := relay.trace(interim), false
+	trace.GotConn = func(httptrace.GotConnInfo) { connected = true } // called by RoundTrip itself
+	ctx, cut := context.WithCancelCause(httptrace.WithClientTrace(ctx, trace))
+	end := func() {
+		cut(nil)
+		u.end()
+	}
 	resp, err := u.transport.RoundTrip(newRequest(ctx, address, ex))
 	relay.stop()
 	if err != nil {
-		u.end()
+		end()
+		if ce := (*connectError)(nil); connected && errors.As(err, &ce) {
+			return nil, &connectError{err: ce.err, maybeSent: true}
+		}
 		return nil, err
 	}
 	if resp.StatusCode < 100 {
 		resp.Body.Close()
-		u.end()
+		end()
 		return nil, fmt.Errorf("status %03d is none", resp.StatusCode)
 	}
 	a := &answer{
@@ -105,11 +115,11 @@ func (u *stdUpstream) roundTrip(ctx context.Context, address string, ex *exchang
 	for name := range resp.Trailer {
 		a.fields = append(a.fields, field{"Trailer", name})
 	}
-	body := &answerBody{ReadCloser: resp.Body, end: sync.OnceFunc(u.end)}
+	body := &answerBody{ReadCloser: resp.Body, end: sync.OnceFunc(end)}
 	if rw, ok := resp.Body.(io.ReadWriteCloser); ok {
 		a.body = &serverStream{body, rw}
 	} else {
-		a.body = body
+		a.body = &patientBody{ReadCloser: body, ctx: ctx, cut: cut, patience: u.settings.response}
 	}
 	return a, nil
 }

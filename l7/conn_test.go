@@ -1,0 +1,92 @@
+package l7
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// A request that begins when the server has closed the connection, while
+// another one holds it still, is not counted for ever.
+func TestRequestAfterTheServerHasGone(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	tcp, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	at := &place{}
+	c := newConn(context.Background(), tcp.(*net.TCPConn), at, time.Second)
+	if !c.begin() {
+		t.Fatal("the connection is over")
+	}
+	connState(c, http.StateClosed)
+	if !c.begin() {
+		t.Fatal("the connection is over though a request holds it")
+	}
+	if n := at.active.Load(); n != 1 {
+		t.Errorf("%d under way, want the second request", n)
+	}
+	c.end()
+	c.end()
+	<-c.over
+	if n := at.active.Load(); n != 0 {
+		t.Errorf("%d under way when all have gone", n)
+	}
+	if c.begin() {
+		t.Error("a request began when all had gone")
+	}
+}
+
+// A connection that may be about to bring a request counts, but not for long,
+// and not besides its request.
+func TestNewConnectionsAreActive(t *testing.T) {
+	came, release := make(chan struct{}), make(chan struct{})
+	r := newRig(t)
+	r.pool("p", web(t, func(w http.ResponseWriter, r *http.Request) {
+		came <- struct{}{}
+		<-release
+	}))
+	plain, https := r.addr(), r.addr()
+	r.apply(Config{Name: "plain", Listen: []netip.AddrPort{plain}, Pool: "p"},
+		Config{Name: "web", Listen: []netip.AddrPort{https}, Pool: "p", TLS: &TLS{Certificates: []Certificate{makeCert(t, "a")}}})
+	insecure := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocolHTTP1}}
+	for _, tc := range []struct {
+		name string
+		addr netip.AddrPort
+		tls  *tls.Config
+		text string
+	}{
+		{"nothing", plain, nil, ""},
+		{"half a head", plain, nil, "GET / HTTP/1.1\r\nHo"},
+		{"half a hello", https, nil, "\x16\x03\x01"},
+		{"half a head in TLS", https, insecure, "GET / HTTP/1.1\r\nHo"},
+	} {
+		c, _ := dial(t, tc.addr, tc.tls)
+		io.WriteString(c, tc.text)
+		r.until("it counts: "+tc.name, func() bool { return r.engine.Active(nil) == 1 })
+		r.until("it counts no longer: "+tc.name, func() bool { return r.engine.Active(nil) == 0 })
+		c.Close()
+	}
+	c, in := dial(t, plain, nil)
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-came
+	if n := r.engine.Active(nil); n != 1 {
+		t.Errorf("%d active, want the request", n)
+	}
+	close(release)
+	body(t, answerTo(t, in, "GET"))
+	r.until("it is idle", func() bool { return r.engine.Active(nil) == 0 })
+	c, _ = dial(t, plain, nil)
+	c.Close()
+	r.until("one that leaves at once is gone", func() bool { return r.engine.Active(nil) == 0 })
+}

@@ -1,0 +1,93 @@
+package l7
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+// A server that closes a kept connection instead of answering gets the request
+// again on a new one, if that may be repeated.
+func TestKeptConnectionThatBreaks(t *testing.T) {
+	server := func(t *testing.T) string {
+		return raw(t, func(c *net.TCPConn, r *bufio.Reader) {
+			readHead(r)
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			readHead(r) // the second request, which gets no answer
+		})
+	}
+	for _, tc := range []struct {
+		method, body string
+		status       int
+	}{{"GET", "", 200}, {"HEAD", "", 200}, {"POST", "", 502}, {"POST", "x", 502}, {"GET", "x", 502}} {
+		protocols(t, server, func(t *testing.T, r *rig, c *http.Client) {
+			body(t, get(t, c, "https://a/"))
+			req, _ := http.NewRequest(tc.method, "https://a/", strings.NewReader(tc.body))
+			resp, err := c.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body(t, resp)
+			if resp.StatusCode != tc.status {
+				t.Errorf("%s with body %q: %s, want %d", tc.method, tc.body, resp.Status, tc.status)
+			}
+		})
+	}
+}
+
+// A server that has seen a request and died of it leaves no other one to get
+// it too, unless it may be repeated.
+func TestServerThatDiesWithAKeptConnection(t *testing.T) {
+	for _, tc := range []struct {
+		request string
+		status  int
+	}{
+		{"GET / HTTP/1.1\r\nHost: a\r\n", 200},
+		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nIdempotency-Key: 1\r\n", 502},
+	} {
+		r := newRig(t)
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			c, err := l.Accept()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			in := bufio.NewReader(c)
+			readHead(in)
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			readHead(in)
+			l.Close()
+			c.Close()
+		}()
+		r.pool("p", l.Addr().String(), named(t, "other"))
+		addr := r.addr()
+		r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p"})
+		ask := func(request string) (int, string) {
+			resp := say(t, addr, request+"Connection: close\r\n\r\n")
+			return resp.StatusCode, body(t, resp)
+		}
+		const get = "GET / HTTP/1.1\r\nHost: a\r\n"
+		for _, want := range []string{"ok", "other"} { // they take turns
+			if _, got := ask(get); got != want {
+				t.Fatalf("%q, want %q", got, want)
+			}
+		}
+		if status, got := ask(tc.request); status != tc.status {
+			t.Errorf("%q: %d %q, want %d", tc.request, status, got, tc.status)
+		}
+		<-ended
+		if s := r.pools["p"].Servers()[0].Stats(); s.ConnectErrors != 1 {
+			t.Errorf("%q: %d connect errors", tc.request, s.ConnectErrors)
+		}
+	}
+}
