@@ -139,7 +139,7 @@ func TestBadConfigIsExplained(t *testing.T) {
 func TestBadConfigUnknownNode(t *testing.T) {
 	const file = "/run/appliance/appliance.toml"
 	h := badConfigHost(t, "elsewhere")
-	if err := h.WriteFile(file, []byte(lab.DefaultConfig)); err != nil {
+	if err := h.WriteFile(file, []byte(patientConfig(t))); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
@@ -163,7 +163,7 @@ func TestBadConfigUnknownNode(t *testing.T) {
 
 // A reload of a bad file changes nothing on a pair at work, and says why.
 func TestBadConfigReload(t *testing.T) {
-	p := newPair(t, "")
+	p := newPair(t, patientConfig(t))
 	p.start()
 	load := p.load(100, 80, 8080)
 	before := map[*lab.Node]control.Status{p.LB01: p.status(p.LB01), p.LB02: p.status(p.LB02)}
@@ -188,13 +188,12 @@ func TestBadConfigReload(t *testing.T) {
 
 		// Each of these is refused as well, by signal as by command.
 		for _, bad := range []struct{ what, text, says string }{
-			{"a broken line", lab.DefaultConfig + "\n[pool.web\n", "expected '.' or ']'"},
+			{"a broken line", patientConfig(t) + "\n[pool.web\n", "expected '.' or ']'"},
 			{"an empty file", "", "there is nothing to do"},
 			{"no text at all", "\x00\xff\xfe\x01", "NULL bytes"},
-			{"this node is gone", strings.ReplaceAll(lab.DefaultConfig, "[node."+n.Name+"]", "[node.lb07]"), "no node called like this host"},
-			{"another socket", lab.DefaultConfig + "\n[admin]\nsocket = \"/run/appliance/other.sock\"\n", "restart"},
-			{"an interface that is missing", strings.Replace(lab.DefaultConfig, "preempt ", "interface = \"eth9\"\npreempt ", 1), "eth9"},
-			{"a network that is missing", strings.ReplaceAll(lab.DefaultConfig, "192.168.15.3/24", "10.9.8.7/24"), "10.9.8.7"},
+			{"this node is gone", strings.ReplaceAll(patientConfig(t), "[node."+n.Name+"]", "[node.lb07]"), "no node called like this host"},
+			{"another socket", patientConfig(t) + "\n[admin]\nsocket = \"/run/appliance/other.sock\"\n", "restart"},
+			{"a network that is missing", strings.ReplaceAll(patientConfig(t), "192.168.15.3/24", "10.9.8.7/24"), "10.9.8.7"},
 		} {
 			if err := n.WriteConfig(bad.text); err != nil {
 				t.Fatal(err)
@@ -223,7 +222,7 @@ func TestBadConfigReload(t *testing.T) {
 	if r := load.Report(from, to); r.Failures() > 0 {
 		t.Errorf("%d requests: %s, first: %v", r.Requests, r, r.FirstError)
 	}
-	if gap := p.advertGap(p.LB01, from, to); gap > 300*time.Millisecond {
+	if gap := p.advertGap(p.LB01, from, to); gap > threeAdverts {
 		t.Errorf("the active node sent no advert for %v, which is more than 3 intervals", gap)
 	}
 	for n, was := range before {
@@ -242,7 +241,7 @@ func TestBadConfigReload(t *testing.T) {
 			}
 		}
 		// A good file is taken, and nothing is held against it.
-		if err := n.WriteConfig(lab.DefaultConfig + "\n# changed\n"); err != nil {
+		if err := n.WriteConfig(patientConfig(t) + "\n# changed\n"); err != nil {
 			t.Fatal(err)
 		}
 		if code, output := p.applianctl(n, "reload"); code != 0 || output != "reloaded\n" {
