@@ -113,9 +113,7 @@ func (a *stdAnswer) WriteHead(status int, head fields) error {
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // or net/http would guess
 	}
-	// The rest of a body that nobody has read must never be taken for the next
-	// request.
-	if a.request.ProtoMajor == 1 && a.body != nil && !a.body.whole() {
+	if a.request.ProtoMajor == 1 && !a.another() {
 		h["Connection"] = []string{"close"}
 	}
 	a.length = contentLength(h)
@@ -125,6 +123,15 @@ func (a *stdAnswer) WriteHead(status int, head fields) error {
 		return a.control.Flush() // the body may be long in coming
 	}
 	return nil
+}
+
+// another reports whether the connection may carry another request after this
+// one. The rest of a body that nobody has read must never be taken for the next
+// request. Nor may what follows a request with a Content-Length beside its
+// Transfer-Encoding (RFC 9112, section 6.1): net/http drops the length without
+// a word, so every request in chunks is treated like that.
+func (a *stdAnswer) another() bool {
+	return len(a.request.TransferEncoding) == 0 && (a.body == nil || a.body.whole())
 }
 
 // writeInterim sends an interim answer, unless by HTTP/1.0, which has none (RFC
