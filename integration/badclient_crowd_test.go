@@ -155,35 +155,36 @@ func TestBadClientsHarmNobody(t *testing.T) {
 	eventually(t, 20*time.Second, "100 good requests", func() bool { return good.count() >= 100 })
 	before := badClientUse(t, pid)
 
-	// ended waits for the end of a connection and wants an answer of that status
-	// before it; 0 for any, or none.
-	ended := func(c net.Conn, want int) error {
+	// ended waits for the end of a connection and wants an answer of one of these
+	// statuses before it, 0 being none; without any it takes what comes.
+	ended := func(c net.Conn, want ...int) error {
 		defer c.Close()
-		if e := badClientReadEnd(c); !e.closed || want != 0 && e.status != want {
+		if e := badClientReadEnd(c); !e.closed || len(want) > 0 && !slices.Contains(want, e.status) {
 			return fmt.Errorf("status %d, closed %v; want status %d", e.status, e.closed, want)
 		}
 		return nil
 	}
-	say := func(tls bool, text string, want int) func() error {
+	say := func(tls bool, text string, want ...int) func() error {
 		return func() error {
 			c, err := r.open(tls)
 			if err != nil {
 				return err
 			}
 			go io.WriteString(c, text) // it ends with the connection
-			return ended(c, want)
+			return ended(c, want...)
 		}
 	}
 	const head = "GET / HTTP/1.1\r\nHost: blog.example\r\n"
 	attacks := []badClientAttack{
-		{"garbage", 50, say(false, strings.Repeat("\x00\xffgarbage", 100), 0)},
+		{"garbage", 50, say(false, strings.Repeat("\x00\xffgarbage", 100))},
 		{"plain HTTP", 50, say(false, head+"\r\n", 400)},
-		{"half a ClientHello", 50, say(false, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 0)},
-		{"a record of the largest length, never filled", 20, say(false, "\x16\x03\x01\xff\xff", 0)},
-		{"a connection and silence", 100, say(false, "", 0)},
-		{"a handshake and silence", 200, say(true, "", 0)},
-		{"half a request", 50, say(true, head, 0)},
-		{"half a body", 20, say(true, "POST /read HTTP/1.1\r\nHost: blog.example\r\nContent-Length: 1000\r\n\r\nhello", 408)},
+		{"half a ClientHello", 50, say(false, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")},
+		{"a record of the largest length, never filled", 20, say(false, "\x16\x03\x01\xff\xff")},
+		{"a connection and silence", 100, say(false, "")},
+		{"a handshake and silence", 200, say(true, "")},
+		{"half a request", 50, say(true, head)},
+		// In such a crowd the head itself may come too late, and is not answered.
+		{"half a body", 20, say(true, "POST /read HTTP/1.1\r\nHost: blog.example\r\nContent-Length: 1000\r\n\r\nhello", 408, 0)},
 		{"a field of 1 MiB", 10, say(true, head+"X-Large: "+strings.Repeat("x", 1<<20)+"\r\n\r\n", 431)},
 		{"10,000 fields", 10, say(true, head+strings.Repeat("X-Line: something\r\n", 10000)+"\r\n", 431)},
 		{"a byte at a time", 30, func() error {
@@ -192,7 +193,7 @@ func TestBadClientsHarmNobody(t *testing.T) {
 				return err
 			}
 			closed := make(chan error, 1)
-			go func() { closed <- ended(c, 0) }()
+			go func() { closed <- ended(c) }()
 			tick := time.NewTicker(100 * time.Millisecond)
 			defer tick.Stop()
 			for i := 0; ; i++ {
