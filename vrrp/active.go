@@ -60,8 +60,8 @@ func (m *Machine) noticeSilence(now time.Time) {
 	if h.listening() {
 		last = h.listenUntil // stopped again
 	}
-	// The Active_Down_Interval of a backup with this priority.
-	down := 3*m.cfg.AdvertInterval + time.Duration(256-m.Effective())*m.cfg.AdvertInterval/256
+	// That of a backup with this priority.
+	down := activeDownInterval(m.cfg.Version, m.Effective(), m.cfg.AdvertInterval)
 	if by := now.Sub(last); by > down {
 		h.listenUntil = now.Add(m.cfg.AdvertInterval)
 		m.do(Late{By: by})

@@ -22,21 +22,6 @@ type backup struct {
 	late           bool // a late tick has been given its grace
 }
 
-// learn makes interval what is expected of the active router.
-func (m *Machine) learn(interval time.Duration) { m.backup.interval = interval }
-
-// skewTime is Skew_Time (RFC 9568 section 6.1): ((256 - Priority) *
-// Active_Adver_Interval) / 256. The larger priority wakes up first.
-func (m *Machine) skewTime() time.Duration {
-	return time.Duration(256-m.Effective()) * m.backup.interval / 256
-}
-
-// activeDownInterval is Active_Down_Interval (RFC 9568 section 6.1): 3 *
-// Active_Adver_Interval + Skew_Time.
-func (m *Machine) activeDownInterval() time.Duration {
-	return 3*m.backup.interval + m.skewTime()
-}
-
 // restart sets the Active_Down_Timer to the whole interval.
 func (m *Machine) restart(now time.Time) {
 	b := &m.backup

@@ -6,12 +6,16 @@ import (
 	"time"
 )
 
-// The bounds of Config.AdvertInterval: the advert carries it as 12 bits of
-// centiseconds (RFC 9568 section 5.2.7).
+// The bounds of Config.AdvertInterval in version 3: the advert carries it as 12
+// bits of centiseconds (RFC 9568 section 5.2.7).
 const (
 	MinAdvertInterval = 10 * time.Millisecond
 	MaxAdvertInterval = 40950 * time.Millisecond
 )
+
+// maxAdvertInterval2 is the longest interval of version 2, whose adverts carry it
+// as 8 bits of seconds (RFC 3768 section 5.3.7).
+const maxAdvertInterval2 = 255 * time.Second
 
 // Config describes one virtual router on one interface of this node. It is
 // complete: whatever the file leaves out has been filled in.
@@ -30,11 +34,13 @@ type Config struct {
 	// Addresses are the virtual addresses with their prefix lengths, at least
 	// one, all of Source's family.
 	Addresses []netip.Prefix
-	// Version is the protocol's version; 3 is the only one so far.
+	// Version is the protocol's version, 2 or 3.
 	Version int
+	// Authentication is that of version 2.
+	Authentication Authentication
 	// AdvertInterval is the time between adverts while active
 	// (Advertisement_Interval), a multiple of 10 ms between MinAdvertInterval
-	// and MaxAdvertInterval.
+	// and MaxAdvertInterval; in version 2 whole seconds from 1 to 255.
 	AdvertInterval time.Duration
 	// Priority is the base priority, 1 to 254.
 	Priority int
@@ -72,13 +78,11 @@ func (c Config) Validate(problem func(key, message string)) {
 	if c.VRID < 1 || c.VRID > 255 {
 		problem("virtual_router_id", fmt.Sprintf("virtual router id %d is out of range; 1 to 255 are allowed", c.VRID))
 	}
-	if c.Version != 3 {
-		problem("version", fmt.Sprintf("version %d is not supported; use 3", c.Version))
+	if c.Version != 2 && c.Version != 3 {
+		problem("version", fmt.Sprintf("there is no version %d; 2 and 3 are supported", c.Version))
 	}
-	if c.AdvertInterval < MinAdvertInterval || c.AdvertInterval > MaxAdvertInterval ||
-		c.AdvertInterval%(10*time.Millisecond) != 0 {
-		problem("advert_interval", "the interval must be a multiple of 10ms between 10ms and 40.95s")
-	}
+	c.validateInterval(problem)
+	c.Authentication.validate(c.Version, problem)
 	if c.Priority < 1 || c.Priority > 254 {
 		problem("priority", fmt.Sprintf("priority %d is out of range; 1 to 254 are allowed", c.Priority))
 	}
@@ -105,4 +109,32 @@ func (c Config) Validate(problem func(key, message string)) {
 	if c.Drain < 0 {
 		problem("drain", "the draining time must not be negative; 0 gives the addresses away at once")
 	}
+}
+
+// validateInterval is Validate for the interval.
+func (c Config) validateInterval(problem func(key, message string)) {
+	d := c.AdvertInterval
+	switch {
+	case c.Version == 2 && (d < time.Second || d > maxAdvertInterval2 || d%time.Second != 0):
+		problem("advert_interval", "the interval of version 2 must be whole seconds, 1s to 255s")
+	case c.Version != 2 && (d < MinAdvertInterval || d > MaxAdvertInterval || d%centisecond != 0):
+		problem("advert_interval", "the interval must be a multiple of 10ms between 10ms and 40.95s")
+	}
+}
+
+// appendAdvert appends to b the advert with this priority as the router of c
+// sends it from its Source.
+func (c *Config) appendAdvert(b []byte, priority int) []byte {
+	advert := Advert{
+		Version:        c.Version,
+		VRID:           c.VRID,
+		Priority:       priority,
+		Interval:       c.AdvertInterval,
+		Addresses:      make([]netip.Addr, len(c.Addresses)),
+		Authentication: c.Authentication,
+	}
+	for i, a := range c.Addresses {
+		advert.Addresses[i] = a.Addr()
+	}
+	return advert.Append(b, c.Source, Group(), ChecksumPseudo)
 }

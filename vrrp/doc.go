@@ -1,5 +1,7 @@
 // Package vrrp elects, among the nodes of a LAN, the one that holds a set of
-// virtual addresses: VRRP version 3 over IPv4 multicast (RFC 9568).
+// virtual addresses: VRRP over IPv4 multicast, version 3 (RFC 9568) or version 2
+// (RFC 3768, with the password of RFC 2338). A virtual router speaks one of them
+// and refuses the other.
 //
 // The way of an advert through the package:
 //
@@ -20,7 +22,8 @@
 // cannot be received or sent the router has the fault AdvertsFault: deaf or mute,
 // it must not be active.
 //
-// Advert (packet.go) is the message. Whatever is refused has a name (Refusal,
+// Advert (packet.go, for version 2 packet_v2.go and authentication.go) is the
+// message. The timers by which the versions differ are in timers.go. Whatever is refused has a name (Refusal,
 // in refusal.go) and changes nothing: no timer, no state.
 //
 // Four things go beyond the RFC:

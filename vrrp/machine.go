@@ -257,12 +257,25 @@ func (m *Machine) onReconfigure(now time.Time, cfg Config) {
 	if m.state == Active && moved {
 		m.changeAddresses(old.Addresses)
 	}
-	if m.state == Backup && !m.active.Address.IsValid() {
-		m.learn(cfg.AdvertInterval)
+	if m.state == Backup {
+		m.onInterval(now, old.AdvertInterval)
 	}
-	if moved || old.AdvertInterval != cfg.AdvertInterval || m.Effective() != before ||
+	if moved || old.AdvertInterval != cfg.AdvertInterval || old.Authentication != cfg.Authentication || m.Effective() != before ||
 		old.Preempt != cfg.Preempt || !slices.Equal(old.Peers, cfg.Peers) {
 		m.onPriority(now)
+	}
+}
+
+// onInterval takes a configured interval over, as a backup.
+func (m *Machine) onInterval(now time.Time, old time.Duration) {
+	switch {
+	case m.cfg.Version == 2 && m.cfg.AdvertInterval != old:
+		// The active router's adverts are refused until its interval is the
+		// same: it gets as much time for that as a silence has.
+		m.learn(m.cfg.AdvertInterval)
+		m.restart(now)
+	case !m.active.Address.IsValid():
+		m.learn(m.cfg.AdvertInterval)
 	}
 }
 

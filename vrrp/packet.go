@@ -17,7 +17,7 @@ const (
 	centisecond       = 10 * time.Millisecond
 )
 
-// Group returns the group that version 3 adverts over IPv4 are sent to,
+// Group returns the group that adverts over IPv4 are sent to,
 // 224.0.0.18 (RFC 9568 section 5.1.1.2).
 func Group() netip.Addr { return netip.AddrFrom4([4]byte{224, 0, 0, 18}) }
 
@@ -42,19 +42,22 @@ func (c Checksum) String() string {
 	return "pseudo_header"
 }
 
-// Advert is an ADVERTISEMENT (RFC 9568 section 5.2).
+// Advert is an ADVERTISEMENT (RFC 9568 section 5.2, RFC 3768 section 5.1).
 type Advert struct {
-	// Version is 3.
+	// Version is 2 or 3.
 	Version int
 	// VRID is the virtual router, 1 to 255.
 	VRID int
 	// Priority is 1 to 255, or 0 when the sender stops being active.
 	Priority int
 	// Interval is Max Advertise Interval: how often the sender sends, a
-	// multiple of 10 ms from 10 ms to 40.95 s.
+	// multiple of 10 ms from 10 ms to 40.95 s, in version 2 whole seconds from
+	// 1 to 255.
 	Interval time.Duration
 	// Addresses are the virtual addresses, 1 to 255 of them.
 	Addresses []netip.Addr
+	// Authentication is that of version 2.
+	Authentication Authentication
 }
 
 // Packet is a received message with what its IP header said.
@@ -65,9 +68,13 @@ type Packet struct {
 }
 
 // Append appends the message to b, with a checksum of the given form for an IP
-// packet from src to dst, and returns the longer slice. It encodes a's fields
-// as they are: keeping them in range is the caller's part.
+// packet from src to dst, and returns the longer slice. Version 2 knows
+// ChecksumPlain alone and takes no notice of form. It encodes a's fields as they
+// are: keeping them in range is the caller's part.
 func (a Advert) Append(b []byte, src, dst netip.Addr, form Checksum) []byte {
+	if a.Version == 2 {
+		return a.append2(b)
+	}
 	start := len(b)
 	b = append(b,
 		byte(a.Version<<4|typeAdvertisement),
@@ -90,11 +97,13 @@ func (a Advert) Append(b []byte, src, dst netip.Addr, form Checksum) []byte {
 	return b
 }
 
-// Parse reads a received message. It returns Accepted, or why the message is
+// Parse reads a received message of the given version, 2 or 3; one of another
+// version is refused whatever else it is. It returns Accepted, or why the message is
 // refused; the other results hold only when it is accepted. The checks that
-// need to know the receiving router, RefusedVRID and RefusedOwn, are left to it.
+// need to know the receiving router are left to it: RefusedVRID, RefusedOwn and
+// what follows that.
 // The Advert keeps nothing of p.Payload.
-func Parse(p Packet) (Advert, Checksum, Refusal) {
+func Parse(p Packet, version int) (Advert, Checksum, Refusal) {
 	none := func(r Refusal) (Advert, Checksum, Refusal) { return Advert{}, 0, r }
 	switch {
 	case !p.Source.Is4() || p.Source.IsMulticast() || p.Source.IsUnspecified():
@@ -107,14 +116,14 @@ func Parse(p Packet) (Advert, Checksum, Refusal) {
 		return none(RefusedTTL)
 	case len(p.Payload) < fixedLength:
 		return none(RefusedShort)
-	}
-	// The version decides what the rest of the message looks like.
-	switch version := p.Payload[0] >> 4; version {
-	case 3:
-		return parse3(p)
-	default:
+	case int(p.Payload[0]>>4) != version:
 		return none(RefusedVersion)
 	}
+	// The version decides what the rest of the message looks like.
+	if version == 2 {
+		return parse2(p)
+	}
+	return parse3(p)
 }
 
 // parse3 reads a version 3 message over IPv4 of at least fixedLength bytes.
@@ -141,10 +150,7 @@ func parse3(p Packet) (Advert, Checksum, Refusal) {
 		return Advert{}, 0, RefusedInterval
 	}
 	a := Advert{Version: 3, VRID: int(msg[1]), Priority: int(msg[2]), Interval: interval}
-	a.Addresses = make([]netip.Addr, count)
-	for i := range a.Addresses {
-		a.Addresses[i] = netip.AddrFrom4([4]byte(msg[fixedLength+4*i:]))
-	}
+	a.Addresses = readAddresses(msg[fixedLength:], count)
 	return a, form, Accepted
 }
 
@@ -175,7 +181,7 @@ func pseudoSum(src, dst netip.Addr, length int) uint32 {
 }
 
 // onesSum adds b up as 16-bit words, the last one padded (RFC 1071). A message
-// is at most 1028 bytes, so 32 bits hold the sum.
+// is at most 1036 bytes, so 32 bits hold the sum.
 func onesSum(b []byte) uint32 {
 	var sum uint32
 	for ; len(b) >= 2; b = b[2:] {

@@ -43,7 +43,7 @@ func TestParseAcceptsBothChecksums(t *testing.T) {
 	a, p := sample()
 	for _, form := range []Checksum{ChecksumPseudo, ChecksumPlain} {
 		p.Payload = a.Append(nil, p.Source, p.Destination, form)
-		got, gotForm, refusal := Parse(p)
+		got, gotForm, refusal := Parse(p, 3)
 		if refusal != Accepted || gotForm != form || !reflect.DeepEqual(got, a) {
 			t.Errorf("%s: got %+v, %s, %s", form, got, gotForm, refusal)
 		}
@@ -54,7 +54,7 @@ func TestParseIgnoresReservedBits(t *testing.T) {
 	a, p := sample()
 	p.Payload[4] |= 0xf0
 	repair(p)
-	if got, _, refusal := Parse(p); refusal != Accepted || got.Interval != a.Interval {
+	if got, _, refusal := Parse(p, 3); refusal != Accepted || got.Interval != a.Interval {
 		t.Errorf("got %+v, %s", got, refusal)
 	}
 }
@@ -67,7 +67,7 @@ func repair(p Packet) {
 }
 
 func TestRefusals(t *testing.T) {
-	cfg := Config{VRID: 50, Source: addr("192.168.15.12")}
+	cfg := Config{VRID: 50, Version: 3, Source: addr("192.168.15.12")}
 	tests := []struct {
 		want  Refusal
 		spoil func(p *Packet)
@@ -94,15 +94,16 @@ func TestRefusals(t *testing.T) {
 		{RefusedOwn, func(p *Packet) { p.Source = cfg.Source; repair(*p) }},
 		{Accepted, func(p *Packet) {}},
 	}
-	covered := make(map[Refusal]bool)
 	for _, tt := range tests {
-		covered[tt.want] = true
-		r := &Router{vrid: cfg.VRID}
 		_, p := sample()
 		tt.spoil(&p)
-		if _, got := r.judge(p, cfg.Source); got != tt.want {
+		if _, _, got := cfg.judge(p, cfg.Source); got != tt.want {
 			t.Errorf("%+v: got %s, want %s", p, got, tt.want)
 		}
+	}
+	covered := refusalsOf2(t)
+	for _, tt := range tests {
+		covered[tt.want] = true
 	}
 	for r := range refusals {
 		if !covered[r] {
@@ -127,16 +128,24 @@ func FuzzParse(f *testing.F) {
 	f.Add(p.Payload, uint8(255))
 	f.Add(a.Append(nil, p.Source, Group(), ChecksumPlain), uint8(255))
 	f.Add([]byte{0x31}, uint8(255))
+	for _, auth := range []Authentication{{}, {AuthenticatePass, "1111"}, {AuthenticatePass, "12345678"}} {
+		_, p := sample2(auth)
+		f.Add(p.Payload, uint8(255))
+	}
 	f.Fuzz(func(t *testing.T, payload []byte, ttl uint8) {
+		version := 3
+		if len(payload) > 0 && payload[0]>>4 == 2 {
+			version = 2
+		}
 		in := Packet{Payload: bytes.Clone(payload), Source: p.Source, Destination: Group(), TTL: ttl}
-		a, form, refusal := Parse(in)
+		a, form, refusal := Parse(in, version)
 		if refusal != Accepted {
 			// A message that differs in its checksum alone is as good a seed.
 			if refusal != RefusedChecksum {
 				return
 			}
 			repair(in)
-			if a, form, refusal = Parse(in); refusal == RefusedChecksum {
+			if a, form, refusal = Parse(in, version); refusal == RefusedChecksum {
 				t.Fatalf("a repaired checksum is refused: %x", payload)
 			} else if refusal != Accepted {
 				return
@@ -144,12 +153,17 @@ func FuzzParse(f *testing.F) {
 		}
 		again := a.Append(nil, in.Source, in.Destination, form)
 		want := bytes.Clone(in.Payload)
-		want[4] &= 0x0f // the reserved bits are not kept
+		switch {
+		case version == 3:
+			want[4] &= 0x0f // the reserved bits are not kept
+		case a.Authentication.Type == AuthenticateNone:
+			clear(want[len(want)-authLength:]) // nor is data that means nothing
+		}
 		if got, want := zeroSum(again), zeroSum(want); !bytes.Equal(got, want) {
 			t.Fatalf("%x was sent again as %x", want, got)
 		}
 		in.Payload = again
-		b, form2, refusal := Parse(in)
+		b, form2, refusal := Parse(in, version)
 		if refusal != Accepted || form2 != form || !reflect.DeepEqual(a, b) {
 			t.Fatalf("%+v came back as %+v, %s, %s", a, b, form2, refusal)
 		}
@@ -164,7 +178,7 @@ func zeroSum(msg []byte) []byte {
 }
 
 func TestOtherVirtualRoutersAreKnownWhateverTheySpeak(t *testing.T) {
-	r := &Router{vrid: 50}
+	cfg := Config{VRID: 50, Version: 3}
 	for name, msg := range map[string][]byte{
 		"version 2":        {0x21, 51, 100, 1, 0, 1, 0, 0},
 		"version 3":        {0x31, 51, 100, 1, 0, 1, 0, 0},
@@ -179,7 +193,7 @@ func TestOtherVirtualRoutersAreKnownWhateverTheySpeak(t *testing.T) {
 		}
 		_, p := sample()
 		p.Payload = msg
-		if _, got := r.judge(p, addr("192.168.15.12")); got != want {
+		if _, _, got := cfg.judge(p, addr("192.168.15.12")); got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
 	}

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// largestMessage is a version 3 message with 255 addresses, and one byte more so
+// largestMessage is a version 2 message with 255 addresses, and one byte more so
 // that a longer one is seen to be too long.
-const largestMessage = fixedLength + 255*4 + 1
+const largestMessage = fixedLength + 255*4 + authLength + 1
 
 // receive takes the adverts that t receives, as the node whose address is
 // source, until t comes to its end, and says why it did.
@@ -34,8 +34,9 @@ func (r *Router) receive(t Transport, source netip.Addr, logged *limiter) error 
 		}
 		r.counters.received.Add(1)
 		p := Packet{Payload: buf[:n], Source: src, Destination: dst, TTL: ttl}
-		advert, refusal := r.judge(p, source)
+		advert, form, refusal := r.inForce.Load().judge(p, source)
 		if refusal == Accepted {
+			r.counters.checksums[form].Add(1)
 			r.post(received{source: src, advert: advert})
 			continue
 		}
@@ -49,24 +50,6 @@ func (r *Router) receive(t Transport, source netip.Addr, logged *limiter) error 
 				Msg("refused an advert")
 		}
 	}
-}
-
-// judge parses p, and refuses what is not meant for this router or comes from
-// source, this node's own address.
-func (r *Router) judge(p Packet, source netip.Addr) (Advert, Refusal) {
-	if isForeign(p.Payload, r.vrid) {
-		// RFC 9568 section 7.1: the VRID must be configured on the interface.
-		return Advert{}, RefusedVRID
-	}
-	advert, form, refusal := Parse(p)
-	switch {
-	case refusal != Accepted:
-		return Advert{}, refusal
-	case p.Source == source:
-		return Advert{}, RefusedOwn
-	}
-	r.counters.checksums[form].Add(1)
-	return advert, Accepted
 }
 
 // errorLabel names an error of the transport. One that has a label concerns a

@@ -20,7 +20,7 @@ const (
 	RefusedTTL
 	// RefusedShort: fewer bytes than the fixed part of the message.
 	RefusedShort
-	// RefusedVersion: a version this router does not speak.
+	// RefusedVersion: another version than this router's.
 	RefusedVersion
 	// RefusedType: not an ADVERTISEMENT.
 	RefusedType
@@ -28,13 +28,20 @@ const (
 	RefusedCount
 	// RefusedLength: longer or shorter than its count of addresses says.
 	RefusedLength
-	// RefusedChecksum: wrong with the pseudo-header and without it.
+	// RefusedChecksum: wrong in every form that the version knows.
 	RefusedChecksum
 	// RefusedInterval: an interval of 0 would make a backup take over at once.
 	RefusedInterval
 	// RefusedOwn: our own address is the sender; an echo, or a second host
 	// that uses the address.
 	RefusedOwn
+	// RefusedAuthenticationType: another type of authentication than this
+	// router's (version 2).
+	RefusedAuthenticationType
+	// RefusedPassword: another password than this router's (version 2).
+	RefusedPassword
+	// RefusedIntervalMismatch: another interval than this router's (version 2).
+	RefusedIntervalMismatch
 
 	refusals // how many there are
 )
@@ -68,6 +75,12 @@ func (r Refusal) String() string {
 		return "vrid"
 	case RefusedOwn:
 		return "own_advert"
+	case RefusedAuthenticationType:
+		return "authentication_type"
+	case RefusedPassword:
+		return "authentication_password"
+	case RefusedIntervalMismatch:
+		return "interval_mismatch"
 	}
 	return "unknown"
 }

@@ -81,12 +81,12 @@ type Router struct {
 	open      Open
 	addresses Addresses
 	hooks     Hooks
-	vrid      int
 
 	mail chan any      // Event, opened, received or command
 	done chan struct{} // closed when the mailbox is read no more
 
 	status   atomic.Pointer[Status]
+	inForce  atomic.Pointer[Config] // the machine's; never written to
 	counters counters
 
 	// Below: the property of the goroutine in elect.
@@ -124,13 +124,13 @@ func NewRouter(cfg Config, open Open, addresses Addresses, hooks Hooks, log zero
 		open:      open,
 		addresses: addresses,
 		hooks:     hooks,
-		vrid:      cfg.VRID,
 		mail:      make(chan any, mailboxSize),
 		done:      make(chan struct{}),
 		machine:   NewMachine(cfg, time.Now()),
 		replies:   make(map[uint64]chan<- Reply),
 	}
 	r.machine.Step(time.Now(), SetFault{Source: AdvertsFault, Reason: "not listening yet"})
+	r.adopt()
 	r.publish()
 	return r
 }
@@ -275,9 +275,13 @@ func (r *Router) take(mail any) {
 	switch mail := mail.(type) {
 	case Event:
 		r.step(mail)
+		if _, ok := mail.(Reconfigure); ok {
+			r.adopt()
+		}
 	case opened:
 		r.port = port{transport: mail.transport, giveUp: mail.giveUp}
 		r.step(Opened{Source: mail.source})
+		r.adopt()
 	case received:
 		r.compareAddresses(mail)
 		r.step(Heard{Source: mail.source, Priority: mail.advert.Priority, Interval: mail.advert.Interval})
@@ -336,18 +340,7 @@ func (r *Router) carryOut(a Action) {
 // is counted and logged, and the election goes on: the others judge by what
 // they hear. When that lasts, checkPort ends it.
 func (r *Router) send(priority int) {
-	cfg := r.machine.cfg
-	advert := Advert{
-		Version:   cfg.Version,
-		VRID:      cfg.VRID,
-		Priority:  priority,
-		Interval:  cfg.AdvertInterval,
-		Addresses: make([]netip.Addr, len(cfg.Addresses)),
-	}
-	for i, a := range cfg.Addresses {
-		advert.Addresses[i] = a.Addr()
-	}
-	r.message = advert.Append(r.message[:0], cfg.Source, Group(), ChecksumPseudo)
+	r.message = r.machine.cfg.appendAdvert(r.message[:0], priority)
 	if err := r.port.send(r.message, time.Now()); err != nil {
 		r.counters.sendErrors.Add(1)
 		if n, ok := r.logged.allow(time.Now(), "send"); ok {
