@@ -2,35 +2,45 @@ package appliance
 
 import (
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"appliance/internal/guard"
 	"appliance/vrrp"
 )
 
+// holder is told what is held under a name from now on.
+type holder interface {
+	Hold(name string, h guard.Holding)
+}
+
+var _ holder = (*guard.Guard)(nil)
+
 // guarded is a router's addresses of which the guard process knows: it is told
 // before they are on the interface and after they have gone, so that whatever a
 // crash leaves is swept.
 type guarded struct {
 	vrrp.Addresses
-	guard *guard.Guard
+	guard holder
 	// describe returns what is to be swept with addresses.
 	describe func(addresses []netip.Prefix) guard.Holding
 	name     string
-	held     []netip.Prefix // of the goroutine that calls the methods
+
+	// Of the goroutine that calls the methods.
+	held []netip.Prefix
+	told guard.Holding // the latest that the guard knows
 }
 
-// Acquire tells the guard of addresses that are new, and acquires all.
+// Acquire tells the guard of what is new, and acquires the addresses. It is the
+// renewal too, so that the farewell that the guard has is not older than that
+// when a reload changes what adverts are like.
 func (g *guarded) Acquire(addresses []netip.Prefix) error {
-	before := len(g.held)
 	for _, a := range addresses {
 		if !slices.Contains(g.held, a) {
 			g.held = append(g.held, a)
 		}
 	}
-	if len(g.held) > before {
-		g.guard.Hold(g.name, g.describe(g.held))
-	}
+	g.tell()
 	return g.Addresses.Acquire(addresses)
 }
 
@@ -38,24 +48,25 @@ func (g *guarded) Acquire(addresses []netip.Prefix) error {
 func (g *guarded) Release(addresses []netip.Prefix) error {
 	err := g.Addresses.Release(addresses)
 	g.held = slices.DeleteFunc(g.held, func(a netip.Prefix) bool { return slices.Contains(addresses, a) })
-	g.guard.Hold(g.name, g.describe(g.held))
+	g.tell()
 	return err
+}
+
+// tell tells the guard what is held, if it does not know.
+func (g *guarded) tell() {
+	if h := g.describe(slices.Clone(g.held)); !reflect.DeepEqual(h, g.told) {
+		g.guard.Hold(g.name, h)
+		g.told = h
+	}
 }
 
 // holding describes what m holds, with the advert of priority 0 that tells the
 // other nodes not to wait for this one.
 func (m *member) holding(addresses []netip.Prefix) guard.Holding {
-	source := m.router.Status().Source
-	farewell := vrrp.Advert{
-		Version:   m.config.Version,
-		VRID:      m.config.VRID,
-		Interval:  m.config.AdvertInterval,
-		Addresses: vipsOf(m.config.Addresses),
-	}
 	return guard.Holding{
 		Interface: m.config.Interface,
-		Source:    source,
+		Source:    m.router.Status().Source,
 		Addresses: addresses,
-		Farewell:  farewell.Append(nil, source, vrrp.Group(), vrrp.ChecksumPseudo),
+		Farewell:  m.router.Farewell(),
 	}
 }
