@@ -238,7 +238,6 @@ virtual_router_id = 7
 addresses = ["192.168.15.3/24"]
 virtual_mac = true
 unicast = true
-authentication = { type = "pass", password = "1111" }
 preempt_delay = "30s"
 group = "edge"
 track = [ { reach = "192.168.15.1" } ]
@@ -247,11 +246,65 @@ track = [ { reach = "192.168.15.1" } ]
 			want: []string{
 				`f.toml:11:1: vrrp[0].virtual_mac: is not supported by this version`,
 				`f.toml:12:1: vrrp[0].unicast: is not supported by this version`,
-				`f.toml:13:1: vrrp[0].authentication: is not supported by this version`,
-				`f.toml:14:1: vrrp[0].preempt_delay: is not supported by this version`,
-				`f.toml:15:1: vrrp[0].group: is not supported by this version`,
-				`f.toml:16:13: vrrp[0].track[0].reach: is not supported by this version`,
-				`f.toml:17:2: peer: is not supported by this version`,
+				`f.toml:13:1: vrrp[0].preempt_delay: is not supported by this version`,
+				`f.toml:14:1: vrrp[0].group: is not supported by this version`,
+				`f.toml:15:13: vrrp[0].track[0].reach: is not supported by this version`,
+				`f.toml:16:2: peer: is not supported by this version`,
+			},
+		},
+		{
+			name: "versions and authentication",
+			text: nodes + `[[vrrp]]
+name = "a"
+virtual_router_id = 7
+addresses = ["192.168.15.3/24"]
+authentication = { type = "pass", password = "1111" }
+[[vrrp]]
+name = "b"
+virtual_router_id = 8
+addresses = ["192.168.15.4/24"]
+version = 2
+advert_interval = "100ms"
+authentication = { type = "pass" }
+[[vrrp]]
+name = "c"
+virtual_router_id = 9
+addresses = ["192.168.15.5/24"]
+version = 2
+advert_interval = "256s"
+authentication = { type = "pass", password = "123456789" }
+[[vrrp]]
+name = "d"
+virtual_router_id = 10
+addresses = ["192.168.15.6/24"]
+version = 2
+advert_interval = "1500ms"
+authentication = { password = "1111" }
+[[vrrp]]
+name = "e"
+virtual_router_id = 11
+addresses = ["192.168.15.7/24"]
+version = 2
+authentication = { type = "AH", password = 1111 }
+[[vrrp]]
+name = "f"
+virtual_router_id = 12
+addresses = ["192.168.15.8/24"]
+version = 1
+authentication = { type = "pass", password = "" }
+`,
+			want: []string{
+				`f.toml:11:1: vrrp[0].authentication: version 3 has no authentication; leave it out, or use version = 2`,
+				`f.toml:17:1: vrrp[1].advert_interval: the interval of version 2 must be whole seconds, 1s to 255s`,
+				`f.toml:18:1: vrrp[1].authentication.password: type = "pass" needs a password of 1 to 8 bytes`,
+				`f.toml:24:1: vrrp[2].advert_interval: the interval of version 2 must be whole seconds, 1s to 255s`,
+				`f.toml:25:35: vrrp[2].authentication.password: the password has 9 bytes and an advert has room for 8; give its first 8, which is what keepalived sends of a longer one`,
+				`f.toml:31:1: vrrp[3].advert_interval: the interval of version 2 must be whole seconds, 1s to 255s`,
+				`f.toml:32:20: vrrp[3].authentication.password: without authentication there is no password; write type = "pass"`,
+				`f.toml:38:20: vrrp[4].authentication.type: "AH" is not a type of authentication; "none" and "pass" are`,
+				`f.toml:38:33: vrrp[4].authentication.password: want a string, got integer`,
+				`f.toml:43:1: vrrp[5].version: there is no version 1; 2 and 3 are supported`,
+				`f.toml:44:35: vrrp[5].authentication.password: must not be empty`,
 			},
 		},
 		{

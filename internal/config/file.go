@@ -11,6 +11,7 @@ import (
 	"appliance/internal/pool"
 	"appliance/l4"
 	"appliance/l7"
+	"appliance/vrrp"
 )
 
 // File is the content of one configuration file. It holds what all nodes have
@@ -90,8 +91,10 @@ type VRRPEntry struct {
 	// Interface is the network interface; when empty it is the one whose subnet
 	// holds the first address, which only the running system can tell.
 	Interface string `toml:"interface"`
-	// Version is the protocol's version; default 3.
+	// Version is the protocol's version, 2 or 3; default 3.
 	Version int `toml:"version,zero"`
+	// Authentication is that of version 2; default none.
+	Authentication vrrp.Authentication `toml:"authentication"`
 	// AdvertInterval is the time between two adverts; default 1 s.
 	AdvertInterval time.Duration `toml:"advert_interval,zero"`
 	// Preempt says whether a node takes over merely because its priority is
@@ -104,7 +107,6 @@ type VRRPEntry struct {
 
 	_ later `toml:"virtual_mac,later"`
 	_ later `toml:"unicast,later"`
-	_ later `toml:"authentication,later"`
 	_ later `toml:"preempt_delay,later"`
 	_ later `toml:"group,later"`
 }

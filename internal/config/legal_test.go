@@ -50,6 +50,9 @@ func TestLegalFiles(t *testing.T) {
 		{"services alone", service1},
 		{"one node", "[node.lb01]\naddress = '1.1.1.1'\npriority = 100\n" + router + "track = [{ service = 'mysql', weight = 1 }]\n" + service1},
 		{"priorities only where they are used", "[node.lb01]\naddress = '1.1.1.1'\n[node.lb02]\naddress = '1.1.1.2'\n" + router + "priority = 100\n"},
+		{"version 2 without authentication", nodes + router + "version = 2\nadvert_interval = '255s'\n"},
+		{"version 2 that says it has none", nodes + router + "version = 2\nauthentication = { type = 'none' }\n"},
+		{"version 3 that says it has none", nodes + router + "authentication = { type = 'none' }\n"},
 		{"one identifier on two interfaces", nodes + router + "interface = 'eth0'\n" +
 			"[[vrrp]]\nname = 'b'\nvirtual_router_id = 7\naddresses = ['10.0.0.3/24']\ninterface = 'eth1'\n"},
 		{"one port on two addresses", service1 + "[[l4]]\nname = 'b'\nlisten = ['192.168.15.4:3306', '[::]:3306']\nservers = ['172.16.1.5:22']\n"},

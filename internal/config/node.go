@@ -137,6 +137,7 @@ func (f *File) router(v VRRPEntry, node string) vrrp.Config {
 		Interface:      v.Interface,
 		Addresses:      slices.Clone(v.Addresses),
 		Version:        v.Version,
+		Authentication: v.Authentication,
 		AdvertInterval: v.AdvertInterval,
 		Priority:       f.basePriority(v, node),
 		Preempt:        v.Preempt,

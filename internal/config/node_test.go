@@ -37,7 +37,9 @@ track = [ { service = "web" }, { service = "ssh", weight = 30 }, { interface = "
 name = "VI_2"
 virtual_router_id = 51
 addresses = ["192.168.15.5"]
-advert_interval = "100ms"
+advert_interval = "2s"
+version = 2
+authentication = { type = "pass", password = "12345678" }
 track = [ { service = "ssh" } ]
 
 [[l4]]
@@ -93,12 +95,13 @@ func TestForNode(t *testing.T) {
 		Track: []Track{{Service: "web", Weight: 21}, {Service: "ssh", Weight: 30}, {Interface: "eth1"}, {Interface: "eth2", Weight: 5}},
 	}, {
 		Config: vrrp.Config{
-			Name: "VI_2", VRID: 51, Version: 3, AdvertInterval: 100 * time.Millisecond, Preempt: true,
-			Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.15.5/32")},
-			Priority:  90,
-			Peers:     []vrrp.Peer{{Name: "lb01", Address: first, Priority: 100}},
-			Settle:    health.Config{}.Skew(), // of ssh's own servers
-			Drain:     3 * time.Second,
+			Name: "VI_2", VRID: 51, Version: 2, AdvertInterval: 2 * time.Second, Preempt: true,
+			Authentication: vrrp.Authentication{Type: vrrp.AuthenticatePass, Password: "12345678"},
+			Addresses:      []netip.Prefix{netip.MustParsePrefix("192.168.15.5/32")},
+			Priority:       90,
+			Peers:          []vrrp.Peer{{Name: "lb01", Address: first, Priority: 100}},
+			Settle:         health.Config{}.Skew(), // of ssh's own servers
+			Drain:          3 * time.Second,
 		},
 		Track: []Track{{Service: "ssh", Weight: 11}},
 	}}
