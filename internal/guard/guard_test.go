@@ -170,3 +170,18 @@ func TestWatch(t *testing.T) {
 		t.Errorf("one failure must not keep it from the rest: swept %v, error %v", b.swept, err)
 	}
 }
+
+// The guard may have ended before the pipe to it is closed: that is no error of
+// an appliance that stops in order.
+func TestGuardThatEndsFirstIsDismissedWithoutAnError(t *testing.T) {
+	g := &Guard{command: guardCommand(filepath.Join(t.TempDir(), "swept")), log: zerolog.Nop()}
+	c, err := g.launch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.tell(c, message{Goodbye: true})
+	c.ended <- <-c.ended
+	if err := g.dismiss(c); err != nil {
+		t.Error(err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"time"
 
@@ -147,7 +148,11 @@ func (g *Guard) dismiss(c *child) error {
 		return nil
 	}
 	g.tell(c, message{Goodbye: true})
-	if err := errors.Join(c.pipe.Close(), <-c.ended); err != nil {
+	closed := c.pipe.Close()
+	if errors.Is(closed, os.ErrClosed) {
+		closed = nil // whoever waits for the process closes it when that has ended
+	}
+	if err := errors.Join(closed, <-c.ended); err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
 	return nil
