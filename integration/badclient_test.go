@@ -21,7 +21,8 @@ import (
 	"appliance/internal/lab"
 )
 
-// badClientConfig has an HTTPS service that does not wait long for anybody, and
+// badClientConfig has an HTTPS service that does not wait long for anybody, but
+// long enough for hundreds of handshakes on a machine of two processors, and
 // for the host raw.example a server that shows what it is sent.
 const badClientConfig = `
 [[l7]]
@@ -30,7 +31,7 @@ listen          = ["192.168.15.3:443"]
 pool            = "web"
 max_header_size = "64KiB"
 tls             = { certificates = [{ cert = "blog.pem", key = "blog.key" }] }
-timeouts        = { header = "1s", idle = "2s" }
+timeouts        = { header = "3s", idle = "3s" }
 
 [[l7.route]]
 hosts = ["raw.example"]

@@ -179,9 +179,8 @@ func TestLabTellsItsStory(t *testing.T) {
 	before := labOutside(t)
 	var runs []*labRun
 	for _, user := range labUsers(t) {
-		runs = append(runs, startLab(t, user, "--keep"))
-	}
-	for _, l := range runs {
+		l := startLab(t, user, "--keep")
+		runs = append(runs, l)
 		l.waitSaid(30*time.Second, `lb0\d is active`)
 		l.visit()
 	}
