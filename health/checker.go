@@ -289,6 +289,6 @@ func (c *Checker) judge(o outcome, now time.Time) {
 
 // about adds to a line of the log which server it is about, and why.
 func about(event *zerolog.Event, o outcome) *zerolog.Event {
-	return event.Stringer("server", o.job.target.Address).
+	return event.Stringer("server", o.job.target).
 		Str("check", string(o.job.target.Check.Type)).Str("reason", o.reason)
 }

@@ -16,6 +16,7 @@ const (
 	TCP   Type = "tcp"   // a connection is accepted
 	HTTP  Type = "http"  // a request gets a status in range
 	MySQL Type = "mysql" // the server greets, or logs in and answers a query
+	ICMP  Type = "icmp"  // an echo request is answered
 )
 
 // Config describes how a server is judged, the key `check` of a pool. It is
@@ -100,11 +101,11 @@ func orDefault[T comparable](v, def T) T {
 // file spells it, message says what is wrong and what would be right.
 func (c Config) Validate(problem func(key, message string)) {
 	switch c.Type {
-	case TCP, HTTP, MySQL:
+	case TCP, HTTP, MySQL, ICMP:
 	case "":
-		problem("type", "a check needs a type: tcp, http or mysql")
+		problem("type", "a check needs a type: tcp, http, mysql or icmp")
 	default:
-		problem("type", fmt.Sprintf("unknown check type %q; known: tcp, http, mysql", c.Type))
+		problem("type", fmt.Sprintf("unknown check type %q; known: tcp, http, mysql, icmp", c.Type))
 	}
 	if c.EffectiveInterval() < 10*time.Millisecond {
 		problem("interval", "the interval must be at least 10ms")
@@ -189,10 +190,19 @@ func parseStatus(s string) ([]statusRange, error) {
 }
 
 // Target is one address judged in one way. It is comparable and identifies a
-// check: services that need the same target share it.
+// check: services that need the same target share it. The port is 0 where the
+// check needs none.
 type Target struct {
 	Address netip.AddrPort
 	Check   Config
+}
+
+// String returns the address, without the port where there is none.
+func (t Target) String() string {
+	if t.Address.Port() == 0 {
+		return t.Address.Addr().String()
+	}
+	return t.Address.String()
 }
 
 // question returns t without what only says when to ask and how many answers

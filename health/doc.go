@@ -11,7 +11,8 @@
 // probe.go picks the probe of a check's type: probe_tcp.go, probe_http.go and
 // probe_mysql.go, the last with its packets in mysql_packet.go and
 // mysql_greeting.go, its polite way out in mysql_leave.go and its driver in
-// mysql_login.go and mysql_guard.go. reason.go turns errors into words for a
+// mysql_login.go and mysql_guard.go, and probe_icmp.go with the messages of
+// icmp_echo.go. reason.go turns errors into words for a
 // human.
 //
 // What a server sends is never trusted: packets, headers and bodies are

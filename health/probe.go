@@ -19,6 +19,8 @@ func probe(ctx context.Context, target Target) (string, error) {
 		return probeHTTP(ctx, target)
 	case MySQL:
 		return probeMySQL(ctx, target)
+	case ICMP:
+		return probeICMP(ctx, target)
 	default:
 		return "", fmt.Errorf("unknown check type %q", target.Check.Type)
 	}

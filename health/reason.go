@@ -25,6 +25,11 @@ type stageError struct {
 func (e *stageError) Error() string { return e.reached + ": " + e.err.Error() }
 func (e *stageError) Unwrap() error { return e.err }
 
+// ownError is what keeps this node from checking, in words.
+type ownError string
+
+func (e ownError) Error() string { return string(e) }
+
 // inWords says for a human why a check failed: short, without the layers of
 // the program. timeout is the check's, for the words of one that ran out.
 func inWords(err error, timeout time.Duration) string {
@@ -55,9 +60,14 @@ func inWords(err error, timeout time.Duration) string {
 }
 
 // isOurs reports whether a failed check says something about this node, which
-// has run out of descriptors, memory or ports, and nothing about the server.
-// A shortage here must not look like the death of every server.
+// has run out of descriptors, memory or ports or may not do what the check
+// takes, and nothing about the server. A shortage here must not look like the
+// death of every server.
 func isOurs(err error) bool {
+	var own ownError
+	if errors.As(err, &own) {
+		return true
+	}
 	for _, errno := range []syscall.Errno{
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.EADDRNOTAVAIL,
 	} {
