@@ -21,6 +21,7 @@ type holding struct {
 	announceAt  time.Time // zero until the addresses are there
 	announced   int       // how many announcements of the schedule are over
 	announcedAt time.Time
+	restoredAt  time.Time // the last time that addresses were put back
 }
 
 // advertise sends an advert and sets the Adver_Timer. The rhythm is kept from
@@ -157,7 +158,7 @@ func (m *Machine) giveWay(now time.Time, ev Heard) {
 	// The RFC gives way in silence. But where both were active until now, the
 	// winner may not know: it hears of the claim and announces the addresses.
 	m.do(Send{Priority: m.Effective()})
-	m.makeWay(now, ev, fmt.Sprintf("%s is active with priority %d, this node's is %d", ev.Source, ev.Priority, m.Effective()))
+	m.makeWay(now, ev, fmt.Sprintf("%s is active with priority %d, this node's is %s", ev.Source, ev.Priority, m.priorityWords()))
 }
 
 // giveWayAfterSilence becomes Backup behind a router that took over while this
@@ -205,16 +206,19 @@ func (m *Machine) leaveActive(goodbye bool, reason string) {
 	m.failFailback(reason)
 }
 
-// onAcquired counts the lease, and announces the addresses when they are new.
+// onAcquired counts the lease, and announces the addresses when they are new or
+// were missing.
 func (m *Machine) onAcquired(now time.Time, ev Acquired) {
 	h := &m.holding
 	if m.state != Active || ev.Term != h.term {
 		return
 	}
+	before := h.leased
 	if ev.At.After(h.leased) {
 		h.leased = ev.At
 	}
 	if h.acquired {
+		m.onRestored(now, ev, before)
 		return
 	}
 	h.acquired = true

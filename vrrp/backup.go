@@ -84,8 +84,8 @@ func (m *Machine) ignores(now time.Time, source netip.Addr, p int) string {
 		// so that is left to the rule below.
 		return fmt.Sprintf("its own priority %d is above %d of %s", effective, p, source)
 	case !b.healthierSince.IsZero() && now.Sub(b.healthierSince) >= m.cfg.Settle:
-		return fmt.Sprintf("%s is demoted by %d and this node by %d, for %s",
-			source, theirs, mine, round(now.Sub(b.healthierSince)))
+		return fmt.Sprintf("%s is demoted by %d and this node by %s, for %s",
+			source, theirs, m.demotionWords(), round(now.Sub(b.healthierSince)))
 	}
 	return ""
 }
@@ -143,7 +143,9 @@ func (m *Machine) silence(now time.Time) string {
 	case b.ignoring != "":
 		return b.ignoring
 	case m.active.Address.IsValid():
-		return fmt.Sprintf("no advert from %s for %s", m.active.Address, round(now.Sub(m.active.Heard)))
+		silent := now.Sub(m.active.Heard)
+		return fmt.Sprintf("no advert from %s for %s: %d missed, one is due every %s",
+			m.active.Address, round(silent), silent/b.interval, b.interval)
 	}
 	return fmt.Sprintf("no active router heard for %s", round(now.Sub(m.since)))
 }

@@ -23,11 +23,13 @@ var update = flag.Bool("update", false, "write what happens into testdata/*.txt 
 //	run D                     let time pass
 //	demote NAME N [REASON]    demote by N, 0 takes it back
 //	fault NAME [REASON]       raise a fault, without a reason clear it
-//	failover NAME, failback NAME, shutdown NAME
+//	failover NAME [BY], failback NAME [BY], shutdown NAME
 //	kill NAME                 no more of it; what it holds ends with its lease
 //	stop NAME, cont NAME      SIGSTOP, SIGCONT
 //	cut NAME, heal NAME       take it off the LAN, and back
 //	acquire-fails NAME, acquire-works NAME
+//	remove NAME               somebody takes its addresses off, and it is told to look
+//	claim NAME MAC [N]        it hears N frames of a station that claims the first one
 func TestElections(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -102,9 +104,9 @@ func (n *network) command(words []string) error {
 	case "fault":
 		x.step(SetFault{Source: "test", Reason: strings.Join(rest, " ")})
 	case "failover":
-		x.step(Failover{ID: 1})
+		x.step(Failover{ID: 1, By: strings.Join(rest, " ")})
 	case "failback":
-		x.step(Failback{ID: 1})
+		x.step(Failback{ID: 1, By: strings.Join(rest, " ")})
 	case "shutdown":
 		x.step(Shutdown{})
 	case "kill", "stop":
@@ -119,6 +121,18 @@ func (n *network) command(words []string) error {
 		x.failing = true
 	case "acquire-works":
 		x.failing = false
+	case "remove":
+		x.missing = true
+		x.step(Recheck{})
+	case "claim":
+		count := 1
+		if len(rest) > 1 {
+			var err error
+			if count, err = strconv.Atoi(rest[1]); err != nil {
+				return err
+			}
+		}
+		x.step(Claimed{Address: x.m.cfg.Addresses[0].Addr(), MAC: rest[0], Count: count})
 	default:
 		return fmt.Errorf("unknown command")
 	}

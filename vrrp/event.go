@@ -34,28 +34,49 @@ type SetFault struct{ Source, Reason string }
 type Opened struct{ Source netip.Addr }
 
 // Failover asks an active router to give the addresses away. The answer is the
-// Reply of the same ID.
-type Failover struct{ ID uint64 }
+// Reply of the same ID. By is who typed it, for the reason of what comes of it;
+// empty if nobody knows.
+type Failover struct {
+	ID uint64
+	By string
+}
 
 // Failback asks a router that yielded to take over again. The answer is the
-// Reply of the same ID.
-type Failback struct{ ID uint64 }
+// Reply of the same ID. By is as in Failover.
+type Failback struct {
+	ID uint64
+	By string
+}
 
 // Drained says that the connections which the Drain of that ID waited for have
 // ended.
 type Drained struct{ ID uint64 }
 
 // Acquired says that the Acquire or Renew of that Term succeeded. At is when
-// it was begun: the lease lasts from then at least.
+// it was begun: the lease lasts from then at least. Added are the addresses that
+// were not on the interface until then.
 type Acquired struct {
-	Term uint64
-	At   time.Time
+	Term  uint64
+	At    time.Time
+	Added []netip.Prefix
 }
 
 // AcquireFailed says that the Acquire or Renew of that Term failed.
 type AcquireFailed struct {
 	Term   uint64
 	Reason string
+}
+
+// Recheck says that an address may have gone from the interface. An active
+// router renews at once; what was missing comes back as Added.
+type Recheck struct{}
+
+// Claimed says that Count frames were heard in which another station, with the
+// hardware address MAC, said that Address is its own.
+type Claimed struct {
+	Address netip.Addr
+	MAC     string
+	Count   int
 }
 
 // Reconfigure replaces the configuration. Name, VRID, Interface, Source and
@@ -76,6 +97,8 @@ func (Failback) event()      {}
 func (Drained) event()       {}
 func (Acquired) event()      {}
 func (AcquireFailed) event() {}
+func (Recheck) event()       {}
+func (Claimed) event()       {}
 func (Reconfigure) event()   {}
 func (Shutdown) event()      {}
 
@@ -124,6 +147,26 @@ type Transition struct {
 	At     time.Time
 }
 
+// Restored reports that Addresses were missing on the interface while this
+// router was active, and are there again.
+type Restored struct {
+	Addresses []netip.Prefix
+	// Reason says in words what took them off.
+	Reason string
+	// NotTold is how many of these a Router has kept from Hooks.Tell since the
+	// last one, because they came too fast.
+	NotTold int
+}
+
+// Foreign reports a foreign claim to an address that this router holds; the
+// addresses are announced again for it. Count frames of it are new. Tell is
+// false where people have heard enough of that one lately.
+type Foreign struct {
+	Claim Claim
+	Count int
+	Tell  bool
+}
+
 // Late reports that this process was held up, so that a backup judges a silence
 // By after its time, or an active router was itself silent for By: it listens
 // for one interval before it acts.
@@ -149,6 +192,8 @@ func (Announce) action()   {}
 func (Drain) action()      {}
 func (Resume) action()     {}
 func (Transition) action() {}
+func (Restored) action()   {}
+func (Foreign) action()    {}
 func (Late) action()       {}
 func (Reply) action()      {}
 func (Stopped) action()    {}

@@ -21,6 +21,7 @@ type handover struct {
 	drainEnd time.Time // zero unless draining
 
 	failover, failback *uint64 // the commands that wait for their Reply
+	by                 string  // who typed the failover; empty if nobody knows
 }
 
 // onFailover begins to give the addresses away.
@@ -40,7 +41,7 @@ func (m *Machine) onFailover(now time.Time, ev Failover) {
 	case h.failback != nil:
 		m.refuse(ev.ID, "a failback is under way")
 	default:
-		h.failover = &ev.ID
+		h.failover, h.by = &ev.ID, ev.By
 		m.drain(now)
 	}
 }
@@ -63,7 +64,7 @@ func (m *Machine) onFailback(now time.Time, ev Failback) {
 			own, m.active.Priority, m.active.Address))
 	default:
 		m.handover.failback = &ev.ID
-		m.becomeActive(now, fmt.Sprintf("failback from %s", m.active.Address))
+		m.becomeActive(now, fmt.Sprintf("failback from %s%s", m.active.Address, commandOf(ev.By)))
 	}
 }
 
@@ -121,11 +122,19 @@ func (m *Machine) handOver(now time.Time) {
 		m.becomeFault(now, "stopping")
 		return
 	}
-	const reason = "failover by command"
+	reason := "failover" + commandOf(m.handover.by)
 	m.leaveActive(true, reason)
 	m.yield(now)
 	m.learn(m.cfg.AdvertInterval)
 	m.becomeBackup(now, reason)
+}
+
+// commandOf names who gave a command, for the end of a reason.
+func commandOf(by string) string {
+	if by == "" {
+		return " by command"
+	}
+	return " by command of " + by
 }
 
 // yield makes this router leave a live active one alone until failback.

@@ -1,7 +1,9 @@
 package vrrp
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -52,4 +54,24 @@ func setFault(list []FaultReport, now time.Time, source, reason string) []FaultR
 		return list
 	}
 	return append(list, FaultReport{Source: source, Reason: reason, Since: now})
+}
+
+// priorityWords says the effective priority, and what has lowered it.
+func (m *Machine) priorityWords() string {
+	if len(m.demotions) == 0 {
+		return fmt.Sprint(m.Effective())
+	}
+	return fmt.Sprintf("%d: %d less %s", m.Effective(), m.cfg.Priority, m.demotionWords())
+}
+
+// demotionWords says by how much this node is demoted, and for what.
+func (m *Machine) demotionWords() string {
+	if len(m.demotions) == 0 {
+		return "0"
+	}
+	words := make([]string, len(m.demotions))
+	for i, d := range m.demotions {
+		words[i] = fmt.Sprintf("%d for %s (%s)", d.N, d.Source, d.Reason)
+	}
+	return strings.Join(words, " and ")
 }

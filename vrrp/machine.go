@@ -80,6 +80,7 @@ type Machine struct {
 	demotions []Demotion
 	faults    []FaultReport
 	active    PeerAdvert // of the active router; Address is invalid when none is known
+	claims    claims
 	stopped   bool
 
 	backup   backup
@@ -148,6 +149,10 @@ func (m *Machine) Step(now time.Time, ev Event) []Action {
 		m.onAcquired(now, ev)
 	case AcquireFailed:
 		m.onAcquireFailed(now, ev)
+	case Recheck:
+		m.onRecheck(now)
+	case Claimed:
+		m.onClaimed(now, ev)
 	case Reconfigure:
 		m.onReconfigure(now, ev.Config)
 	case Shutdown:
@@ -228,8 +233,17 @@ func (m *Machine) onFault(now time.Time, ev SetFault) {
 		m.becomeFault(now, fmt.Sprintf("fault %s: %s", f.Source, f.Reason))
 	case m.state == Fault && len(m.faults) == 0:
 		m.learn(m.cfg.AdvertInterval)
-		m.becomeBackup(now, "ready")
+		m.becomeBackup(now, readyReason(ev.Source))
 	}
+}
+
+// readyReason says why a router takes part again: the fault of source was the
+// last one.
+func readyReason(source string) string {
+	if source == StartupFault || source == AdvertsFault {
+		return "ready"
+	}
+	return "ready: the fault " + source + " is over"
 }
 
 // onOpened takes the address that adverts leave from now on. Whatever was on the

@@ -32,6 +32,7 @@ type simulated struct {
 	name        string
 	m           *Machine
 	failing     bool // acquiring fails
+	missing     bool // somebody took the addresses off
 	busy        bool // connections never end by themselves
 	dead        bool // killed or stopped: it does nothing
 	transitions int
@@ -149,6 +150,12 @@ func (x *simulated) step(ev Event) {
 		case Transition:
 			n.note("%s: %s -> %s: %s", x.name, a.From, a.To, a.Reason)
 			x.transitions++
+		case Restored:
+			n.note("%s: restored %s: %s", x.name, list(a.Addresses), a.Reason)
+		case Foreign:
+			if a.Tell {
+				n.note("%s: %s claims %s, %d frames so far", x.name, a.Claim.MAC, a.Claim.Address, a.Claim.Count)
+			}
 		case Late:
 			n.note("%s: late by %s", x.name, a.By.Round(ms))
 		case Reply:
@@ -172,7 +179,11 @@ func (x *simulated) acquire(term uint64) Event {
 	if x.failing {
 		return AcquireFailed{Term: term, Reason: "no such device"}
 	}
-	return Acquired{Term: term, At: x.net.now}
+	done := Acquired{Term: term, At: x.net.now}
+	if x.missing {
+		x.missing, done.Added = false, x.m.cfg.Addresses
+	}
+	return done
 }
 
 func list(addresses []netip.Prefix) string {

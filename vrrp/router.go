@@ -41,9 +41,10 @@ type Open func() (Transport, netip.Addr, error)
 // Addresses puts virtual addresses on the interface and takes them off. The
 // methods are called one at a time.
 type Addresses interface {
-	// Acquire makes addresses present, each for the time of Lease from now. It
-	// is the renewal too, so an address that is present is no error.
-	Acquire(addresses []netip.Prefix) error
+	// Acquire makes addresses present, each for the time of Lease from now, and
+	// returns those that were not. It is the renewal too, so an address that is
+	// present is no error.
+	Acquire(addresses []netip.Prefix) (added []netip.Prefix, err error)
 	// Release makes addresses absent. One that is missing is no error.
 	Release(addresses []netip.Prefix) error
 	// Announce tells the LAN that addresses are at this interface.
@@ -64,6 +65,9 @@ type Traffic interface {
 type Hooks struct {
 	// Traffic lets connections end before a planned hand-over.
 	Traffic Traffic
+	// Tell is told what people want to read afterwards, in its order. It is
+	// called from the goroutine of the election, which it must not hold up.
+	Tell func(Notice)
 }
 
 // Outcome is what became of a Failover or Failback.
@@ -97,6 +101,7 @@ type Router struct {
 	replies map[uint64]chan<- Reply
 	jobs    []func() // for the worker, in order
 	logged  limiter
+	raised  map[string]bool // the faults that were told to Hooks.Tell
 	message []byte
 	drains  drains
 }
@@ -128,6 +133,7 @@ func NewRouter(cfg Config, open Open, addresses Addresses, hooks Hooks, log zero
 		done:      make(chan struct{}),
 		machine:   NewMachine(cfg, time.Now()),
 		replies:   make(map[uint64]chan<- Reply),
+		raised:    make(map[string]bool),
 	}
 	r.machine.Step(time.Now(), SetFault{Source: AdvertsFault, Reason: "not listening yet"})
 	r.adopt()
@@ -186,16 +192,28 @@ func (r *Router) Reconfigure(cfg Config) {
 // Failover gives the addresses away: connections get Config.Drain to end, then
 // another node takes over. It returns when one has, or with the reason for
 // which none did. ErrRefused is in the error if this router is not active.
-// When ctx ends first, the failover goes on without a listener.
-func (r *Router) Failover(ctx context.Context) (Outcome, error) {
-	return r.command(ctx, func(id uint64) Event { return Failover{ID: id} })
+// When ctx ends first, the failover goes on without a listener. by is who wants
+// it, for the reason of the transition; it may be empty.
+func (r *Router) Failover(ctx context.Context, by string) (Outcome, error) {
+	return r.command(ctx, func(id uint64) Event { return Failover{ID: id, By: by} })
 }
 
 // Failback takes the addresses back after a Failover of this router, at once,
 // and returns when it holds them. ErrRefused is in the error if this router did
-// not yield or could not win.
-func (r *Router) Failback(ctx context.Context) (Outcome, error) {
-	return r.command(ctx, func(id uint64) Event { return Failback{ID: id} })
+// not yield or could not win. by is as in Failover.
+func (r *Router) Failback(ctx context.Context, by string) (Outcome, error) {
+	return r.command(ctx, func(id uint64) Event { return Failback{ID: id, By: by} })
+}
+
+// Recheck makes an active router look at once whether its addresses are still
+// on the interface. It is for whoever sees one go, and may be called too often.
+func (r *Router) Recheck() { r.post(Recheck{}) }
+
+// Claimed tells the router that count frames were heard in which another station
+// claims address. Call it for stations that are not this node; what is no
+// concern of the router is ignored.
+func (r *Router) Claimed(address netip.Addr, mac string, count int) {
+	r.post(Claimed{Address: address, MAC: mac, Count: count})
 }
 
 func (r *Router) command(ctx context.Context, event func(id uint64) Event) (Outcome, error) {
@@ -294,7 +312,11 @@ func (r *Router) take(mail any) {
 
 // step feeds the machine and carries out what it wants.
 func (r *Router) step(ev Event) {
-	for _, a := range r.machine.Step(time.Now(), ev) {
+	before := r.standing(ev)
+	actions := r.machine.Step(time.Now(), ev)
+	// The cause is told before what it leads to.
+	r.tellStanding(ev, before)
+	for _, a := range actions {
 		r.carryOut(a)
 	}
 }
@@ -323,8 +345,13 @@ func (r *Router) carryOut(a Action) {
 		r.jobs = append(r.jobs, r.drains.resume)
 	case Transition:
 		r.report(a)
+	case Restored:
+		r.reportRestored(a)
+	case Foreign:
+		r.reportForeign(a)
 	case Late:
 		r.counters.late.Add(1)
+		r.tell(a)
 		r.log.Warn().Dur("late", a.By).Msg("held up; listening once more before acting on a silence")
 	case Reply:
 		// Whoever gets the answer must not see an older Status.
@@ -354,6 +381,7 @@ func (r *Router) send(priority int) {
 // report tells of a transition.
 func (r *Router) report(t Transition) {
 	r.counters.transitions.Add(1)
+	r.tell(t)
 	r.log.Info().Stringer("from", t.From).Stringer("to", t.To).Str("reason", t.Reason).Msg("transition")
 }
 

@@ -34,6 +34,9 @@ type Status struct {
 	Yielded bool
 	// Draining: the addresses are about to be given away by command or stop.
 	Draining bool
+	// Claims are the foreign claims to the addresses while this router was
+	// active, as many as are remembered.
+	Claims   []Claim
 	Counters Counters
 }
 
@@ -56,12 +59,19 @@ type Counters struct {
 	// Late counts how often this process had been held up and listened before
 	// it judged a silence or went on as the active router.
 	Late uint64
+	// AddressesRestored counts addresses that were missing while this router was
+	// active and were put back.
+	AddressesRestored uint64
+	// ForeignClaims counts frames in which another station claimed an address
+	// while this router was active.
+	ForeignClaims uint64
 }
 
 // counters are Counters while they count.
 type counters struct {
 	sent, received, sendErrors, addressErrors atomic.Uint64
 	addressMismatches, transitions, late      atomic.Uint64
+	addressesRestored, foreignClaims          atomic.Uint64
 	refused                                   [refusals]atomic.Uint64
 	checksums                                 [ChecksumPlain + 1]atomic.Uint64
 	receiveErrors                             atomic.Pointer[map[string]uint64]
@@ -80,6 +90,8 @@ func (c *counters) read() Counters {
 		AddressMismatches: c.addressMismatches.Load(),
 		Transitions:       c.transitions.Load(),
 		Late:              c.late.Load(),
+		AddressesRestored: c.addressesRestored.Load(),
+		ForeignClaims:     c.foreignClaims.Load(),
 	}
 	for r := Accepted + 1; r < refusals; r++ {
 		out.Refused[r.String()] = c.refused[r].Load()
@@ -99,6 +111,7 @@ func (r *Router) Status() Status {
 	s.Addresses = slices.Clone(s.Addresses)
 	s.Demotions = slices.Clone(s.Demotions)
 	s.Faults = slices.Clone(s.Faults)
+	s.Claims = slices.Clone(s.Claims)
 	s.Counters = r.counters.read()
 	return s
 }
@@ -127,6 +140,7 @@ func (m *Machine) snapshot() Status {
 		Active:    m.active,
 		Yielded:   m.handover.yielded,
 		Draining:  m.handover.draining,
+		Claims:    slices.Clone(m.claims.list),
 	}
 	if m.state == Active {
 		s.Active = PeerAdvert{Address: m.cfg.Source, Priority: s.Effective}

@@ -19,12 +19,13 @@ func work(jobs <-chan func()) {
 // acquire is an Acquire or Renew on the worker.
 func (r *Router) acquire(addresses []netip.Prefix, term uint64) {
 	begun := time.Now()
-	if err := r.addresses.Acquire(addresses); err != nil {
+	added, err := r.addresses.Acquire(addresses)
+	if err != nil {
 		r.counters.addressErrors.Add(1)
 		r.post(AcquireFailed{Term: term, Reason: err.Error()})
 		return
 	}
-	r.post(Acquired{Term: term, At: begun})
+	r.post(Acquired{Term: term, At: begun, Added: added})
 }
 
 // release is a Release on the worker. An address that cannot be removed goes

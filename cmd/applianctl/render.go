@@ -65,6 +65,10 @@ func renderVRRP(w io.Writer, now time.Time, routers []control.VRRP) {
 		for _, d := range r.Demotions {
 			fmt.Fprintf(w, "%s: demoted by %d: %s: %s, for %s\n", r.Name, d.Amount, d.Source, d.Reason, age(now, d.Since))
 		}
+		for _, c := range r.ForeignClaims {
+			fmt.Fprintf(w, "%s: ANOTHER STATION CLAIMS %s: %s, last %s ago, %d times since %s ago\n", r.Name, c.Address, c.MAC,
+				age(now, c.Last), c.Count, age(now, c.First))
+		}
 	}
 }
 

@@ -35,7 +35,7 @@ type shared struct {
 }
 
 // Acquire claims addresses and puts them on the interface.
-func (s *shared) Acquire(addresses []netip.Prefix) error {
+func (s *shared) Acquire(addresses []netip.Prefix) ([]netip.Prefix, error) {
 	c := s.claims
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -11,11 +11,14 @@ type holding map[netip.Prefix]bool
 
 func (h holding) Announce([]netip.Prefix) error { return nil }
 
-func (h holding) Acquire(addresses []netip.Prefix) error {
+func (h holding) Acquire(addresses []netip.Prefix) (added []netip.Prefix, err error) {
 	for _, a := range addresses {
+		if !h[a] {
+			added = append(added, a)
+		}
 		h[a] = true
 	}
-	return nil
+	return added, nil
 }
 
 func (h holding) Release(addresses []netip.Prefix) error {
@@ -54,7 +57,10 @@ func TestAddressThatMovesBetweenRoutersStays(t *testing.T) {
 }
 
 func acquire(i int, vip []netip.Prefix) func([2]*shared) error {
-	return func(routers [2]*shared) error { return routers[i].Acquire(vip) }
+	return func(routers [2]*shared) error {
+		_, err := routers[i].Acquire(vip)
+		return err
+	}
 }
 
 func release(i int, vip []netip.Prefix) func([2]*shared) error {
@@ -67,7 +73,7 @@ func TestSweepLeavesWhatIsHeld(t *testing.T) {
 	vips := []netip.Prefix{netip.MustParsePrefix("192.168.15.3/24"), netip.MustParsePrefix("192.168.15.4/24")}
 	claims := newClaims()
 	held := shared{holding{}, "eth0", claims}
-	if err := held.Acquire(vips[:1]); err != nil {
+	if _, err := held.Acquire(vips[:1]); err != nil {
 		t.Fatal(err)
 	}
 	for iface, want := range map[string][]netip.Prefix{"eth0": vips[1:], "eth1": vips} {

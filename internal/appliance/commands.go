@@ -79,7 +79,7 @@ func (a *Appliance) failback(ctx context.Context, r control.MoveRequest) ([]cont
 // move carries out a command on the named instance, or else on all that fit,
 // at the same time.
 func (a *Appliance) move(ctx context.Context, r control.MoveRequest, condition string,
-	command func(*vrrp.Router, context.Context) (vrrp.Outcome, error), fits func(vrrp.Status) bool) ([]control.MoveResult, error) {
+	command func(*vrrp.Router, context.Context, string) (vrrp.Outcome, error), fits func(vrrp.Status) bool) ([]control.MoveResult, error) {
 	members, err := a.choose(r.VRRP, condition, fits)
 	if err != nil {
 		return nil, err
@@ -102,9 +102,9 @@ func (a *Appliance) move(ctx context.Context, r control.MoveRequest, condition s
 	return results, nil // some moved: the caller must hear of each
 }
 
-func (a *Appliance) moveOne(ctx context.Context, m *member, command func(*vrrp.Router, context.Context) (vrrp.Outcome, error)) control.MoveResult {
+func (a *Appliance) moveOne(ctx context.Context, m *member, command func(*vrrp.Router, context.Context, string) (vrrp.Outcome, error)) control.MoveResult {
 	begun := time.Now()
-	outcome, err := command(m.router, ctx)
+	outcome, err := command(m.router, ctx, control.Caller(ctx))
 	r := control.MoveResult{VRRP: m.config.Name, Seconds: time.Since(begun).Seconds()}
 	if err != nil {
 		r.Error = err.Error()

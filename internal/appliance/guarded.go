@@ -34,7 +34,7 @@ type guarded struct {
 // Acquire tells the guard of what is new, and acquires the addresses. It is the
 // renewal too, so that the farewell that the guard has is not older than that
 // when a reload changes what adverts are like.
-func (g *guarded) Acquire(addresses []netip.Prefix) error {
+func (g *guarded) Acquire(addresses []netip.Prefix) ([]netip.Prefix, error) {
 	for _, a := range addresses {
 		if !slices.Contains(g.held, a) {
 			g.held = append(g.held, a)

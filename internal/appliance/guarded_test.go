@@ -13,9 +13,9 @@ type toldGuard struct{ told []guard.Holding }
 
 func (g *toldGuard) Hold(_ string, h guard.Holding) { g.told = append(g.told, h) }
 
-func (g *toldGuard) Acquire([]netip.Prefix) error  { return nil }
-func (g *toldGuard) Release([]netip.Prefix) error  { return nil }
-func (g *toldGuard) Announce([]netip.Prefix) error { return nil }
+func (g *toldGuard) Acquire([]netip.Prefix) ([]netip.Prefix, error) { return nil, nil }
+func (g *toldGuard) Release([]netip.Prefix) error                   { return nil }
+func (g *toldGuard) Announce([]netip.Prefix) error                  { return nil }
 
 // The farewell must be one that the other node believes: after a reload that
 // changes the password of version 2, for example.

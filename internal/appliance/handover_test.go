@@ -12,7 +12,10 @@ import (
 // recorder is addresses that note what is done to them.
 type recorder struct{ events []string }
 
-func (r *recorder) Acquire([]netip.Prefix) error { r.events = append(r.events, "acquire"); return nil }
+func (r *recorder) Acquire([]netip.Prefix) ([]netip.Prefix, error) {
+	r.events = append(r.events, "acquire")
+	return nil, nil
+}
 func (r *recorder) Release([]netip.Prefix) error { r.events = append(r.events, "release"); return nil }
 func (r *recorder) Announce([]netip.Prefix) error {
 	r.events = append(r.events, "announce")
@@ -35,7 +38,10 @@ func TestConnectionsAreCutBeforeTheAddressGoes(t *testing.T) {
 	var r recorder
 	addresses := []netip.Prefix{netip.MustParsePrefix("192.168.15.3/24")}
 	s := severing{&r, &r, zerolog.Nop()}
-	for _, step := range []func([]netip.Prefix) error{s.Acquire, s.Announce, s.Release} {
+	if _, err := s.Acquire(addresses); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []func([]netip.Prefix) error{s.Announce, s.Release} {
 		if err := step(addresses); err != nil {
 			t.Fatal(err)
 		}

@@ -42,20 +42,21 @@ func (a *Appliance) status() control.Status {
 
 func describeRouter(s vrrp.Status) control.VRRP {
 	r := control.VRRP{
-		Name:         s.Name,
-		VRID:         s.VRID,
-		Interface:    s.Interface,
-		State:        s.State.String(),
-		Since:        s.Since,
-		Reason:       s.Reason,
-		Addresses:    texts(s.Addresses),
-		BasePriority: s.Base,
-		Priority:     s.Effective,
-		Yielded:      s.Yielded,
-		Draining:     s.Draining,
-		Demotions:    []control.Condition{},
-		Faults:       []control.Condition{},
-		Counters:     routerCounters(s.Counters),
+		Name:          s.Name,
+		VRID:          s.VRID,
+		Interface:     s.Interface,
+		State:         s.State.String(),
+		Since:         s.Since,
+		Reason:        s.Reason,
+		Addresses:     texts(s.Addresses),
+		BasePriority:  s.Base,
+		Priority:      s.Effective,
+		Yielded:       s.Yielded,
+		Draining:      s.Draining,
+		Demotions:     []control.Condition{},
+		Faults:        []control.Condition{},
+		ForeignClaims: []control.ForeignClaim{},
+		Counters:      routerCounters(s.Counters),
 	}
 	if s.Active.Address.IsValid() && s.State != vrrp.Active {
 		r.ActiveRouter = &control.Router{Address: s.Active.Address.String(), Priority: s.Active.Priority, Heard: s.Active.Heard}
@@ -65,6 +66,9 @@ func describeRouter(s vrrp.Status) control.VRRP {
 	}
 	for _, f := range s.Faults {
 		r.Faults = append(r.Faults, control.Condition{Source: f.Source, Reason: f.Reason, Since: f.Since})
+	}
+	for _, c := range s.Claims {
+		r.ForeignClaims = append(r.ForeignClaims, control.ForeignClaim{Address: c.Address.String(), MAC: c.MAC, First: c.First, Last: c.Last, Count: c.Count})
 	}
 	return r
 }
@@ -78,6 +82,8 @@ func routerCounters(c vrrp.Counters) map[string]uint64 {
 		"address_mismatches": c.AddressMismatches,
 		"transitions":        c.Transitions,
 		"late":               c.Late,
+		"addresses_restored": c.AddressesRestored,
+		"foreign_claims":     c.ForeignClaims,
 	}
 	for _, named := range []struct {
 		prefix string

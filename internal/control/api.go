@@ -48,10 +48,13 @@ type VRRP struct {
 	Draining bool `json:"draining"`
 	// ActiveRouter is the router heard as active last; absent while that is
 	// this node, or nobody has been heard.
-	ActiveRouter *Router           `json:"active_router,omitempty"`
-	Demotions    []Condition       `json:"demotions"`
-	Faults       []Condition       `json:"faults"`
-	Counters     map[string]uint64 `json:"counters"`
+	ActiveRouter *Router     `json:"active_router,omitempty"`
+	Demotions    []Condition `json:"demotions"`
+	Faults       []Condition `json:"faults"`
+	// ForeignClaims are stations that said that one of the addresses is their
+	// own while this node had it; as many as are remembered.
+	ForeignClaims []ForeignClaim    `json:"foreign_claims"`
+	Counters      map[string]uint64 `json:"counters"`
 }
 
 // Router is another router of the same virtual router.
@@ -69,6 +72,16 @@ type Condition struct {
 	Amount int       `json:"amount,omitempty"`
 	Reason string    `json:"reason"`
 	Since  time.Time `json:"since"`
+}
+
+// ForeignClaim is another station's claim to a virtual address of this node.
+type ForeignClaim struct {
+	Address string    `json:"address"`
+	MAC     string    `json:"mac"`
+	First   time.Time `json:"first"`
+	Last    time.Time `json:"last"`
+	// Count is how many frames claimed it.
+	Count uint64 `json:"count"`
 }
 
 // Service is one [[l4]] or [[l7]] service. Counters count since the start of

@@ -70,7 +70,7 @@ func Listen(path string, backend Backend, log zerolog.Logger) (*Socket, error) {
 		return nil, fmt.Errorf("control socket %s: %w", path, err)
 	}
 	s := &Socket{path: path, listener: l, log: log}
-	s.http = &http.Server{Handler: handler(backend, log), ReadHeaderTimeout: 10 * time.Second}
+	s.http = &http.Server{Handler: handler(backend, log), ReadHeaderTimeout: 10 * time.Second, ConnContext: withUser}
 	return s, nil
 }
 

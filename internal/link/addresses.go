@@ -40,22 +40,31 @@ func NewAddresses(ifname string, lease time.Duration) (*Addresses, error) {
 func (a *Addresses) Close() { a.handle.Close() }
 
 // Acquire puts addresses on the interface, or renews the lease of those that
-// are there. All are tried; the error joins those that failed.
-func (a *Addresses) Acquire(addresses []netip.Prefix) error {
+// are there. It returns those that were not. All are tried; the error joins
+// those that failed.
+func (a *Addresses) Acquire(addresses []netip.Prefix) (added []netip.Prefix, err error) {
 	l, err := a.link()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var failed []error
 	for _, p := range addresses {
 		addr := a.netlinkAddr(p)
 		addr.ValidLft = int(a.lease / time.Second)
 		addr.PreferedLft = addr.ValidLft
-		if err := a.handle.AddrReplace(l, addr); err != nil {
+		// Only an exclusive request tells whether the address was there.
+		err := a.handle.AddrAdd(l, addr)
+		switch {
+		case err == nil:
+			added = append(added, p)
+		case errors.Is(err, unix.EEXIST):
+			err = a.handle.AddrReplace(l, addr)
+		}
+		if err != nil {
 			failed = append(failed, fmt.Errorf("acquire %s on %s: %w", p, a.name, err))
 		}
 	}
-	return errors.Join(failed...)
+	return added, errors.Join(failed...)
 }
 
 // Release takes addresses off the interface. One that is missing is no error,

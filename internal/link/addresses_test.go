@@ -45,12 +45,41 @@ func on(t *testing.T, l netlink.Link) []netip.Prefix {
 	return out
 }
 
+// acquire acquires and returns what was not there.
+func acquire(t *testing.T, a *Addresses, addresses []netip.Prefix) []netip.Prefix {
+	t.Helper()
+	added, err := a.Acquire(addresses)
+	must(t, err)
+	return added
+}
+
+// What somebody else removed is told from what is only renewed.
+func TestAcquireTellsWhatWasMissing(t *testing.T) {
+	privateNamespace(t)
+	v0, _ := vethPair(t)
+	a := newAddresses(t, "v0")
+	both := vips("10.9.0.50/24", "10.9.0.51/24")
+	if added := acquire(t, a, both); !slices.Equal(added, both) {
+		t.Errorf("at first: %s", added)
+	}
+	if added := acquire(t, a, both); len(added) > 0 {
+		t.Errorf("renewed: %s", added)
+	}
+	must(t, netlink.AddrDel(v0, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 9, 0, 51), Mask: net.CIDRMask(24, 32)}}))
+	if added := acquire(t, a, both); !slices.Equal(added, both[1:]) {
+		t.Errorf("after one was removed: %s", added)
+	}
+	if got := on(t, v0); len(got) != 2 {
+		t.Errorf("on the interface: %s", got)
+	}
+}
+
 func TestAcquiredAddressWorksAtOnceAndIsGoneAfterRelease(t *testing.T) {
 	privateNamespace(t)
 	v0, _ := vethPair(t)
 	a := newAddresses(t, "v0")
 	want := vips("10.9.0.50/24", "10.9.0.51/32")
-	must(t, a.Acquire(want))
+	acquire(t, a, want)
 	if got := on(t, v0); !slices.Equal(got, want) {
 		t.Fatalf("on the interface: %s", got)
 	}
@@ -73,10 +102,10 @@ func TestAddressGoesByItselfUnlessRenewed(t *testing.T) {
 	v0, _ := vethPair(t)
 	a := newAddresses(t, "v0")
 	kept, lost := vips("10.9.0.50/24"), vips("10.9.0.51/24")
-	must(t, a.Acquire(append(kept, lost...)))
+	acquire(t, a, append(kept, lost...))
 	start := time.Now()
 	eventually(t, 5*time.Second, "the address goes", func() bool {
-		must(t, a.Acquire(kept))
+		acquire(t, a, kept)
 		return slices.Equal(on(t, v0), kept)
 	})
 	if took := time.Since(start); took < 900*time.Millisecond || took > 3500*time.Millisecond {
@@ -87,7 +116,7 @@ func TestAddressGoesByItselfUnlessRenewed(t *testing.T) {
 func TestLifetimeIsTheLease(t *testing.T) {
 	privateNamespace(t)
 	v0, _ := vethPair(t)
-	must(t, newAddresses(t, "v0").Acquire(vips("10.9.0.50/24")))
+	acquire(t, newAddresses(t, "v0"), vips("10.9.0.50/24"))
 	list, err := netlink.AddrList(v0, netlink.FAMILY_V4)
 	must(t, err)
 	for _, a := range list {
@@ -119,7 +148,7 @@ func TestSweepTakesOnlyWhatIsListed(t *testing.T) {
 func TestMissingInterface(t *testing.T) {
 	privateNamespace(t)
 	a := newAddresses(t, "nowhere")
-	if err := a.Acquire(vips("10.9.0.50/24")); err == nil {
+	if _, err := a.Acquire(vips("10.9.0.50/24")); err == nil {
 		t.Error("acquired")
 	}
 	if err := a.Announce(vips("10.9.0.50/24")); err == nil {
@@ -136,10 +165,10 @@ func TestReplacedInterfaceIsFollowed(t *testing.T) {
 	privateNamespace(t)
 	v0, _ := vethPair(t)
 	a := newAddresses(t, "v0")
-	must(t, a.Acquire(vips("10.9.0.50/24")))
+	acquire(t, a, vips("10.9.0.50/24"))
 	must(t, netlink.LinkDel(v0))
 	v0, _ = vethPair(t)
-	must(t, a.Acquire(vips("10.9.0.50/24")))
+	acquire(t, a, vips("10.9.0.50/24"))
 	if got := on(t, v0); len(got) != 1 {
 		t.Errorf("on the interface: %s", got)
 	}

@@ -220,7 +220,7 @@ func TestAdvertsFollowTheNodesAddress(t *testing.T) {
 	privateNamespace(t)
 	v0, _ := vethPair(t)
 	vip := netip.MustParseAddr("10.9.0.50")
-	must(t, newAddresses(t, "v0").Acquire(vips("10.9.0.50/24")))
+	acquire(t, newAddresses(t, "v0"), vips("10.9.0.50/24"))
 	a, err := OpenAdverts("v0", SourceChoice{Near: vip, Virtual: func(a netip.Addr) bool { return a == vip }})
 	must(t, err)
 	t.Cleanup(func() { a.Close() })
@@ -228,7 +228,7 @@ func TestAdvertsFollowTheNodesAddress(t *testing.T) {
 	must(t, err)
 	// The own address goes, the virtual one stays: nothing to follow.
 	must(t, netlink.AddrDel(v0, own))
-	must(t, newAddresses(t, "v0").Acquire(vips("10.9.0.50/24")))
+	acquire(t, newAddresses(t, "v0"), vips("10.9.0.50/24"))
 	if err := a.check(); err != nil {
 		t.Errorf("without an address of its own: %v", err)
 	}

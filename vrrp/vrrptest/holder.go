@@ -25,17 +25,20 @@ var _ vrrp.Addresses = (*Holder)(nil)
 func NewHolder() *Holder { return &Holder{until: make(map[netip.Prefix]time.Time)} }
 
 // Acquire gives each address a lease of vrrp.Lease.
-func (h *Holder) Acquire(addresses []netip.Prefix) error {
+func (h *Holder) Acquire(addresses []netip.Prefix) (added []netip.Prefix, err error) {
 	h.wait()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.fail != nil {
-		return h.fail
+		return nil, h.fail
 	}
 	for _, a := range addresses {
+		if !time.Now().Before(h.until[a]) {
+			added = append(added, a)
+		}
 		h.until[a] = time.Now().Add(vrrp.Lease)
 	}
-	return nil
+	return added, nil
 }
 
 // Release takes addresses off.
@@ -81,7 +84,8 @@ func (h *Holder) Announced() []netip.Prefix {
 	return a
 }
 
-// Lose takes everything off, as a new interface in the place of the old one does.
+// Lose takes everything off, as a new interface in the place of the old one does,
+// or somebody else.
 func (h *Holder) Lose() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
