@@ -19,7 +19,10 @@ type backup struct {
 	// healthierSince is since when the active router has been less healthy
 	// than this one without a break; zero while it is not.
 	healthierSince time.Time
-	late           bool // a late tick has been given its grace
+	// preemptAt is when a smaller active router is taken over from only because
+	// it is smaller; zero while there is none.
+	preemptAt time.Time
+	late      bool // a late tick has been given its grace
 }
 
 // restart sets the Active_Down_Timer to the whole interval.
@@ -72,16 +75,14 @@ func (m *Machine) ignores(now time.Time, source netip.Addr, p int) string {
 	}
 	switch {
 	case !beats:
+		b.preemptAt = time.Time{}
 		return ""
 	case m.handover.yielded:
 		// The addresses were given away on purpose.
 		return ""
 	case now.Before(b.holdOff):
 		return ""
-	case m.cfg.Preempt && (!known || m.cfg.Priority > base):
-		// RFC 9568 section 6.1, Preempt_Mode: a higher priority takes over
-		// from a lower one. Between equal base priorities only health differs,
-		// so that is left to the rule below.
+	case m.preempts(now, base, known):
 		return fmt.Sprintf("its own priority %d is above %d of %s", effective, p, source)
 	case !b.healthierSince.IsZero() && now.Sub(b.healthierSince) >= m.cfg.Settle:
 		return fmt.Sprintf("%s is demoted by %d and this node by %s, for %s",

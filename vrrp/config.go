@@ -13,6 +13,13 @@ const (
 	MaxAdvertInterval = 40950 * time.Millisecond
 )
 
+// OwnerPriority is the priority of the router that owns the virtual addresses
+// (RFC 9568 section 5.2.4).
+const OwnerPriority = 255
+
+// MaxPreemptDelay is the longest Config.PreemptDelay.
+const MaxPreemptDelay = time.Hour
+
 // maxAdvertInterval2 is the longest interval of version 2, whose adverts carry it
 // as 8 bits of seconds (RFC 3768 section 5.3.7).
 const maxAdvertInterval2 = 255 * time.Second
@@ -34,6 +41,11 @@ type Config struct {
 	// Addresses are the virtual addresses with their prefix lengths, at least
 	// one, all of Source's family.
 	Addresses []netip.Prefix
+	// Own are those of Addresses that are this node's own, which the owner of a
+	// virtual router may have (OwnerPriority): they are on the interface whatever
+	// this router does, so no command gives them away. Those who acquire and
+	// release Addresses must leave them alone.
+	Own []netip.Addr
 	// Version is the protocol's version, 2 or 3.
 	Version int
 	// Authentication is that of version 2.
@@ -42,11 +54,16 @@ type Config struct {
 	// (Advertisement_Interval), a multiple of 10 ms between MinAdvertInterval
 	// and MaxAdvertInterval; in version 2 whole seconds from 1 to 255.
 	AdvertInterval time.Duration
-	// Priority is the base priority, 1 to 254.
+	// Priority is the base priority, 1 to 254, or OwnerPriority.
 	Priority int
 	// Preempt says whether this router takes over from an active one merely
 	// because its own priority is higher (Preempt_Mode).
 	Preempt bool
+	// PreemptDelay is how long Preempt waits: from the moment at which this
+	// router begins to take part, or first hears a smaller active router. It
+	// delays neither a take-over from a dead router nor one from a less healthy
+	// one. At most MaxPreemptDelay, and 0 without Preempt.
+	PreemptDelay time.Duration
 	// Peers are the other nodes of the file with their base priorities. By
 	// them a backup tells an active router that is small by configuration from
 	// one that is demoted. A sender that is not listed counts as not demoted.
@@ -83,8 +100,14 @@ func (c Config) Validate(problem func(key, message string)) {
 	}
 	c.validateInterval(problem)
 	c.Authentication.validate(c.Version, problem)
-	if c.Priority < 1 || c.Priority > 254 {
-		problem("priority", fmt.Sprintf("priority %d is out of range; 1 to 254 are allowed", c.Priority))
+	if c.Priority < 1 || c.Priority > OwnerPriority {
+		problem("priority", fmt.Sprintf("priority %d is out of range; 1 to 255 are allowed", c.Priority))
+	}
+	switch {
+	case c.PreemptDelay != 0 && !c.Preempt:
+		problem("preempt_delay", "there is no preemption to delay: preempt is false; leave one of the two out")
+	case c.PreemptDelay < 0 || c.PreemptDelay > MaxPreemptDelay:
+		problem("preempt_delay", fmt.Sprintf("the delay may be %s at most", "1h"))
 	}
 	if len(c.Addresses) == 0 {
 		problem("addresses", "a virtual router needs an address, such as [\"192.168.15.3/24\"]")

@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write what happens into testdata/*.txt 
 // do, each line with the time since the beginning. Lines that begin with # are
 // comments. The commands:
 //
-//	node NAME ADDRESS [priority=N] [preempt=BOOL] [settle=D] [drain=D] [interval=D] [busy]
+//	node NAME ADDRESS [priority=N] [preempt=BOOL] [preempt-delay=D] [settle=D] [drain=D] [interval=D] [busy]
 //	start NAME...             clear the startup fault
 //	run D                     let time pass
 //	demote NAME N [REASON]    demote by N, 0 takes it back
@@ -152,6 +152,8 @@ func (n *network) addFrom(words []string) error {
 				c.Priority, err = strconv.Atoi(value)
 			case "preempt":
 				c.Preempt, err = strconv.ParseBool(value)
+			case "preempt-delay":
+				c.PreemptDelay, err = time.ParseDuration(value)
 			case "settle":
 				c.Settle, err = time.ParseDuration(value)
 			case "drain":

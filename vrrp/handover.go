@@ -36,6 +36,8 @@ func (m *Machine) onFailover(now time.Time, ev Failover) {
 		m.refuse(ev.ID, "this node is not active")
 	case h.stopping:
 		m.refuse(ev.ID, "this node is stopping")
+	case len(m.cfg.Own) > 0:
+		m.refuse(ev.ID, fmt.Sprintf("%s is this node's own address and stays on it", m.cfg.Own[0]))
 	case h.draining:
 		m.refuse(ev.ID, "a failover is already under way")
 	case h.failback != nil:

@@ -232,8 +232,7 @@ func (m *Machine) onFault(now time.Time, ev SetFault) {
 		f := m.faults[0]
 		m.becomeFault(now, fmt.Sprintf("fault %s: %s", f.Source, f.Reason))
 	case m.state == Fault && len(m.faults) == 0:
-		m.learn(m.cfg.AdvertInterval)
-		m.becomeBackup(now, readyReason(ev.Source))
+		m.ready(now, readyReason(ev.Source))
 	}
 }
 
@@ -266,6 +265,9 @@ func (m *Machine) onReconfigure(now time.Time, cfg Config) {
 	cfg.Addresses, cfg.Peers = slices.Clone(cfg.Addresses), slices.Clone(cfg.Peers)
 	before := m.Effective()
 	m.cfg = cfg
+	if b := &m.backup; !b.preemptAt.IsZero() {
+		b.preemptAt = b.preemptAt.Add(cfg.PreemptDelay - old.PreemptDelay)
+	}
 
 	moved := !slices.Equal(old.Addresses, cfg.Addresses)
 	if m.state == Active && moved {
@@ -323,8 +325,8 @@ func (m *Machine) becomeBackup(now time.Time, reason string) {
 // becomeActive takes the addresses. The announcement follows when they are on
 // the interface (onAcquired).
 func (m *Machine) becomeActive(now time.Time, reason string) {
-	if m.state != Backup {
-		panic("vrrp: only a backup becomes active")
+	if m.state != Backup && !(m.state == Fault && m.isOwner()) {
+		panic("vrrp: only a backup and the owner become active")
 	}
 	m.failFailover(fmt.Sprintf("no other node took over within %s; this node is active again",
 		round(now.Sub(m.handover.yieldedAt))))
