@@ -19,8 +19,9 @@ type member struct {
 	detected  bool // the file leaves the interface out
 	router    *vrrp.Router
 	addresses *link.Addresses
-	// vips are the addresses in force, which a reload may change.
-	vips *atomic.Pointer[[]netip.Addr]
+	// vips are the addresses in force, which a reload may change, and own those
+	// that are this node's own or were at any time.
+	vips, own *atomic.Pointer[[]netip.Addr]
 	stop context.CancelFunc
 	done chan struct{} // closed when the router has ended; nil before start
 }
@@ -112,13 +113,15 @@ func (a *Appliance) newMember(c vrrp.Config, detected bool) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &member{config: c, detected: detected, addresses: addresses, vips: new(atomic.Pointer[[]netip.Addr])}
+	m := &member{config: c, detected: detected, addresses: addresses,
+		vips: new(atomic.Pointer[[]netip.Addr]), own: new(atomic.Pointer[[]netip.Addr])}
 	m.setVIPs(c)
 	log := a.log
 	hooks := vrrp.Hooks{Traffic: &traffic{parts: a, vips: func() []netip.Addr { return *m.vips.Load() }, log: log}}
 	watched := &guarded{Addresses: addresses, guard: a.guard, name: c.Name, describe: m.holding}
 	held := &shared{Addresses: severing{watched, a.listeners, log}, iface: c.Interface, claims: a.claims}
-	m.router = vrrp.NewRouter(c, a.opener(m), held, hooks, log)
+	own := &owned{Addresses: held, own: m.ownVIPs, missing: addresses.Missing}
+	m.router = vrrp.NewRouter(c, a.opener(m), own, hooks, log)
 	return m, nil
 }
 
@@ -139,9 +142,13 @@ func (a *Appliance) opener(m *member) vrrp.Open {
 	}
 }
 
-// isVirtual says whether address is one that a router of this node may hold.
+// isVirtual says whether address is one that a router of this node may hold, and
+// is not its own.
 func (a *Appliance) isVirtual(address netip.Addr) bool {
 	for _, m := range a.current.Load().routers {
+		if slices.Contains(m.ownVIPs(), address) {
+			return false
+		}
 		if slices.Contains(*m.vips.Load(), address) || slices.Contains(vipsOf(m.config.Addresses), address) {
 			return true
 		}
@@ -152,6 +159,22 @@ func (a *Appliance) isVirtual(address netip.Addr) bool {
 func (m *member) setVIPs(c vrrp.Config) {
 	vips := vipsOf(c.Addresses)
 	m.vips.Store(&vips)
+	own := m.ownVIPs()
+	for _, a := range c.Own {
+		if !slices.Contains(own, a) {
+			own = append(slices.Clip(own), a)
+		}
+	}
+	m.own.Store(&own)
+}
+
+// ownVIPs returns the virtual addresses that are this node's own. One that was
+// is never forgotten: a reload that makes it none must not take it off.
+func (m *member) ownVIPs() []netip.Addr {
+	if own := m.own.Load(); own != nil {
+		return *own
+	}
+	return nil
 }
 
 // meanwhile returns the routers that run while those that are retired resign:
@@ -187,7 +210,8 @@ func (c *routerChange) discard() {
 
 // startRouter runs m until stopRouters.
 func (a *Appliance) startRouter(m *member) {
-	if swept, err := a.claims.sweep(m.config.Interface, m.config.Addresses, m.addresses.Sweep); err != nil {
+	virtual := slices.DeleteFunc(slices.Clone(m.config.Addresses), func(p netip.Prefix) bool { return slices.Contains(m.config.Own, p.Addr()) })
+	if swept, err := a.claims.sweep(m.config.Interface, virtual, m.addresses.Sweep); err != nil {
 		a.log.Error().Err(err).Str("vrrp", m.config.Name).Msg("addresses that a crash left could not be removed")
 	} else if len(swept) > 0 {
 		a.log.Warn().Str("vrrp", m.config.Name).Stringers("addresses", stringers(swept)).Msg("removed addresses that were there before the election")

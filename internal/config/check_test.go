@@ -38,7 +38,7 @@ address = "192.168.15.11"
 priority = 100
 [node.lb02]
 address = "192.168.15.11"
-priority = 255
+priority = 256
 weight = 1
 
 [admin]
@@ -83,7 +83,7 @@ check = { type = "tcp", path = "/", interval = "1d" }
 			want: []string{
 				`f.toml:1:1: peer: is not supported by this version`,
 				`f.toml:7:1: node.lb02.address: 192.168.15.11 is node lb01's already`,
-				`f.toml:8:1: node.lb02.priority: priority 255 is out of range; 1 to 254 are allowed`,
+				`f.toml:8:1: node.lb02.priority: priority 256 is out of range; 1 to 254 are allowed, and 255 for the owner of the addresses`,
 				`f.toml:9:1: node.lb02.weight: unknown key; known here: address, priority`,
 				`f.toml:12:1: admin.listen: is not supported by this version`,
 				`f.toml:13:1: admin.soket: unknown key; did you mean socket?`,
@@ -221,7 +221,7 @@ addresses = ["192.168.15.6"]
 				`f.toml:13:1: vrrp[1].name: "a" is the name of vrrp[0] already`,
 				`f.toml:14:1: vrrp[1].virtual_router_id: 7 is vrrp[0]'s already, on the same interface eth0`,
 				`f.toml:16:14: vrrp[1].addresses[0]: 192.168.15.3 is an address of vrrp[0] already`,
-				`f.toml:16:30: vrrp[1].addresses[1]: 192.168.15.12 is node lb02's own address; a virtual address belongs to none`,
+				`f.toml:16:30: vrrp[1].addresses[1]: 192.168.15.12 is node lb02's own address; a virtual address belongs to none, unless that node is its owner, with priority 255 in vrrp[1]`,
 				`f.toml:19:1: vrrp[2].virtual_router_id: 7 is vrrp[0]'s already; if they are on different interfaces, name both with the key interface`,
 				`f.toml:19:1: vrrp[2].virtual_router_id: 7 is vrrp[1]'s already; if they are on different interfaces, name both with the key interface`,
 				`f.toml:23:1: vrrp[3].virtual_router_id: virtual router id 0 is out of range; 1 to 255 are allowed`,
@@ -238,7 +238,6 @@ virtual_router_id = 7
 addresses = ["192.168.15.3/24"]
 virtual_mac = true
 unicast = true
-preempt_delay = "30s"
 group = "edge"
 track = [ { reach = "192.168.15.1" } ]
 [peer]
@@ -246,10 +245,9 @@ track = [ { reach = "192.168.15.1" } ]
 			want: []string{
 				`f.toml:11:1: vrrp[0].virtual_mac: is not supported by this version`,
 				`f.toml:12:1: vrrp[0].unicast: is not supported by this version`,
-				`f.toml:13:1: vrrp[0].preempt_delay: is not supported by this version`,
-				`f.toml:14:1: vrrp[0].group: is not supported by this version`,
-				`f.toml:15:13: vrrp[0].track[0].reach: is not supported by this version`,
-				`f.toml:16:2: peer: is not supported by this version`,
+				`f.toml:13:1: vrrp[0].group: is not supported by this version`,
+				`f.toml:14:13: vrrp[0].track[0].reach: is not supported by this version`,
+				`f.toml:15:2: peer: is not supported by this version`,
 			},
 		},
 		{
@@ -339,7 +337,7 @@ addresses = ["192.168.15.5/24"]
 				`f.toml:6:2: node.lb03.priority: a priority is missing, 1 to 254, as vrrp[0] has none for this node either`,
 				`f.toml:6:2: node.lb03.priority: a priority is missing, 1 to 254, as vrrp[1] has none for this node either`,
 				`f.toml:6:2: node.lb03.priority: a priority is missing, 1 to 254, as vrrp[2] has none for this node either`,
-				`f.toml:11:26: vrrp[0].priority.lb02: priority 300 is out of range; 1 to 254 are allowed`,
+				`f.toml:11:26: vrrp[0].priority.lb02: priority 300 is out of range; 1 to 254 are allowed, and 255 for the owner of the addresses`,
 				`f.toml:11:38: vrrp[0].priority.lb03: want an integer, got string`,
 				`f.toml:16:1: vrrp[1].priority: want an integer, or a table such as { lb01 = 100, lb02 = 90 }, got string`,
 			},

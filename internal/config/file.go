@@ -49,8 +49,8 @@ func (f *File) setDefaults() {
 type NodeEntry struct {
 	// Address is where the other nodes reach this one; required.
 	Address netip.Addr `toml:"address"`
-	// Priority is the base priority, 1 to 254, in every virtual router that
-	// does not give its own; 0 when it is left out.
+	// Priority is the base priority, 1 to 254 or that of the owner, 255, in every
+	// virtual router that does not give its own; 0 when it is left out.
 	Priority int `toml:"priority"`
 }
 
@@ -100,6 +100,8 @@ type VRRPEntry struct {
 	// Preempt says whether a node takes over merely because its priority is
 	// higher; default true.
 	Preempt bool `toml:"preempt"`
+	// PreemptDelay is how long a node waits before it does that; default 0.
+	PreemptDelay time.Duration `toml:"preempt_delay,zero"`
 	// Priority overrides the nodes' own priorities.
 	Priority Priority `toml:"priority"`
 	// Track names what lowers the priority.
@@ -107,7 +109,6 @@ type VRRPEntry struct {
 
 	_ later `toml:"virtual_mac,later"`
 	_ later `toml:"unicast,later"`
-	_ later `toml:"preempt_delay,later"`
 	_ later `toml:"group,later"`
 }
 
@@ -120,8 +121,8 @@ func (v *VRRPEntry) setDefaults() {
 // Priority holds the base priorities that a virtual router gives itself: one
 // for all nodes, or some by the node's name.
 type Priority struct {
-	All    int            // 1 to 254; 0 when not given
-	ByNode map[string]int // 1 to 254
+	All    int            // 1 to 255; 0 when not given
+	ByNode map[string]int // 1 to 255
 }
 
 // decodeTree reads an integer for all nodes or a table of integers by node.
@@ -144,14 +145,14 @@ func decodePriority(r *report, path string, v any) int {
 	switch {
 	case !ok:
 		r.unreadable(path, "want an integer, got %s", typeName(v))
-	case n < 1 || n > 254:
+	case n < 1 || n > vrrp.OwnerPriority:
 		r.unreadable(path, "%s", priorityRange(int(n)))
 	}
 	return int(n)
 }
 
 func priorityRange(n int) string {
-	return fmt.Sprintf("priority %d is out of range; 1 to 254 are allowed", n)
+	return fmt.Sprintf("priority %d is out of range; 1 to 254 are allowed, and 255 for the owner of the addresses", n)
 }
 
 // TrackEntry names one thing whose failure lowers a virtual router's priority.

@@ -141,7 +141,11 @@ func (f *File) router(v VRRPEntry, node string) vrrp.Config {
 		AdvertInterval: v.AdvertInterval,
 		Priority:       f.basePriority(v, node),
 		Preempt:        v.Preempt,
+		PreemptDelay:   v.PreemptDelay,
 		Drain:          f.Handover.Drain,
+	}
+	if own := f.Nodes[node].Address; f.owns(v, node, own) {
+		c.Own = []netip.Addr{own}
 	}
 	for _, name := range f.NodeNames() {
 		if name != node {

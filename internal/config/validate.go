@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"appliance/vrrp"
 )
 
 // maxSocketPath is the longest path that a unix socket's address holds on
@@ -52,7 +54,7 @@ func (f *File) validateNodes(r *report) {
 		default:
 			owner[n.Address] = name
 		}
-		if n.Priority != 0 && (n.Priority < 1 || n.Priority > 254) {
+		if n.Priority != 0 && (n.Priority < 1 || n.Priority > vrrp.OwnerPriority) {
 			r.invalid(at+".priority", "%s", priorityRange(n.Priority))
 		}
 	}
@@ -76,6 +78,7 @@ func (f *File) validateRouters(r *report) {
 		}
 	}
 	f.validateVirtualAddresses(r)
+	f.validateOwners(r)
 }
 
 func (f *File) validateRouter(r *report, at string, v VRRPEntry) {

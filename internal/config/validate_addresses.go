@@ -150,8 +150,9 @@ func (f *File) validateVirtualAddresses(r *report) {
 				r.invalid(at, "%s is the address of the network %s itself, not of a machine in it", a, p.Masked())
 			case isBroadcast(p):
 				r.invalid(at, "%s is the broadcast address of the network %s", a, p.Masked())
-			case own:
-				r.invalid(at, "%s is node %s's own address; a virtual address belongs to none", a, node)
+			case own && !f.owns(v, node, a):
+				r.invalid(at, "%s is node %s's own address; a virtual address belongs to none, unless that node is its owner, with priority 255 in %s",
+					a, node, index("vrrp", i))
 			case taken && first != i:
 				r.invalid(at, "%s is an address of %s already", a, index("vrrp", first))
 			default:
