@@ -20,19 +20,19 @@ type owned struct {
 
 // Acquire acquires those of addresses that are not this node's own. One that is
 // must be there: nobody else puts it back.
-func (o *owned) Acquire(addresses []netip.Prefix) error {
+func (o *owned) Acquire(addresses []netip.Prefix) (added []netip.Prefix, err error) {
 	own, others := o.split(addresses)
 	if len(own) > 0 {
 		missing, err := o.missing(own)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if len(missing) > 0 {
-			return fmt.Errorf("%s is this node's own address and is not on the interface; give it to the interface, for it is no virtual one here", missing[0])
+			return nil, fmt.Errorf("%s is this node's own address and is not on the interface; give it to the interface, for it is no virtual one here", missing[0])
 		}
 	}
 	if len(others) == 0 {
-		return nil
+		return nil, nil
 	}
 	return o.Addresses.Acquire(others)
 }

@@ -19,7 +19,7 @@ func TestOwnAddressIsNeverLeasedAndNeverTakenOff(t *testing.T) {
 		own:       func() []netip.Addr { return []netip.Addr{own.Addr()} },
 		missing:   func([]netip.Addr) ([]netip.Addr, error) { return missing, nil },
 	}
-	if err := o.Acquire(both); err != nil {
+	if _, err := o.Acquire(both); err != nil {
 		t.Fatal(err)
 	}
 	if held := holder.Held(); !slices.Equal(held, []netip.Prefix{other}) {
@@ -29,7 +29,7 @@ func TestOwnAddressIsNeverLeasedAndNeverTakenOff(t *testing.T) {
 		t.Error(err)
 	}
 	missing = []netip.Addr{own.Addr()}
-	if err := o.Acquire(both); err == nil || !strings.Contains(err.Error(), "192.168.15.11 is this node's own address") {
+	if _, err := o.Acquire(both); err == nil || !strings.Contains(err.Error(), "192.168.15.11 is this node's own address") {
 		t.Errorf("without it: %v", err)
 	}
 	if err := o.Release(both); err != nil {
