@@ -22,8 +22,8 @@ type member struct {
 	// vips are the addresses in force, which a reload may change, and own those
 	// that are this node's own or were at any time.
 	vips, own *atomic.Pointer[[]netip.Addr]
-	stop context.CancelFunc
-	done chan struct{} // closed when the router has ended; nil before start
+	stop      context.CancelFunc
+	done      chan struct{} // closed when the router has ended; nil before start
 }
 
 // routerChange is a staged change of the virtual routers.
