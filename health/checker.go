@@ -2,6 +2,8 @@ package health
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -12,14 +14,20 @@ import (
 
 // Result is what the checks of one target have found.
 type Result struct {
-	Target Target
-	State  State
+	State State
 	// Reason is the last outcome in words, such as "status 200" or
 	// "connection refused". It is of the last check, so a server that is still
 	// up may already carry the reason of a failure.
 	Reason string
+	// Warning is what the last check that passed found and an administrator
+	// should know, such as that a certificate expires soon; empty otherwise. It
+	// does not count against the server.
+	Warning string
 	// Latency is how long the last check took.
 	Latency time.Duration
+	// Passed and Failed count the checks that could judge, since the target was
+	// set.
+	Passed, Failed uint64
 	// Since is when the state began; zero while it is Unknown.
 	Since time.Time
 	// Checked is when the last check ended, whether it could judge the server or
@@ -31,10 +39,10 @@ type Result struct {
 // Checker probes targets and tells when their state changes. One goroutine,
 // the one in Run, owns everything; the other methods may be called from any.
 type Checker struct {
-	log    zerolog.Logger
-	notify func(Result)
-	probe  func(context.Context, Target) (string, error)
-	random func() float64 // in [0, 1)
+	log     zerolog.Logger
+	notify  func(Target, Result)
+	prepare func(Target) probe
+	random  func() float64 // in [0, 1)
 
 	wanted chan []Target                   // holds at most the newest Set
 	jobs   atomic.Pointer[map[Target]*job] // replaced by Run, never changed
@@ -46,34 +54,45 @@ type job struct {
 	target Target
 	result atomic.Pointer[Result]
 
+	probe   probe
 	verdict verdict
-	next    time.Time // when the next probe starts
-	index   int       // in the schedule
-	first   bool      // no probe has started yet
+	asked   time.Time // when the last probe started
+	started time.Time // when the last check was due, probe or not
+	next    time.Time // when the next one is
+	index   int       // in the schedule; -1 while it is not there
+	first   bool      // no probe has ended yet
 	blind   bool      // the last probe could not judge
+	warned  time.Time // when its warning was logged
 	cancel  context.CancelFunc
 	removed bool
+	// lingers says that the last probe has been judged, but holds a connection
+	// that is not to be broken off; no other one starts meanwhile.
+	lingers bool
 }
 
 // outcome is how one probe ended.
 type outcome struct {
 	job     *job
-	reason  string
-	err     error // nil: passed; reason says it in words
+	finding finding // in words, also of a failure
+	err     error   // nil: passed
 	latency time.Duration
+	// lingers says that the probe goes on without a verdict; ended that it has
+	// come to its end, and nothing else.
+	lingers, ended bool
 }
 
 // NewChecker returns a checker without targets; Run makes it work. notify is
-// called on every change of state, the first verdict included, and when the
-// first check of a target could not judge, from the goroutine of Run: it must
-// not block, and must not wait for the checker.
-func NewChecker(log zerolog.Logger, notify func(Result)) *Checker {
+// called on every change of state, the first one included, and when the
+// first check of a target could not judge or left its initial state as it was,
+// from the goroutine of Run: it must not block, and must not wait for the
+// checker.
+func NewChecker(log zerolog.Logger, notify func(Target, Result)) *Checker {
 	c := &Checker{
-		log:    log,
-		notify: notify,
-		probe:  probe,
-		random: rand.Float64,
-		wanted: make(chan []Target, 1),
+		log:     log,
+		notify:  notify,
+		prepare: prepare,
+		random:  rand.Float64,
+		wanted:  make(chan []Target, 1),
 	}
 	c.jobs.Store(&map[Target]*job{})
 	return c
@@ -136,20 +155,20 @@ func (c *Checker) Run(ctx context.Context) error {
 		case targets := <-c.wanted:
 			c.replace(&waiting, targets, time.Now())
 		case o := <-done:
-			o.job.cancel()
-			o.job.cancel = nil
-			if !o.job.removed {
-				c.judge(o, time.Now())
-				waiting.add(o.job)
-			}
+			c.take(&waiting, o, time.Now())
 		case <-timer.C:
 		}
 		now := time.Now()
 		for j := waiting.popDue(now); j != nil; j = waiting.popDue(now) {
-			j.next = now.Add(c.gap(j))
-			probeCtx, stop := context.WithTimeout(ctx, j.target.Check.EffectiveTimeout())
-			j.cancel = stop
-			probes.Go(func() { c.runProbe(ctx, probeCtx, j, done) })
+			j.started = now
+			if j.lingers {
+				c.take(&waiting, stillSilent(j, now), now)
+				continue
+			}
+			j.asked = now
+			probeCtx, cancel := context.WithCancel(ctx)
+			j.cancel = cancel
+			probes.Go(func() { runProbe(ctx, probeCtx, j, done) })
 		}
 	}
 }
@@ -157,21 +176,61 @@ func (c *Checker) Run(ctx context.Context) error {
 // runProbe carries out one probe of j and reports to done, unless run, the
 // context of Run, ends first. It ends before ctx does, so a probe that fails
 // because Run ends is never judged.
-func (c *Checker) runProbe(run, ctx context.Context, j *job, done chan<- outcome) {
+func runProbe(run, ctx context.Context, j *job, done chan<- outcome) {
+	timeout := j.target.Check.EffectiveTimeout()
+	report := func(o outcome) {
+		select {
+		case done <- o:
+		case <-run.Done():
+		}
+	}
 	o := outcome{job: j}
 	begun := time.Now()
-	o.reason, o.err = c.probe(ctx, j.target)
+	limited, stop := context.WithTimeout(ctx, timeout)
+	o.finding, o.err = j.probe(limited)
+	stop()
 	o.latency = time.Since(begun)
+	var rest *unfinished
 	if o.err != nil {
-		o.reason = inWords(o.err, j.target.Check.EffectiveTimeout())
+		o.finding = finding{words: inWords(o.err, timeout)}
+		o.lingers = errors.As(o.err, &rest)
 	}
-	select {
-	case done <- o:
-	case <-run.Done():
+	report(o)
+	if o.lingers {
+		limited, stop := context.WithTimeout(ctx, lingerFor)
+		rest.finish(limited)
+		stop()
+		report(outcome{job: j, ended: true})
 	}
 }
 
-// gap returns the time from the start of this probe of j to the next. The
+// take carries an outcome into the state of its job, and lets it wait for its
+// next probe.
+func (c *Checker) take(waiting *schedule, o outcome, now time.Time) {
+	j := o.job
+	if o.ended {
+		j.lingers = false
+	} else if !j.removed {
+		j.lingers = j.lingers || o.lingers
+		c.judge(o, now)
+		j.next = j.started.Add(c.gap(j))
+		waiting.add(j)
+	}
+	if !j.lingers && !o.lingers && j.cancel != nil {
+		j.cancel()
+		j.cancel = nil
+	}
+}
+
+// stillSilent is the outcome of a check that is due while the one before holds
+// a connection on which the server has said nothing yet.
+func stillSilent(j *job, now time.Time) outcome {
+	silence := now.Sub(j.asked)
+	words := fmt.Sprintf("no answer for %s", silence.Round(10*time.Millisecond))
+	return outcome{job: j, finding: finding{words: words}, err: errors.New(words), latency: silence}
+}
+
+// gap returns the time from the start of the last probe of j to the next. The
 // first one is a random part of the interval: targets that were set together
 // are checked together once, for a quick verdict, and never again in step.
 func (c *Checker) gap(j *job) time.Duration {
@@ -180,8 +239,16 @@ func (c *Checker) gap(j *job) time.Duration {
 		j.first = false
 		return time.Duration(c.random() * float64(check.EffectiveInterval()))
 	}
-	jitter := (2*c.random() - 1) * float64(check.EffectiveJitter())
-	return check.EffectiveInterval() + time.Duration(jitter)
+	interval := check.EffectiveInterval()
+	switch {
+	case j.verdict.turning():
+		interval = check.EffectiveFastInterval()
+	case j.verdict.state == Down:
+		interval = check.EffectiveDownInterval()
+	}
+	// The jitter is a share of the interval, also of another one.
+	share := float64(check.EffectiveJitter()) / float64(check.EffectiveInterval())
+	return interval + time.Duration((2*c.random()-1)*share*float64(interval))
 }
 
 // replace makes targets the ones that are checked.
@@ -189,15 +256,19 @@ func (c *Checker) replace(waiting *schedule, targets []Target, now time.Time) {
 	old := *c.jobs.Load()
 	predecessors := byQuestion(old)
 	jobs := make(map[Target]*job, len(targets))
+	var started []*job // with a state before their first check
 	for _, target := range targets {
 		if jobs[target] != nil {
 			continue
 		}
 		j := old[target]
 		if j == nil {
-			j = newJob(target, now)
-			j.inherit(predecessors[target.question()])
+			j = c.newJob(target, now)
+			inherited := j.inherit(predecessors[target.question()])
 			waiting.add(j)
+			if !inherited && j.verdict.state != Unknown {
+				started = append(started, j)
+			}
 		}
 		jobs[target] = j
 	}
@@ -208,22 +279,29 @@ func (c *Checker) replace(waiting *schedule, targets []Target, now time.Time) {
 		j.removed = true
 		if j.cancel != nil {
 			j.cancel() // its outcome still arrives, and is dropped
-		} else {
+		}
+		if j.index >= 0 {
 			waiting.remove(j)
 		}
 	}
 	c.jobs.Store(&jobs)
+	for _, j := range started {
+		c.notify(j.target, *j.result.Load())
+	}
 }
 
 // newJob returns a job whose first probe is due at now.
-func newJob(target Target, now time.Time) *job {
+func (c *Checker) newJob(target Target, now time.Time) *job {
+	check := target.Check
 	j := &job{
 		target:  target,
-		verdict: verdict{rise: target.Check.EffectiveRise(), fall: target.Check.EffectiveFall()},
+		probe:   c.prepare(target),
+		verdict: newVerdict(check, now),
 		next:    now,
+		index:   -1,
 		first:   true,
 	}
-	j.result.Store(&Result{Target: target, Reason: "not checked yet"})
+	j.result.Store(&Result{State: j.verdict.state, Since: j.verdict.since, Reason: "not checked yet"})
 	return j
 }
 
@@ -242,16 +320,16 @@ func byQuestion(jobs map[Target]*job) map[Target]*job {
 	return found
 }
 
-// inherit lets j, which is new, begin with the state of from, if any. What spoke
-// against that state is forgotten: j counts by a rise and fall of its own.
-func (j *job) inherit(from *job) {
+// inherit lets j, which is new, begin with the state of from, if any, and reports
+// whether there is one. What spoke against that state is forgotten: j counts by
+// a rise and fall of its own.
+func (j *job) inherit(from *job) bool {
 	if from == nil {
-		return
+		return false
 	}
-	result := *from.result.Load()
-	result.Target = j.target
-	j.result.Store(&result)
+	j.result.Store(from.result.Load())
 	j.verdict.state, j.verdict.since = from.verdict.state, from.verdict.since
+	return true
 }
 
 // judge takes the outcome of a probe into the state of its job.
@@ -259,36 +337,51 @@ func (c *Checker) judge(o outcome, now time.Time) {
 	j := o.job
 	result := *j.result.Load()
 	first := result.Checked.IsZero()
-	result.Reason, result.Latency, result.Checked = o.reason, o.latency, now
+	result.Reason, result.Latency, result.Checked = o.finding.words, o.latency, now
 	if isOurs(o.err) {
-		result.Reason = "not judged, the fault is on this node: " + o.reason
+		result.Reason = "not judged, the fault is on this node: " + o.finding.words
 		j.result.Store(&result)
 		if !j.blind {
-			about(c.log.Error(), o).Msg("cannot check server, its state stays as it is")
+			j.about(c.log.Error(), o.finding.words).Msg("cannot check server, its state stays as it is")
 		}
 		j.blind = true
 		if first {
-			c.notify(result)
+			c.notify(j.target, result)
 		}
 		return
 	}
 	j.blind = false
+	if o.err == nil {
+		result.Passed++
+	} else {
+		result.Failed++
+	}
+	c.warn(j, o.finding.warning, now)
+	result.Warning = o.finding.warning
 	changed := j.verdict.Observe(now, o.err == nil)
 	result.State, result.Since = j.verdict.state, j.verdict.since
 	j.result.Store(&result)
-	if !changed {
+	switch {
+	case changed && result.State == Up:
+		j.about(c.log.Info(), result.Reason).Msg("server is up")
+	case changed:
+		j.about(c.log.Warn(), result.Reason).Msg("server is down")
+	}
+	if changed || first {
+		c.notify(j.target, result)
+	}
+}
+
+// warn logs what a check warns of, once a day.
+func (c *Checker) warn(j *job, warning string, now time.Time) {
+	if warning == "" || now.Sub(j.warned) < 24*time.Hour {
 		return
 	}
-	if result.State == Up {
-		about(c.log.Info(), o).Msg("server is up")
-	} else {
-		about(c.log.Warn(), o).Msg("server is down")
-	}
-	c.notify(result)
+	j.warned = now
+	j.about(c.log.Warn(), warning).Msg("a check that passes has a warning")
 }
 
 // about adds to a line of the log which server it is about, and why.
-func about(event *zerolog.Event, o outcome) *zerolog.Event {
-	return event.Stringer("server", o.job.target).
-		Str("check", string(o.job.target.Check.Type)).Str("reason", o.reason)
+func (j *job) about(event *zerolog.Event, reason string) *zerolog.Event {
+	return event.Stringer("server", j.target).Str("check", string(j.target.Check.Type)).Str("reason", reason)
 }

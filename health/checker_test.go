@@ -27,8 +27,8 @@ type bench struct {
 
 func newBench(t *testing.T, probe func(context.Context, Target) (string, error)) *bench {
 	b := &bench{start: time.Now()}
-	b.Checker = NewChecker(zerolog.New(&b.log), func(r Result) { b.changes = append(b.changes, r) })
-	b.probe = probe
+	b.Checker = NewChecker(zerolog.New(&b.log), func(_ Target, r Result) { b.changes = append(b.changes, r) })
+	b.prepare = prepareFor(probe)
 	b.random = func() float64 { return 0.5 } // first gap half an interval, then no jitter
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
@@ -40,6 +40,16 @@ func newBench(t *testing.T, probe func(context.Context, Target) (string, error))
 		}
 	}
 	return b
+}
+
+// prepareFor makes probes of a function.
+func prepareFor(f func(context.Context, Target) (string, error)) func(Target) probe {
+	return func(target Target) probe {
+		return func(ctx context.Context) (finding, error) {
+			words, err := f(ctx, target)
+			return finding{words: words}, err
+		}
+	}
 }
 
 // until lets the time reach d after the start, and every goroutine settle.
@@ -280,8 +290,8 @@ func TestTargetThatComesBackStartsAgain(t *testing.T) {
 
 func TestLastSetBeforeRunCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := NewChecker(zerolog.Nop(), func(Result) {})
-		c.probe = hang
+		c := NewChecker(zerolog.Nop(), func(Target, Result) {})
+		c.prepare = prepareFor(hang)
 		want := []Target{target(2)}
 		c.Set([]Target{target(1)})
 		c.Set(want)
@@ -338,13 +348,13 @@ func TestEndOfRunJudgesNobody(t *testing.T) {
 func BenchmarkThousandTargets(b *testing.B) {
 	ctx, cancel := context.WithCancel(b.Context())
 	var count atomic.Int64
-	c := NewChecker(zerolog.Nop(), func(Result) {})
-	c.probe = func(context.Context, Target) (string, error) {
+	c := NewChecker(zerolog.Nop(), func(Target, Result) {})
+	c.prepare = prepareFor(func(context.Context, Target) (string, error) {
 		if count.Add(1) == int64(b.N)*1000 {
 			cancel()
 		}
 		return "", nil
-	}
+	})
 	all := targets(1000)
 	for i := range all {
 		all[i].Check.Interval, all[i].Check.Timeout = time.Nanosecond, time.Second

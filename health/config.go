@@ -30,8 +30,16 @@ type Config struct {
 	Interval time.Duration `toml:"interval"`
 	// Timeout bounds one whole check; default 1 s, never above Interval.
 	Timeout time.Duration `toml:"timeout"`
+	// FastInterval takes the place of Interval while the state is about to
+	// turn, from the first check that speaks against it; default Interval, at
+	// most that and at least 10 ms.
+	FastInterval time.Duration `toml:"fast_interval"`
+	// DownInterval takes the place of Interval while the server is down;
+	// default Interval, at least 10 ms.
+	DownInterval time.Duration `toml:"down_interval"`
 	// Jitter spreads the checks: each interval is longer or shorter by up to
-	// this much; default a tenth of the interval, at most the interval.
+	// this much; default a tenth of the interval, at most the interval. The
+	// other intervals have the same share of theirs.
 	Jitter time.Duration `toml:"jitter"`
 	// Rise is how many checks in a row must pass before a server that is down
 	// counts as up; default 2.
@@ -39,6 +47,14 @@ type Config struct {
 	// Fall is how many checks in a row must fail before a server that is up
 	// counts as down; default 3.
 	Fall int `toml:"fall"`
+	// Initial is the state before the first check; default unknown, where the
+	// first check decides alone. From up and down, fall and rise count.
+	Initial Initial `toml:"initial"`
+
+	// Address and Port, where they are set, are checked instead of the
+	// server's own.
+	Address netip.Addr `toml:"address"`
+	Port    int        `toml:"port"`
 
 	// Method, Path, Host and Status belong to http checks: the request to send
 	// (default GET /, with the server's address as Host) and the statuses that
@@ -80,13 +96,50 @@ func (c Config) EffectiveRise() int { return orDefault(c.Rise, 2) }
 // EffectiveFall returns Fall with its default applied.
 func (c Config) EffectiveFall() int { return orDefault(c.Fall, 3) }
 
+// EffectiveFastInterval returns FastInterval with its default applied.
+func (c Config) EffectiveFastInterval() time.Duration {
+	return orDefault(c.FastInterval, c.EffectiveInterval())
+}
+
+// EffectiveDownInterval returns DownInterval with its default applied.
+func (c Config) EffectiveDownInterval() time.Duration {
+	return orDefault(c.DownInterval, c.EffectiveInterval())
+}
+
 // Skew returns how much later than another node that runs the same check this
 // node may learn of the same change: the first check that meets it is late by
-// an interval with its jitter, each one more that rise or fall ask for by twice
-// the jitter, and the last one takes up to a timeout.
+// the longer interval with its jitter, each one more that rise or fall ask for
+// by twice the jitter, and the last one takes up to a timeout.
 func (c Config) Skew() time.Duration {
 	more := time.Duration(max(c.EffectiveRise(), c.EffectiveFall()) - 1)
-	return c.EffectiveInterval() + (1+2*more)*c.EffectiveJitter() + c.EffectiveTimeout()
+	interval, jitter := c.EffectiveInterval(), c.EffectiveJitter()
+	if down := c.EffectiveDownInterval(); down > interval {
+		jitter = time.Duration(float64(jitter) / float64(interval) * float64(down))
+		interval = down
+	}
+	return interval + (1+2*more)*jitter + c.EffectiveTimeout()
+}
+
+// Initial is the state of a server before its first check.
+type Initial string
+
+// The states to begin with.
+const (
+	InitialUnknown Initial = "unknown"
+	InitialUp      Initial = "up"
+	InitialDown    Initial = "down"
+)
+
+// state returns the state that i means; Unknown for anything unknown.
+func (i Initial) state() State {
+	switch i {
+	case InitialUp:
+		return Up
+	case InitialDown:
+		return Down
+	default:
+		return Unknown
+	}
 }
 
 func orDefault[T comparable](v, def T) T {
@@ -110,6 +163,12 @@ func (c Config) Validate(problem func(key, message string)) {
 	if c.EffectiveInterval() < 10*time.Millisecond {
 		problem("interval", "the interval must be at least 10ms")
 	}
+	if c.FastInterval != 0 && (c.FastInterval < 10*time.Millisecond || c.FastInterval > c.EffectiveInterval()) {
+		problem("fast_interval", "the fast interval must be at least 10ms and no longer than the interval")
+	}
+	if c.DownInterval != 0 && c.DownInterval < 10*time.Millisecond {
+		problem("down_interval", "the interval while a server is down must be at least 10ms")
+	}
 	if c.Timeout < 0 || c.EffectiveTimeout() > c.EffectiveInterval() {
 		problem("timeout", "the timeout must be positive and no longer than the interval, so that checks never pile up")
 	}
@@ -121,6 +180,17 @@ func (c Config) Validate(problem func(key, message string)) {
 	}
 	if c.Fall < 0 {
 		problem("fall", "fall must be at least 1")
+	}
+	switch c.Initial {
+	case "", InitialUnknown, InitialUp, InitialDown:
+	default:
+		problem("initial", fmt.Sprintf("unknown state %q; known: unknown, up, down", c.Initial))
+	}
+	if a := c.Address; a.IsValid() && (a.IsUnspecified() || a.IsMulticast()) {
+		problem("address", fmt.Sprintf("%s is no address of a server", a))
+	}
+	if c.Port < 0 || c.Port > 65535 {
+		problem("port", "the port must be between 1 and 65535")
 	}
 	if _, err := parseStatus(c.Status); err != nil {
 		problem("status", err.Error())
@@ -197,6 +267,24 @@ type Target struct {
 	Check   Config
 }
 
+// For returns the target that judges the server at an address: that address,
+// unless the check says where to look instead.
+func (c Config) For(server netip.AddrPort) Target {
+	address, port := server.Addr(), server.Port()
+	if c.Address.IsValid() {
+		address = c.Address
+	}
+	if c.Port != 0 {
+		port = uint16(c.Port)
+	}
+	if c.Type == ICMP {
+		port = 0
+	}
+	// Whoever gets to the same place in another way shares the check.
+	c.Address, c.Port = netip.Addr{}, 0
+	return Target{Address: netip.AddrPortFrom(address, port), Check: c}
+}
+
 // String returns the address, without the port where there is none.
 func (t Target) String() string {
 	if t.Address.Port() == 0 {
@@ -210,6 +298,7 @@ func (t Target) String() string {
 // same.
 func (t Target) question() Target {
 	c := &t.Check
-	c.Interval, c.Timeout, c.Jitter, c.Rise, c.Fall = 0, 0, 0, 0, 0
+	c.Interval, c.FastInterval, c.DownInterval, c.Timeout, c.Jitter = 0, 0, 0, 0, 0
+	c.Rise, c.Fall, c.Initial = 0, 0, ""
 	return t
 }

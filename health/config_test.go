@@ -1,6 +1,7 @@
 package health
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -16,6 +17,12 @@ func TestValidate(t *testing.T) {
 		"mysql":                    {Config{Type: MySQL}, nil},
 		"mysql with everything":    {Config{Type: MySQL, User: "lb", PasswordFile: "/pw", Query: "SELECT 1", Expect: "1"}, nil},
 		"short interval":           {Config{Type: TCP, Interval: 100 * time.Millisecond}, nil},
+		"other intervals":          {Config{Type: TCP, FastInterval: time.Second, DownInterval: time.Minute, Initial: InitialDown}, nil},
+		"fast interval is slow":    {Config{Type: TCP, FastInterval: 3 * time.Second}, []string{"fast_interval"}},
+		"down interval too short":  {Config{Type: TCP, DownInterval: time.Millisecond}, []string{"down_interval"}},
+		"unknown initial state":    {Config{Type: TCP, Initial: "fine"}, []string{"initial"}},
+		"address of nobody":        {Config{Type: TCP, Address: netip.IPv4Unspecified()}, []string{"address"}},
+		"port out of range":        {Config{Type: TCP, Port: 65536}, []string{"port"}},
 		"no type":                  {Config{}, []string{"type"}},
 		"unknown type":             {Config{Type: "ping"}, []string{"type"}},
 		"interval too short":       {Config{Type: TCP, Interval: time.Millisecond}, []string{"interval"}},
@@ -62,6 +69,7 @@ func TestDefaults(t *testing.T) {
 		{Config{Interval: 4, Timeout: 3, Jitter: 2}, 4, 3, 2, 17},
 		{Config{Interval: 4, Timeout: 3, Jitter: 2, Rise: 4, Fall: 1}, 4, 3, 2, 21},
 		{Config{Interval: 4, Timeout: 3, Jitter: 2, Rise: 1, Fall: 1}, 4, 3, 2, 9},
+		{Config{Interval: 4, Timeout: 3, Jitter: 2, Rise: 1, Fall: 1, DownInterval: 8, FastInterval: 1}, 4, 3, 2, 15},
 	}
 	for _, test := range tests {
 		c := test.check

@@ -8,21 +8,56 @@ import (
 	"time"
 )
 
-// probe checks target once in the way its type asks for. It returns what it
-// found in words when the check passed, and an error that inWords can explain
-// when it failed. It returns soon after ctx ends, with everything closed.
-func probe(ctx context.Context, target Target) (string, error) {
+// probe checks a target once in the way its type asks for. It returns what it
+// found when the check passed, and an error that inWords can explain when it
+// failed. It returns soon after ctx ends, with everything closed, unless the
+// error is an *unfinished.
+type probe func(ctx context.Context) (finding, error)
+
+// finding is what a check that passed has found, in words, and what an
+// administrator should know of although it passed.
+type finding struct{ words, warning string }
+
+// unfinished is why a check failed that has connected, and must not break off:
+// the server would hold it against this node.
+type unfinished struct {
+	err error
+	// finish waits for the server, takes its leave and closes the connection,
+	// or closes it when ctx ends. It is to be called once.
+	finish func(ctx context.Context)
+}
+
+func (e *unfinished) Error() string { return e.err.Error() }
+func (e *unfinished) Unwrap() error { return e.err }
+
+// lingerFor bounds how long a connection is kept that is not to be broken off.
+// A server that was silent for so long may be blocked by something that only a
+// new connection finds cured.
+const lingerFor = 10 * time.Minute
+
+// prepare returns the probe of target, which is used again and again, by one
+// goroutine at a time. What a check needs and is the same each time is made
+// here.
+func prepare(target Target) probe {
+	simple := func(f func(context.Context, Target) (string, error)) probe {
+		return func(ctx context.Context) (finding, error) {
+			words, err := f(ctx, target)
+			return finding{words: words}, err
+		}
+	}
 	switch target.Check.Type {
 	case TCP:
-		return probeTCP(ctx, target)
+		return simple(probeTCP)
 	case HTTP:
-		return probeHTTP(ctx, target)
+		return simple(probeHTTP)
 	case MySQL:
-		return probeMySQL(ctx, target)
+		return simple(probeMySQL)
 	case ICMP:
-		return probeICMP(ctx, target)
+		return simple(probeICMP)
 	default:
-		return "", fmt.Errorf("unknown check type %q", target.Check.Type)
+		return func(context.Context) (finding, error) {
+			return finding{}, fmt.Errorf("unknown check type %q", target.Check.Type)
+		}
 	}
 }
 

@@ -105,14 +105,17 @@ func verdictOf(t *testing.T, address netip.AddrPort, check Config) string {
 	ctx, cancel := context.WithTimeout(t.Context(), check.Timeout)
 	defer cancel()
 	begun := time.Now()
-	reason, err := probe(ctx, Target{Address: address, Check: check})
+	found, err := prepare(Target{Address: address, Check: check})(ctx)
 	if took := time.Since(begun); took > check.Timeout+2*time.Second {
 		t.Errorf("the check took %s with a timeout of %s", took, check.Timeout)
 	}
 	if err != nil {
 		return "down: " + inWords(err, check.Timeout)
 	}
-	return "up: " + reason
+	if found.warning != "" {
+		return "up: " + found.words + "; warning: " + found.warning
+	}
+	return "up: " + found.words
 }
 
 func TestTCP(t *testing.T) {

@@ -53,5 +53,6 @@ func (q *dueQueue) Pop() any {
 	j := (*q)[last]
 	(*q)[last] = nil
 	*q = (*q)[:last]
+	j.index = -1
 	return j
 }

@@ -26,7 +26,7 @@ func (s State) String() string {
 }
 
 // verdict turns the outcomes of checks into a state. It is pure: time comes
-// in as an argument. Its zero value with rise and fall set is ready to use.
+// in as an argument. newVerdict makes one.
 type verdict struct {
 	rise, fall int // outcomes in a row that turn the state; at least 1
 
@@ -34,6 +34,18 @@ type verdict struct {
 	since   time.Time // of the state; zero while Unknown
 	against int       // outcomes in a row that speak against the state
 }
+
+// newVerdict returns the verdict before the first check of a server, at now.
+func newVerdict(check Config, now time.Time) verdict {
+	v := verdict{rise: check.EffectiveRise(), fall: check.EffectiveFall()}
+	if v.state = check.Initial.state(); v.state != Unknown {
+		v.since = now
+	}
+	return v
+}
+
+// turning reports whether the last outcome spoke against a state that holds.
+func (v *verdict) turning() bool { return v.against > 0 }
 
 // Observe takes the outcome of one check and reports whether it changed the
 // state. The first outcome decides at once: a server that is fine should not

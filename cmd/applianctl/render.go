@@ -99,17 +99,34 @@ func renderPools(w io.Writer, now time.Time, pools []control.Pool) {
 			if s.Backup {
 				weight += " backup"
 			}
-			check := s.Check
-			if check == "" {
-				check = "-"
-			} else if s.LatencySeconds > 0 {
-				check += fmt.Sprintf(" (%.1f ms)", s.LatencySeconds*1000)
-			}
 			fmt.Fprintf(w, "%s/%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", p.Name, s.Name, s.Address,
 				strings.ToUpper(s.Health), age(now, s.Since), s.Admin, weight, s.Current, s.Total, s.ConnectErrors,
-				size(s.BytesIn), size(s.BytesOut), check)
+				size(s.BytesIn), size(s.BytesOut), lastCheck(s))
 		}
 	}
+}
+
+// lastCheck describes the latest check of a server: its result, how long it
+// took, how many before it failed, and what it warns of.
+func lastCheck(s control.Server) string {
+	if s.Check == "" {
+		return "-"
+	}
+	var notes []string
+	if s.LatencySeconds > 0 {
+		notes = append(notes, fmt.Sprintf("%.1f ms", s.LatencySeconds*1000))
+	}
+	if all := s.ChecksPassed + s.ChecksFailed; all > 0 {
+		notes = append(notes, fmt.Sprintf("%d of %d failed", s.ChecksFailed, all))
+	}
+	text := s.Check
+	if len(notes) > 0 {
+		text += " (" + strings.Join(notes, ", ") + ")"
+	}
+	if s.CheckWarning != "" {
+		text += "; warning: " + s.CheckWarning
+	}
+	return text
 }
 
 // age returns how long ago t was in a length that fits a table.

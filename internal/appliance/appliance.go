@@ -124,7 +124,7 @@ func newAppliance(o Options) *Appliance {
 		stopping: make(chan struct{}),
 	}
 	a.patience, a.hurry = context.WithCancel(context.Background())
-	a.checker = health.NewChecker(o.Log, func(health.Result) { a.wire.poke() })
+	a.checker = health.NewChecker(o.Log, func(health.Target, health.Result) { a.wire.poke() })
 	a.wire = newWire(o.Log, a.checker.Results)
 	a.listeners = listen.NewSet(o.Log, a.wire.listener)
 	a.current.Store(&setup{})

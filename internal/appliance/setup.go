@@ -22,7 +22,7 @@ type setup struct {
 	node    *config.Node
 	loaded  time.Time
 	pools   map[string]*pool.Pool
-	judges  map[health.Target][]*pool.Pool // who wants a check's verdict
+	judges  map[health.Target][]subject // who wants a check's verdict
 	routers []*member
 }
 
@@ -98,9 +98,9 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 
 // buildPools returns the pools of a configuration, those with the name of an
 // old one being that one, and who wants the verdict of which check.
-func buildPools(old map[string]*pool.Pool, cfgs map[string]config.Pool) (map[string]*pool.Pool, map[health.Target][]*pool.Pool, error) {
+func buildPools(old map[string]*pool.Pool, cfgs map[string]config.Pool) (map[string]*pool.Pool, map[health.Target][]subject, error) {
 	pools := make(map[string]*pool.Pool, len(cfgs))
-	judges := make(map[health.Target][]*pool.Pool)
+	judges := make(map[health.Target][]subject)
 	for name, cfg := range cfgs {
 		p := old[name]
 		if p == nil {
@@ -115,9 +115,9 @@ func buildPools(old map[string]*pool.Pool, cfgs map[string]config.Pool) (map[str
 			if err != nil {
 				return nil, nil, fmt.Errorf("pool %s: server %s: %w", name, s.Label(), err)
 			}
-			target := health.Target{Address: address, Check: *cfg.Check}
-			if !slices.Contains(judges[target], p) {
-				judges[target] = append(judges[target], p)
+			target, on := cfg.Check.For(address), subject{p, address}
+			if !slices.Contains(judges[target], on) {
+				judges[target] = append(judges[target], on)
 			}
 		}
 	}
@@ -149,7 +149,7 @@ func knownHealth(results map[health.Target]health.Result, check *health.Config) 
 		if check == nil {
 			return pool.Health{}, false
 		}
-		r, ok := results[health.Target{Address: address, Check: *check}]
+		r, ok := results[check.For(address)]
 		return poolHealth(r), ok && r.State != health.Unknown
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 
-	"appliance/health"
 	"appliance/internal/control"
 	"appliance/internal/pool"
 	"appliance/vrrp"
@@ -152,8 +151,9 @@ func (a *Appliance) describePool(current *setup, name string) control.Pool {
 			BytesIn: uint64(s.BytesToServer), BytesOut: uint64(s.BytesToClient),
 		}
 		if cfg.Check != nil {
-			r := results[health.Target{Address: server.AddrPort(), Check: *cfg.Check}]
-			one.Check, one.LatencySeconds = r.Reason, r.Latency.Seconds()
+			r := results[cfg.Check.For(server.AddrPort())]
+			one.Check, one.CheckWarning, one.LatencySeconds = r.Reason, r.Warning, r.Latency.Seconds()
+			one.ChecksPassed, one.ChecksFailed = r.Passed, r.Failed
 		}
 		d.Servers = append(d.Servers, one)
 	}

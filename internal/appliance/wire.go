@@ -45,8 +45,15 @@ type wire struct {
 // plan is what a configuration wires together.
 type plan struct {
 	routers  []wiredRouter
-	services map[string][]*pool.Pool        // by service name
-	judges   map[health.Target][]*pool.Pool // who wants a check's verdict
+	services map[string][]*pool.Pool     // by service name
+	judges   map[health.Target][]subject // who wants a check's verdict
+}
+
+// subject is what a check judges: the servers of a pool at an address. A check
+// may look elsewhere than there.
+type subject struct {
+	pool   *pool.Pool
+	server netip.AddrPort
 }
 
 // names reports whether the plan depends on an interface.
@@ -237,13 +244,13 @@ func (s *wireState) start(r wiredRouter, waiting string) bool {
 // judge passes the checks' verdicts to the pools that asked for them.
 func (s *wireState) judge() {
 	results := s.results()
-	for target, pools := range s.plan.judges {
+	for target, subjects := range s.plan.judges {
 		r, ok := results[target]
 		if !ok || r.State == health.Unknown {
 			continue
 		}
-		for _, p := range pools {
-			p.SetHealth(target.Address.String(), poolHealth(r))
+		for _, on := range subjects {
+			on.pool.SetHealth(on.server.String(), poolHealth(r))
 		}
 	}
 }
@@ -281,14 +288,14 @@ func (c condition) demotes() bool { return c.amount > 0 }
 func (s *wireState) unjudged() string {
 	results := s.results()
 	var names []string
-	for target, pools := range s.plan.judges {
+	for target, subjects := range s.plan.judges {
 		if !results[target].Checked.IsZero() {
 			continue
 		}
-		for _, p := range pools {
-			for _, server := range p.Servers() {
-				if server.AddrPort() == target.Address {
-					names = append(names, p.Name()+"/"+server.Label())
+		for _, on := range subjects {
+			for _, server := range on.pool.Servers() {
+				if server.AddrPort() == on.server {
+					names = append(names, on.pool.Name()+"/"+server.Label())
 				}
 			}
 		}

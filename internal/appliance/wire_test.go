@@ -92,7 +92,10 @@ func (b *bench) rewire() {
 			addresses: []netip.Addr{netip.MustParseAddr("192.168.15.3")},
 		}},
 		services: map[string][]*pool.Pool{"mysql": {b.pool}},
-		judges:   map[health.Target][]*pool.Pool{target(db1): {b.pool}, target(db2): {b.pool}},
+		judges: map[health.Target][]subject{
+			target(db1): {{b.pool, netip.MustParseAddrPort(db1)}},
+			target(db2): {{b.pool, netip.MustParseAddrPort(db2)}},
+		},
 	})
 }
 
@@ -110,7 +113,7 @@ func (b *bench) results() map[health.Target]health.Result {
 }
 
 func (b *bench) verdict(address string, state health.State) {
-	b.found.Store(target(address), health.Result{Target: target(address), State: state, Reason: "test", Checked: time.Now()})
+	b.found.Store(target(address), health.Result{State: state, Reason: "test", Checked: time.Now()})
 	b.wire.poke()
 }
 

@@ -128,6 +128,12 @@ type Server struct {
 	Since  time.Time `json:"since"`
 	// Check is the latest check's result in words; empty without a check.
 	Check string `json:"check,omitempty"`
+	// CheckWarning is what the latest check found besides, such as a
+	// certificate that expires soon.
+	CheckWarning string `json:"check_warning,omitempty"`
+	// ChecksPassed and ChecksFailed count the checks of the server.
+	ChecksPassed uint64 `json:"checks_passed,omitempty"`
+	ChecksFailed uint64 `json:"checks_failed,omitempty"`
 	// LatencySeconds is how long the latest check took.
 	LatencySeconds float64 `json:"latency_seconds,omitempty"`
 	// Admin is "ready", "drain" or "maint".
