@@ -26,6 +26,7 @@ var layers = map[string][]string{
 	"internal/certs":     nil,
 	"internal/link":      nil,
 	"internal/guard":     {"internal/link"},
+	"internal/peer":      nil,
 	"internal/config":    {"vrrp", "health", "l4", "l7", "internal/pool", "internal/certs"},
 	"internal/control":   nil,
 	"internal/appliance": {"vrrp", "health", "l4", "l7", "internal/pool", "internal/listen", "internal/link", "internal/guard", "internal/config", "internal/control"},
