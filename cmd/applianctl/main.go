@@ -101,7 +101,7 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong command line, 3 no appliance ru
 	root.PersistentFlags().StringVar(&o.config, "config", defaultConfig, "the configuration file")
 	root.PersistentFlags().StringVar(&o.node, "node", "", "which node of the file this is (default: the host name)")
 	root.AddCommand(
-		newRunCommand(&o), newCheckCommand(&o), newStatusCommand(&o),
+		newRunCommand(&o), newCheckCommand(&o), newStatusCommand(&o), newEventsCommand(&o),
 		newFailoverCommand(&o), newFailbackCommand(&o), newReloadCommand(&o), newServerCommand(&o),
 		newLabCommand(), newVersionCommand(), newGuardCommand(),
 	)

@@ -30,7 +30,7 @@ func TestExitCodes(t *testing.T) {
 func TestWrongCommandLinesAreUsageErrors(t *testing.T) {
 	for _, line := range []string{
 		"status extra", "status --nonsense", "nonsense", "server ready", "server ready mysql",
-		"server on mysql/db1", "run --log-level loud", "run --log-format xml", "failover VI_1",
+		"server on mysql/db1", "run --log-level loud", "run --log-format xml", "failover VI_1", "events extra", "events --last x", "events --last -1",
 	} {
 		c := newRootCommand()
 		c.SetArgs(append(strings.Fields(line), "--socket", t.TempDir()+"/none.sock"))

@@ -20,7 +20,7 @@ import (
 const defaultConfig = "/etc/appliance/appliance.toml"
 
 func newRunCommand(o *options) *cobra.Command {
-	var level, format string
+	var level, format, events string
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run the appliance until SIGTERM",
@@ -37,6 +37,7 @@ time, and stop.`,
 				ConfigPath: o.config,
 				Node:       o.node,
 				Socket:     o.socket,
+				Events:     events,
 				Version:    version,
 				Log:        log,
 				Guard:      guardCommand,
@@ -45,6 +46,7 @@ time, and stop.`,
 	}
 	c.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	c.Flags().StringVar(&format, "log-format", "", "text or json (default: text on a terminal, else json)")
+	c.Flags().StringVar(&events, "events", "", "file that keeps the event history (default: the file's admin.events)")
 	return c
 }
 

@@ -17,6 +17,7 @@ import (
 	"appliance/health"
 	"appliance/internal/config"
 	"appliance/internal/control"
+	"appliance/internal/events"
 	"appliance/internal/guard"
 	"appliance/internal/listen"
 	"appliance/l4"
@@ -31,6 +32,8 @@ type Options struct {
 	Node string
 	// Socket is the control socket; empty means the file's.
 	Socket string
+	// Events is the file of the event history; empty means the file's.
+	Events string
 	// Version is what status calls the software.
 	Version string
 	// Log takes everything that the appliance has to say.
@@ -50,6 +53,7 @@ type Appliance struct {
 	listeners *listen.Set
 	claims    *claims // of virtual addresses, by the routers
 	guard     *guard.Guard
+	history   *events.Log
 	l4        *l4.Engine
 	l7        *l7.Engine
 	links     links // of the goroutine of Run
@@ -67,7 +71,10 @@ type Appliance struct {
 }
 
 // reloadRequest asks the goroutine of Run to read the file again.
-type reloadRequest struct{ done chan<- error }
+type reloadRequest struct {
+	by   string // who wants it, for the end of a sentence
+	done chan<- error
+}
 
 // Run is the appliance: it starts everything that the file describes and runs
 // it until ctx ends; then it gives the virtual addresses away, lets connections
@@ -83,7 +90,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	a := newAppliance(o)
+	a := newAppliance(o, node)
+	defer a.history.Close()
 	socket, err := control.Listen(a.socketPath(node), a.backend(), a.log)
 	if err != nil {
 		return err
@@ -96,23 +104,31 @@ func Run(ctx context.Context, o Options) (err error) {
 	services, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	defer a.hurry()
+	a.began(file, node)
 	tasks := newTasks()
 	tasks.start("wire", func() error { a.wire.run(services); return nil })
 	tasks.start("health checks", func() error { return a.checker.Run(services) })
 	if err := a.apply(ctx, file, node); err != nil {
 		stop()
+		a.history.Add(events.Stop, nodeSubject(node), "could not start: "+err.Error())
 		return errors.Join(err, socket.Close(), tasks.wait())
 	}
 	tasks.start("control", func() error { return socket.Run(services) })
 	a.log.Info().Str("node", node.Name).Str("version", o.Version).Str("config", o.ConfigPath).Msg("started")
 
 	err = a.loop(ctx, hangup, tasks)
+	why := "stopping"
+	if err != nil {
+		why += ": " + err.Error()
+	}
+	a.history.Add(events.Stop, nodeSubject(node), why)
 	err = errors.Join(err, a.shutdown())
+	a.history.Add(events.Stop, nodeSubject(node), "stopped")
 	stop()
 	return errors.Join(err, tasks.wait())
 }
 
-func newAppliance(o Options) *Appliance {
+func newAppliance(o Options, node *config.Node) *Appliance {
 	a := &Appliance{
 		options:  o,
 		log:      o.Log,
@@ -124,7 +140,12 @@ func newAppliance(o Options) *Appliance {
 		stopping: make(chan struct{}),
 	}
 	a.patience, a.hurry = context.WithCancel(context.Background())
-	a.checker = health.NewChecker(o.Log, func(health.Target, health.Result) { a.wire.poke() })
+	a.history = events.Open(a.eventsPath(node.Admin.Events), o.Log)
+	fallen := deaths{history: a.history, told: make(map[health.Target]death)}
+	a.checker = health.NewChecker(o.Log, func(t health.Target, r health.Result) {
+		fallen.take(t, r)
+		a.wire.poke()
+	})
 	a.wire = newWire(o.Log, a.checker.Results)
 	a.listeners = listen.NewSet(o.Log, a.wire.listener)
 	a.current.Store(&setup{})
@@ -160,16 +181,16 @@ func (a *Appliance) loop(ctx context.Context, hangup <-chan os.Signal, tasks *ta
 		case err := <-tasks.failed:
 			return err
 		case <-hangup:
-			a.reload(ctx)
+			a.reload(ctx, " by SIGHUP")
 		case r := <-a.reloads:
-			r.done <- a.reload(ctx)
+			r.done <- a.reload(ctx, r.by)
 		}
 	}
 }
 
 // reload reads the file again and puts it in force, or changes nothing and says
 // why.
-func (a *Appliance) reload(ctx context.Context) error {
+func (a *Appliance) reload(ctx context.Context, by string) error {
 	file, node, err := load(a.options)
 	if err == nil {
 		err = a.unchangeable(node)
@@ -181,8 +202,10 @@ func (a *Appliance) reload(ctx context.Context) error {
 	if err != nil {
 		why = err.Error()
 		a.log.Error().Err(err).Msg("reload refused; the old configuration stays in force")
+		a.history.Add(events.ReloadRefused, nodeSubject(a.current.Load().node), fmt.Sprintf("reload%s refused, the old configuration stays in force: %s", by, why))
 	} else {
 		a.log.Info().Str("sha256", file.Hash).Msg("reloaded")
+		a.history.Add(events.Reload, nodeSubject(node), "reloaded"+by, "sha256", file.Hash)
 	}
 	a.refused.Store(&why)
 	return err
@@ -196,6 +219,9 @@ func (a *Appliance) unchangeable(node *config.Node) error {
 	}
 	if a.options.Socket == "" && node.Admin.Socket != old.Admin.Socket {
 		return fmt.Errorf("admin.socket would become %s instead of %s; restart to do that", node.Admin.Socket, old.Admin.Socket)
+	}
+	if a.options.Events == "" && node.Admin.Events != old.Admin.Events {
+		return fmt.Errorf("admin.events would become %q instead of %q; restart to do that", node.Admin.Events, old.Admin.Events)
 	}
 	return nil
 }

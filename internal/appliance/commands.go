@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"appliance/internal/control"
+	"appliance/internal/events"
 	"appliance/internal/pool"
 	"appliance/vrrp"
 )
@@ -23,6 +24,7 @@ func (a *Appliance) backend() control.Backend {
 		Failback:  a.failback,
 		Reload:    a.requestReload,
 		SetServer: a.setServer,
+		Events:    a.history.After,
 	}
 }
 
@@ -30,7 +32,7 @@ func (a *Appliance) backend() control.Backend {
 func (a *Appliance) requestReload(ctx context.Context) error {
 	done := make(chan error, 1)
 	select {
-	case a.reloads <- reloadRequest{done}:
+	case a.reloads <- reloadRequest{by(ctx), done}:
 	case <-a.stopping:
 		return errors.New("this node is stopping")
 	case <-ctx.Done():
@@ -45,7 +47,7 @@ func (a *Appliance) requestReload(ctx context.Context) error {
 }
 
 // setServer sets a server's administrative state.
-func (a *Appliance) setServer(r control.ServerRequest) error {
+func (a *Appliance) setServer(ctx context.Context, r control.ServerRequest) error {
 	p := a.current.Load().pools[r.Pool]
 	if p == nil {
 		return &control.Error{Status: http.StatusNotFound, Message: fmt.Sprintf("there is no pool %q", r.Pool)}
@@ -58,6 +60,7 @@ func (a *Appliance) setServer(r control.ServerRequest) error {
 		return &control.Error{Status: http.StatusNotFound, Message: err.Error()}
 	}
 	a.log.Info().Str("pool", r.Pool).Str("server", r.Server).Str("state", r.State).Msg("server state set by command")
+	a.history.Add(events.Command, "server "+r.Pool+"/"+r.Server, "set to "+r.State+by(ctx), "state", r.State)
 	a.wire.poke()
 	return nil
 }

@@ -6,12 +6,13 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"appliance/internal/config"
 	"appliance/vrrp"
 )
 
 // Who is told that this node cannot do it learns which one could.
 func TestStateWordsNameTheActiveNode(t *testing.T) {
-	a := newAppliance(Options{Log: zerolog.Nop()})
+	a := newAppliance(Options{Log: zerolog.Nop()}, &config.Node{})
 	known, unknown := netip.MustParseAddr("192.168.15.12"), netip.MustParseAddr("192.168.15.99")
 	m := &member{config: vrrp.Config{
 		Name: "VI_1", Source: netip.MustParseAddr("192.168.15.11"), Peers: []vrrp.Peer{{Name: "lb02", Address: known}},

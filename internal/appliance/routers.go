@@ -117,7 +117,8 @@ func (a *Appliance) newMember(c vrrp.Config, detected bool) (*member, error) {
 		vips: new(atomic.Pointer[[]netip.Addr]), own: new(atomic.Pointer[[]netip.Addr])}
 	m.setVIPs(c)
 	log := a.log
-	hooks := vrrp.Hooks{Traffic: &traffic{parts: a, vips: func() []netip.Addr { return *m.vips.Load() }, log: log}}
+	told := &chronicle{history: a.history, subject: "vrrp " + c.Name}
+	hooks := vrrp.Hooks{Tell: told.tell, Traffic: &traffic{parts: a, vips: func() []netip.Addr { return *m.vips.Load() }, log: log}}
 	watched := &guarded{Addresses: addresses, guard: a.guard, name: c.Name, describe: m.holding}
 	held := &shared{Addresses: severing{watched, a.listeners, log}, iface: c.Interface, claims: a.claims}
 	own := &owned{Addresses: held, own: m.ownVIPs, missing: addresses.Missing}

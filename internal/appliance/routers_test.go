@@ -40,7 +40,7 @@ func stage(t *testing.T, a *Appliance, old []*member, cfgs ...config.VRRPNode) *
 
 // An interface that is not there is that router's trouble, not the file's.
 func TestMissingInterfaceIsNoReasonToRefuseAFile(t *testing.T) {
-	a := newAppliance(Options{Log: zerolog.Nop()})
+	a := newAppliance(Options{Log: zerolog.Nop()}, &config.Node{})
 	c := stage(t, a, nil, entry("VI_1", "nowhere9", "198.51.100.3/24", 50))
 	if names(c.started) != "VI_1" {
 		t.Errorf("started: %s", names(c.started))
@@ -51,7 +51,7 @@ func TestMissingInterfaceIsNoReasonToRefuseAFile(t *testing.T) {
 }
 
 func TestUndetectableInterfaceIsRefusedUnlessTheRouterRuns(t *testing.T) {
-	a := newAppliance(Options{Log: zerolog.Nop()})
+	a := newAppliance(Options{Log: zerolog.Nop()}, &config.Node{})
 	left := entry("VI_1", "", "198.51.100.3/24", 50)
 	_, err := a.stageRouters(nil, []config.VRRPNode{left})
 	if err == nil || !strings.Contains(err.Error(), "vrrp VI_1: no interface has an address in the subnet of 198.51.100.3/24") {
@@ -73,7 +73,7 @@ func TestUndetectableInterfaceIsRefusedUnlessTheRouterRuns(t *testing.T) {
 }
 
 func TestRetiredRoutersAreSeenUntilTheyHaveEnded(t *testing.T) {
-	a := newAppliance(Options{Log: zerolog.Nop()})
+	a := newAppliance(Options{Log: zerolog.Nop()}, &config.Node{})
 	old := stage(t, a, nil, entry("kept", "nowhere9", "198.51.100.3/24", 50), entry("moved", "nowhere9", "198.51.100.4/24", 51)).next
 	c := stage(t, a, old, entry("moved", "nowhere9", "198.51.100.4/24", 61), entry("kept", "nowhere9", "198.51.100.3/24", 50))
 	if got := names(c.next); got != "moved kept" {
@@ -86,7 +86,7 @@ func TestRetiredRoutersAreSeenUntilTheyHaveEnded(t *testing.T) {
 }
 
 func TestClashOfIdentifiersIsRefused(t *testing.T) {
-	a := newAppliance(Options{Log: zerolog.Nop()})
+	a := newAppliance(Options{Log: zerolog.Nop()}, &config.Node{})
 	_, err := a.stageRouters(nil, []config.VRRPNode{
 		entry("VI_1", "nowhere9", "198.51.100.3/24", 50), entry("VI_2", "nowhere9", "198.51.100.4/24", 50)})
 	if err == nil || !strings.Contains(err.Error(), "already that of vrrp VI_1 on interface nowhere9") {

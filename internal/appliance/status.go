@@ -21,6 +21,7 @@ func (a *Appliance) status() control.Status {
 		Started: a.started,
 		Ready:   known.ready,
 		Config:  control.Config{Path: a.options.ConfigPath, Error: *a.refused.Load()},
+		Events:  control.Events{Path: a.history.Path(), Error: a.history.Trouble()},
 		// Empty lists rather than null, for those who read JSON.
 		VRRP: []control.VRRP{}, Services: []control.Service{}, Pools: []control.Pool{},
 	}

@@ -59,6 +59,10 @@ type Admin struct {
 	// Socket is the path of the unix socket; default
 	// /run/appliance/control.sock.
 	Socket string `toml:"socket"`
+	// Events is the path of the file that keeps the event history; default
+	// /var/lib/appliance/events.jsonl. When it is empty the history ends with the
+	// process.
+	Events string `toml:"events,zero"`
 
 	_ later `toml:"listen,later"`
 }
@@ -66,7 +70,10 @@ type Admin struct {
 // DefaultSocket is where an appliance takes orders when its file does not say.
 const DefaultSocket = "/run/appliance/control.sock"
 
-func (a *Admin) setDefaults() { a.Socket = DefaultSocket }
+// DefaultEvents is where the event history is kept when the file does not say.
+const DefaultEvents = "/var/lib/appliance/events.jsonl"
+
+func (a *Admin) setDefaults() { a.Socket, a.Events = DefaultSocket, DefaultEvents }
 
 // Handover says how the virtual addresses are given away in peace.
 type Handover struct {

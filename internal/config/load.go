@@ -80,6 +80,7 @@ func (f *File) resolvePaths(dir string) {
 		}
 	}
 	resolve(&f.Admin.Socket)
+	resolve(&f.Admin.Events)
 	for _, s := range f.L7 {
 		if s.TLS == nil {
 			continue

@@ -15,6 +15,15 @@ type Status struct {
 	VRRP     []VRRP    `json:"vrrp"`
 	Services []Service `json:"services"`
 	Pools    []Pool    `json:"pools"`
+	Events   Events    `json:"events"`
+}
+
+// Events says where the event history is kept.
+type Events struct {
+	// Path is the file; empty when the history is in memory alone.
+	Path string `json:"path"`
+	// Error is why the file cannot be written now; empty when it can.
+	Error string `json:"error,omitempty"`
 }
 
 // Config says which configuration is in force.

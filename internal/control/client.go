@@ -96,11 +96,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		var f failure
-		if err := json.NewDecoder(response.Body).Decode(&f); err != nil || f.Error == "" {
-			f.Error = "the appliance answered " + response.Status
-		}
-		return &Error{Status: response.StatusCode, Message: f.Error}
+		return refusal(response)
 	}
 	if out == nil {
 		return nil
@@ -109,6 +105,15 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		return fmt.Errorf("control socket %s: the answer broke off: %w", c.path, err)
 	}
 	return nil
+}
+
+// refusal reads an answer that is no success.
+func refusal(response *http.Response) error {
+	var f failure
+	if err := json.NewDecoder(response.Body).Decode(&f); err != nil || f.Error == "" {
+		f.Error = "the appliance answered " + response.Status
+	}
+	return &Error{Status: response.StatusCode, Message: f.Error}
 }
 
 // explain turns a failed connection into words that say what to do.

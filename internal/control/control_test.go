@@ -106,7 +106,7 @@ func TestCommandsReachTheBackend(t *testing.T) {
 		},
 		Failback:  func(context.Context, MoveRequest) ([]MoveResult, error) { return nil, errors.New("not yielded") },
 		Reload:    func(context.Context) error { return nil },
-		SetServer: func(r ServerRequest) error { server = r; return nil },
+		SetServer: func(_ context.Context, r ServerRequest) error { server = r; return nil },
 	})
 	ctx := t.Context()
 	if s, err := c.Status(ctx); err != nil || s.Node != "lb01" || len(s.Pools) != 1 {
@@ -129,7 +129,7 @@ func TestCommandsReachTheBackend(t *testing.T) {
 }
 
 func TestBadRequestsAreRefused(t *testing.T) {
-	c, _ := open(t, Backend{SetServer: func(ServerRequest) error { t.Error("reached the backend"); return nil }})
+	c, _ := open(t, Backend{SetServer: func(context.Context, ServerRequest) error { t.Error("reached the backend"); return nil }})
 	for name, body := range map[string]any{
 		"unknown field": map[string]string{"pol": "mysql"},
 		"wrong type":    map[string]int{"pool": 1},

@@ -24,7 +24,10 @@ type Backend struct {
 	Failover  func(context.Context, MoveRequest) ([]MoveResult, error)
 	Failback  func(context.Context, MoveRequest) ([]MoveResult, error)
 	Reload    func(context.Context) error
-	SetServer func(ServerRequest) error
+	SetServer func(context.Context, ServerRequest) error
+	// Events returns the events after a Seq, and a channel that is closed when
+	// there is another one.
+	Events func(after uint64) ([]Event, <-chan struct{})
 }
 
 // Error is a refusal with the HTTP status that tells its kind: 400 for a
@@ -70,7 +73,10 @@ func Listen(path string, backend Backend, log zerolog.Logger) (*Socket, error) {
 		return nil, fmt.Errorf("control socket %s: %w", path, err)
 	}
 	s := &Socket{path: path, listener: l, log: log}
-	s.http = &http.Server{Handler: handler(backend, log), ReadHeaderTimeout: 10 * time.Second, ConnContext: withUser}
+	closing := make(chan struct{})
+	s.http = &http.Server{Handler: handler(backend, log, closing), ReadHeaderTimeout: 10 * time.Second, ConnContext: withUser}
+	// Shutdown waits for requests under way, and those who follow never end.
+	s.http.RegisterOnShutdown(func() { close(closing) })
 	return s, nil
 }
 
@@ -136,7 +142,7 @@ func (s *Socket) remove() {
 // maxRequest bounds a request's body in bytes.
 const maxRequest = 64 << 10
 
-func handler(b Backend, log zerolog.Logger) http.Handler {
+func handler(b Backend, log zerolog.Logger, closing <-chan struct{}) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, log, b.Status(), nil)
@@ -146,9 +152,10 @@ func handler(b Backend, log zerolog.Logger) http.Handler {
 	mux.HandleFunc("POST /v1/reload", command(log, func(ctx context.Context, _ struct{}) (struct{}, error) {
 		return struct{}{}, b.Reload(ctx)
 	}))
-	mux.HandleFunc("POST /v1/server", command(log, func(_ context.Context, r ServerRequest) (struct{}, error) {
-		return struct{}{}, b.SetServer(r)
+	mux.HandleFunc("POST /v1/server", command(log, func(ctx context.Context, r ServerRequest) (struct{}, error) {
+		return struct{}{}, b.SetServer(ctx, r)
 	}))
+	mux.HandleFunc("GET /v1/events", serveEvents(log, b.Events, closing))
 	return mux
 }
 

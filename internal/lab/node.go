@@ -16,13 +16,14 @@ const (
 	ConfigPath = "/run/appliance/appliance.toml"
 	SocketPath = "/run/appliance/control.sock"
 	LogPath    = "/run/appliance/run.log"
+	EventsPath = "/run/appliance/events.jsonl"
 )
 
 // Node is one of the pair: a host that runs the appliance. Its methods are for
 // one goroutine at a time, but for those of Host.
 type Node struct {
 	*Host
-	args    []string // after `applianctl run --config FILE`
+	args    []string // after `applianctl run --config FILE --events FILE`
 	process *Process // nil before the first Start
 }
 
@@ -41,7 +42,7 @@ func (n *Node) StartAppliance() error {
 		return fmt.Errorf("host %s: %w", n.Name, err)
 	}
 	defer log.Close() // the process has it too
-	cmd := n.Command("applianctl", append([]string{"run", "--config", ConfigPath}, n.args...)...)
+	cmd := n.Command("applianctl", append([]string{"run", "--config", ConfigPath, "--events", EventsPath}, n.args...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	n.process, err = n.Host.Start(cmd)
 	return err
