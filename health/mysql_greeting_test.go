@@ -126,7 +126,7 @@ func TestReadPacket(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			sequence, payload, err := readPacket(strings.NewReader(test.stream))
+			sequence, payload, err := (&packetReader{r: strings.NewReader(test.stream)}).next()
 			if !errors.Is(err, test.want) || (err == nil && (sequence != 2 || string(payload) != "a")) {
 				t.Errorf("%d %q %v, want %v", sequence, payload, err, test.want)
 			}

@@ -15,12 +15,24 @@ import (
 // packets, and only those that the driver reads without harm: the driver
 // trusts a server with the lengths and counts it sends. It also keeps the
 // reason of a broken connection, which the driver does not tell.
+//
+// It does not close the connection: whoever called the driver does, when that
+// is done with it.
 type mysqlGuard struct {
 	net.Conn
+	*handshake
 	pending []byte // of the last packet, not yet read
 	phase   mysqlPhase
 	failed  error // the first error of the connection
 }
+
+func newMySQLGuard(conn *boundConn) *mysqlGuard {
+	return &mysqlGuard{Conn: conn, handshake: newHandshake(conn)}
+}
+
+// Close does nothing. The driver calls it from a goroutine of its own when the
+// context ends, and the connection, which is bound to that, needs no help.
+func (g *mysqlGuard) Close() error { return nil }
 
 // mysqlPhase tells which packet a server is to send next.
 type mysqlPhase int
@@ -35,7 +47,7 @@ const (
 // Read passes on what is left of a packet, or the next one.
 func (g *mysqlGuard) Read(p []byte) (int, error) {
 	if len(g.pending) == 0 {
-		sequence, payload, err := readPacket(g.Conn)
+		sequence, payload, err := g.packets.next()
 		if err == nil {
 			err = g.admit(payload)
 		}
@@ -55,6 +67,8 @@ func (g *mysqlGuard) Read(p []byte) (int, error) {
 func (g *mysqlGuard) Write(p []byte) (int, error) {
 	if len(p) >= 4 && p[3] == 0 {
 		g.phase = phaseCommand
+	} else {
+		g.asked = true
 	}
 	n, err := g.Conn.Write(p)
 	if err != nil {
@@ -63,10 +77,9 @@ func (g *mysqlGuard) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// fail keeps the first error. That the driver itself has closed the connection
-// is none: it does so when the context ends, and says so.
+// fail keeps the first error.
 func (g *mysqlGuard) fail(err error) {
-	if g.failed == nil && !errors.Is(err, net.ErrClosed) {
+	if g.failed == nil {
 		g.failed = err
 	}
 }
@@ -89,14 +102,17 @@ func (g *mysqlGuard) admit(payload []byte) error {
 		if err := parseRefusal(payload); errors.Is(err, errGarbled) {
 			return err
 		}
+		g.decided = true
 		return nil // the driver tells what it says
 	}
 	switch g.phase {
 	case phaseGreeting:
-		g.phase = phaseLogin
-		_, err := parseGreeting(payload)
+		g.phase, g.greeted = phaseLogin, true
+		var err error
+		g.greeting, err = parseGreeting(payload)
 		return err
 	case phaseLogin:
+		g.decided = g.decided || payload[0] == mysqlOK
 		return admitLogin(payload)
 	case phaseCommand:
 		g.phase = phaseRows

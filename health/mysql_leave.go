@@ -2,9 +2,9 @@ package health
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
-	"net"
 )
 
 // leaveAs is the user that a check without a user asks to log in as. It need
@@ -15,25 +15,80 @@ const leaveAs = "applianctl_check"
 // leaveSteps bounds how many packets of the server a login may take.
 const leaveSteps = 4
 
+// cachedPassword is what caching_sha2_password says of a password that it knows.
+const cachedPassword = 3
+
 // invalidAuthorization is the SQLSTATE of a login that was refused.
 const invalidAuthorization = "28000"
 
-// leave ends a connection that was greeted so that the server does not hold it
-// against this node. A server counts every connection that ends before its
-// login has been decided, however politely, and refuses the whole host, the
-// clients behind it included, after max_connect_errors of them. It does not
-// count a login that was refused. So leave asks to log in as a user that does
-// not exist, without a password. docs/health-mysql.md has the measurements.
-//
-// The error tells that the login was not decided, or was refused in a way that
-// counts. The caller closes conn.
-func leave(conn net.Conn, g greeting) error {
-	if err := writePacket(conn, 1, loginRequest(g)); err != nil {
+// handshake is a connection from its beginning until the login is decided. A
+// server counts every connection that ends before that, however politely, and
+// refuses the whole host, the clients behind it included, after
+// max_connect_errors of them. So a handshake is not broken off, not even when
+// the server is silent: end keeps it. docs/health-mysql.md has the measurements.
+type handshake struct {
+	conn     *boundConn
+	packets  packetReader
+	greeted  bool
+	greeting greeting
+	// asked says that a login has been asked for, decided that it has been
+	// granted or refused.
+	asked, decided bool
+}
+
+func newHandshake(conn *boundConn) *handshake {
+	return &handshake{conn: conn, packets: packetReader{r: conn}}
+}
+
+// read reads the greeting.
+func (h *handshake) read() error {
+	_, payload, err := h.packets.next()
+	if err != nil {
 		return err
 	}
-	plugin := g.Plugin
+	h.greeted = true
+	h.greeting, err = parseGreeting(payload)
+	return err
+}
+
+// end ends a handshake that failed of err, or puts its end off to an *unfinished
+// that it returns: the server was silent, and may yet speak.
+func (h *handshake) end(err error) error {
+	if h.decided || !timedOut(err) {
+		_ = h.conn.Close()
+		return err
+	}
+	return &unfinished{err, func(ctx context.Context) {
+		defer func() { _ = h.conn.Close() }()
+		h.conn.rebind(ctx)
+		switch {
+		case h.asked:
+			_ = h.seeThrough()
+		case h.greeted || h.read() == nil:
+			_ = h.leave()
+		}
+	}}
+}
+
+// leave ends a connection that was greeted so that the server does not hold it
+// against this node. It does not count a login that was refused, so leave asks
+// to log in as a user that does not exist, without a password.
+//
+// The error tells that the login was not decided, or was refused in a way that
+// counts. The caller closes the connection.
+func (h *handshake) leave() error {
+	h.asked = true
+	if err := writePacket(h.conn, 1, loginRequest(h.greeting)); err != nil {
+		return err
+	}
+	return h.seeThrough()
+}
+
+// seeThrough goes on until the login that was asked for is decided.
+func (h *handshake) seeThrough() error {
+	plugin := h.greeting.Plugin
 	for range leaveSteps {
-		sequence, payload, err := readPacket(conn)
+		sequence, payload, err := h.packets.next()
 		if err != nil {
 			return err
 		}
@@ -45,16 +100,19 @@ func leave(conn net.Conn, g greeting) error {
 				return nil
 			}
 			return err
-		case mysqlOK: // an account for everybody: say goodbye with COM_QUIT
-			return writePacket(conn, 0, []byte{1})
+		case mysqlOK: // a real user, or an account for everybody: say goodbye with COM_QUIT
+			return writePacket(h.conn, 0, []byte{1})
 		case mysqlSwitch:
 			name, _, _ := bytes.Cut(payload[1:], []byte{0})
 			plugin = string(name)
 		case mysqlMore:
+			if bytes.Equal(payload, []byte{mysqlMore, cachedPassword}) {
+				continue // the decision follows
+			}
 		default:
 			return errGarbled
 		}
-		if err := writePacket(conn, sequence+1, wrongAnswer(plugin)); err != nil {
+		if err := writePacket(h.conn, sequence+1, wrongAnswer(plugin)); err != nil {
 			return err
 		}
 	}

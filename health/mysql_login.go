@@ -1,6 +1,7 @@
 package health
 
 import (
+	"cmp"
 	"context"
 	"database/sql/driver"
 	"errors"
@@ -23,45 +24,50 @@ func probeLogin(ctx context.Context, target Target) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return login(ctx, target.Check, password, func(ctx context.Context) (net.Conn, error) {
-		return dial(ctx, target.Address)
-	})
+	conn, err := dial(ctx, target.Address)
+	if err != nil {
+		return "", err
+	}
+	return login(ctx, target.Check, password, conn)
 }
 
-// login carries out a check with a user over one connection that connect opens.
-func login(
-	ctx context.Context, check Config, password string, connect func(context.Context) (net.Conn, error),
-) (reason string, err error) {
-	guard := &mysqlGuard{}
+// login carries out a check with a user over conn, which it closes, unless the
+// error is an *unfinished.
+func login(ctx context.Context, check Config, password string, conn *boundConn) (reason string, err error) {
+	guard := newMySQLGuard(conn)
 	settings := mysql.NewConfig()
 	settings.User, settings.Passwd = check.User, password
 	settings.Logger = &mysql.NopLogger{} // its errors come back as the reason
-	settings.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		conn, err := connect(ctx)
-		guard.Conn = conn
-		return guard, err
-	}
+	settings.DialFunc = func(context.Context, string, string) (net.Conn, error) { return guard, nil }
+	defer func() {
+		// The driver indexes what the server sent without looking at its length
+		// in places. All it holds belongs to this one connection, so nothing
+		// broken survives.
+		if recover() != nil {
+			reason, err = "", errGarbled
+		}
+		if err == nil {
+			_ = conn.Close()
+			return
+		}
+		var rest *unfinished
+		if errors.As(guard.end(cmp.Or(guard.failed, err)), &rest) {
+			err = rest
+		}
+	}()
 	connector, err := mysql.NewConnector(settings)
 	if err != nil {
 		return "", err
 	}
-	// The driver indexes what the server sent without looking at its length in
-	// places. All it holds belongs to this one connection, which is closed
-	// whatever happens, so nothing broken survives.
-	defer func() {
-		if recover() != nil {
-			reason, err = "", errGarbled
-		}
-	}()
-	conn, err := connector.Connect(ctx)
+	db, err := connector.Connect(ctx)
 	if err != nil {
 		return "", guard.explain(err)
 	}
-	defer func() { _ = conn.Close() }() // says goodbye with COM_QUIT
+	defer func() { _ = db.Close() }() // says goodbye with COM_QUIT
 	if check.Query == "" {
 		return "logged in", nil
 	}
-	value, err := firstValue(ctx, conn, check.Query)
+	value, err := firstValue(ctx, db, check.Query)
 	if err != nil {
 		return "", &stageError{"logged in, query failed", guard.explain(err)}
 	}

@@ -15,17 +15,13 @@ func probeMySQL(ctx context.Context, target Target) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	handshake := newHandshake(conn)
+	if err := handshake.read(); err != nil {
+		return "", handshake.end(err)
+	}
 	defer func() { _ = conn.Close() }()
-	_, payload, err := readPacket(conn)
-	if err != nil {
-		return "", err
-	}
-	greeting, err := parseGreeting(payload)
-	if err != nil {
-		return "", err
-	}
-	reason := "greeted by version " + printable(greeting.readableVersion())
-	if err := leave(conn, greeting); err != nil {
+	reason := "greeted by version " + printable(handshake.greeting.readableVersion())
+	if err := handshake.leave(); err != nil {
 		// The server is fine, but the administrator has to know before it
 		// starts to refuse this node.
 		reason = fmt.Sprintf("%s; give the check a user: the server may count checks without one as errors (%s)",

@@ -109,6 +109,10 @@ func verdictOf(t *testing.T, address netip.AddrPort, check Config) string {
 	if took := time.Since(begun); took > check.Timeout+2*time.Second {
 		t.Errorf("the check took %s with a timeout of %s", took, check.Timeout)
 	}
+	var rest *unfinished
+	if errors.As(err, &rest) {
+		rest.finish(ctx)
+	}
 	if err != nil {
 		return "down: " + inWords(err, check.Timeout)
 	}

@@ -38,15 +38,13 @@ func inWords(err error, timeout time.Duration) string {
 		op    *net.OpError
 		file  *os.PathError
 		stage *stageError
-		slow  net.Error
 	)
 	switch {
 	case errors.As(err, &stage):
 		return stage.reached + ": " + inWords(stage.err, timeout)
 	case errors.As(err, &file):
 		return fmt.Sprintf("%s: %s", file.Path, inWords(file.Err, timeout))
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded),
-		errors.As(err, &slow) && slow.Timeout():
+	case timedOut(err):
 		if errors.As(err, &op) && op.Op == "dial" {
 			return fmt.Sprintf("no connection within %s", timeout)
 		}
@@ -57,6 +55,13 @@ func inWords(err error, timeout time.Duration) string {
 		return "connection closed by the server"
 	}
 	return printable(err.Error())
+}
+
+// timedOut reports whether a check failed because its time ran out.
+func timedOut(err error) bool {
+	var slow net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) ||
+		errors.As(err, &slow) && slow.Timeout()
 }
 
 // isOurs reports whether a failed check says something about this node, which

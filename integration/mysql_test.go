@@ -146,6 +146,60 @@ func TestMySQLChecksDoNotBlock(t *testing.T) {
 		"SELECT TOTAL_CONNECTIONS FROM performance_schema.hosts WHERE HOST = 'lb01'")
 	mysqlShowUnblocked(p, dbs[1], "without a user", "check20000",
 		"SELECT COUNT_AUTHENTICATION_ERRORS + COUNT_AUTH_PLUGIN_ERRORS FROM performance_schema.host_cache WHERE HOST = 'lb01'")
+	mysqlShowPatient(p, dbs[:2])
+}
+
+// mysqlShowPatient freezes two servers for three times as long as checks that
+// break off would need to be blocked, and shows that none was counted.
+func mysqlShowPatient(p *pair, dbs []*mysqlServer) {
+	p.t.Helper()
+	const quick = `interval = "100ms", timeout = "100ms"`
+	p.reload(p.LB01, nodesConfig+`
+[pool.named]
+servers = ["172.16.1.51:3306"]
+check   = { type = "mysql", `+quick+`, user = "lb", password_file = "mysql.password" }
+[pool.nameless]
+servers = ["172.16.1.52:3306"]
+check   = { type = "mysql", `+quick+` }
+[[l4]]
+name   = "named"
+listen = ["192.168.15.3:3306"]
+pool   = "named"
+[[l4]]
+name   = "nameless"
+listen = ["192.168.15.3:3307"]
+pool   = "nameless"
+`)
+	pools := []string{"named", "nameless"}
+	for i, db := range dbs {
+		p.waitUp(pools[i], db.address.String())
+	}
+	before := make([]int, len(dbs))
+	failed := make([]uint64, len(dbs))
+	for i, db := range dbs {
+		before[i] = db.connectErrors("lb01")
+		failed[i] = p.server(p.LB01, pools[i], db.address.String()).ChecksFailed
+		db.freeze()
+	}
+	for i, db := range dbs {
+		eventually(p.t, time.Minute, "the checks of pool "+pools[i]+" fail", func() bool {
+			s := p.server(p.LB01, pools[i], db.address.String())
+			return s.Health == "down" && s.ChecksFailed >= failed[i]+3*mysqlErrors
+		})
+		if s := p.server(p.LB01, pools[i], db.address.String()); !strings.HasPrefix(s.Check, "no answer for ") {
+			p.t.Errorf("pool %s: the frozen server's last check is %q", pools[i], s.Check)
+		}
+	}
+	for i, db := range dbs {
+		db.thaw()
+		p.waitUp(pools[i], db.address.String())
+		if counted := db.connectErrors("lb01"); counted != before[i] {
+			p.t.Errorf("pool %s: the server counted %d errors while it was frozen, want none", pools[i], counted-before[i])
+		}
+		if _, err := mysqlQuery(p.within(10*time.Second), p.LB01.Host, db.address.String()); err != nil {
+			p.t.Errorf("pool %s: lb01 after that: %v", pools[i], err)
+		}
+	}
 }
 
 // mysqlManyChecks returns an appliance.toml with so many checks of web1 that log
