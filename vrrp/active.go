@@ -32,11 +32,12 @@ func (m *Machine) advertise(now time.Time) {
 	if h.listening() {
 		return
 	}
-	m.do(Send{Priority: m.Effective()})
-	h.sentAt = now
+	send := Send{Priority: m.Effective(), Due: h.advertAt}
 	if h.advertAt.After(now) {
-		h.advertAt = now
+		h.advertAt, send.Due = now, time.Time{}
 	}
+	m.do(send)
+	h.sentAt = now
 	if h.advertAt = h.advertAt.Add(m.cfg.AdvertInterval); !h.advertAt.After(now) {
 		h.advertAt = now.Add(m.cfg.AdvertInterval)
 	}

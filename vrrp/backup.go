@@ -6,6 +6,14 @@ import (
 	"time"
 )
 
+const (
+	// unreadPause is how long a backup lets what is unread be read before it
+	// judges a silence.
+	unreadPause = 10 * time.Millisecond
+	// unreadIntervals bounds how long it does so again and again.
+	unreadIntervals = 3
+)
+
 // backup is what a machine knows while it is Backup.
 type backup struct {
 	interval time.Duration // Active_Adver_Interval
@@ -22,14 +30,16 @@ type backup struct {
 	// preemptAt is when a smaller active router is taken over from only because
 	// it is smaller; zero while there is none.
 	preemptAt time.Time
-	late      bool // a late tick has been given its grace
+	// late is since when the timer has run out while this process was held up;
+	// zero until it does.
+	late time.Time
 }
 
 // restart sets the Active_Down_Timer to the whole interval.
 func (m *Machine) restart(now time.Time) {
 	b := &m.backup
 	b.downAt = now.Add(m.activeDownInterval())
-	b.resigned, b.ignoring, b.late = netip.Addr{}, "", false
+	b.resigned, b.ignoring, b.late = netip.Addr{}, "", time.Time{}
 }
 
 // heardAsBackup is RFC 9568 section 6.4.2 for a received ADVERTISEMENT, with
@@ -40,7 +50,7 @@ func (m *Machine) heardAsBackup(now time.Time, ev Heard) {
 	// the Active_Down_Timer to Skew_Time.
 	if ev.Priority == 0 {
 		m.backup.downAt = now.Add(m.skewTime())
-		m.backup.resigned, m.backup.late = ev.Source, false
+		m.backup.resigned, m.backup.late = ev.Source, time.Time{}
 		return
 	}
 	m.answerFailover(ev.Source)
@@ -119,17 +129,27 @@ func (m *Machine) reconsider(now time.Time) {
 }
 
 // tickAsBackup is RFC 9568 section 6.4.2 for the Active_Down_Timer.
-func (m *Machine) tickAsBackup(now time.Time) {
+func (m *Machine) tickAsBackup(now time.Time, unread bool) {
 	b := &m.backup
 	if now.Before(b.downAt) {
 		return
 	}
 	// A tick that comes late was held up, and so were the adverts that may be
-	// waiting: they are heard before the silence is believed, once.
-	if by := now.Sub(b.downAt); by > b.interval && !b.late {
-		b.late = true
-		b.downAt = now.Add(b.interval)
+	// waiting: they are heard before the silence is believed, once. Packets that
+	// are known to wait are worth more patience. They may be no adverts for this
+	// router, though: that must not go on for ever.
+	by := now.Sub(b.downAt)
+	switch {
+	case b.late.IsZero() && by > b.interval:
+		b.late, b.downAt = now, now.Add(b.interval)
 		m.do(Late{By: by})
+		return
+	case b.late.IsZero() && unread:
+		b.late, b.downAt = now, now.Add(unreadPause)
+		m.do(Late{By: by})
+		return
+	case unread && now.Sub(b.late) < unreadIntervals*b.interval:
+		b.downAt = now.Add(unreadPause)
 		return
 	}
 	m.becomeActive(now, m.silence(now))

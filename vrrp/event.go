@@ -16,7 +16,10 @@ type Heard struct {
 }
 
 // Tick says that the time Deadline named has come. One too many does nothing.
-type Tick struct{}
+type Tick struct {
+	// Unread says that packets have arrived that nobody has looked at yet.
+	Unread bool
+}
 
 // Demote makes Source lower the priority by N, or no longer when N is 0.
 type Demote struct {
@@ -107,7 +110,12 @@ func (Shutdown) event()      {}
 type Action interface{ action() }
 
 // Send wants an advert sent with this priority.
-type Send struct{ Priority int }
+type Send struct {
+	Priority int
+	// Due is when the Adver_Timer wanted it sent; zero for one that the timer
+	// has no part in.
+	Due time.Time
+}
 
 // Acquire wants Addresses put on the interface, each with a fresh lease. The
 // outcome comes back as Acquired or AcquireFailed of the same Term.
@@ -168,8 +176,8 @@ type Foreign struct {
 }
 
 // Late reports that this process was held up, so that a backup judges a silence
-// By after its time, or an active router was itself silent for By: it listens
-// for one interval before it acts.
+// By after its time or with packets unread, or an active router was itself silent
+// for By: it listens for one interval before it acts.
 type Late struct{ By time.Duration }
 
 // Reply answers a Failover or Failback.

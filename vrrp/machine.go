@@ -128,7 +128,7 @@ func (m *Machine) Step(now time.Time, ev Event) []Action {
 	case Heard:
 		m.onHeard(now, ev)
 	case Tick:
-		m.onTick(now)
+		m.onTick(now, ev)
 	case Demote:
 		before := m.Effective()
 		m.demotions = setDemotion(m.demotions, now, ev.Source, ev.N, ev.Reason)
@@ -204,10 +204,10 @@ func (m *Machine) onHeard(now time.Time, ev Heard) {
 }
 
 // onTick acts on the timers that have run out.
-func (m *Machine) onTick(now time.Time) {
+func (m *Machine) onTick(now time.Time, ev Tick) {
 	switch m.state {
 	case Backup:
-		m.tickAsBackup(now)
+		m.tickAsBackup(now, ev.Unread)
 	case Active:
 		m.tickAsActive(now)
 	}

@@ -58,6 +58,13 @@ func (p *port) send(msg []byte, now time.Time) error {
 	return err
 }
 
+// unread says whether packets are known to wait for the reader, which may be
+// held up while the election is not.
+func (p *port) unread() bool {
+	b, ok := p.transport.(Backlog)
+	return ok && b.Unread()
+}
+
 // checkPort gives up on a Transport by which nothing could be sent for long. Its
 // end makes listen open another one, which clears the fault.
 func (r *Router) checkPort() {

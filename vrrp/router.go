@@ -33,6 +33,14 @@ type Transport interface {
 	Close() error
 }
 
+// Backlog is what a Transport may be too: one that knows what it has not been
+// asked for yet.
+type Backlog interface {
+	// Unread says whether a packet has arrived that no Receive has returned.
+	// It must not block.
+	Unread() bool
+}
+
 // Open opens a Transport and says which address it sends from. The Router
 // closes it, and opens another one when it has come to its end; the calls are
 // made one at a time.
@@ -92,6 +100,7 @@ type Router struct {
 	status   atomic.Pointer[Status]
 	inForce  atomic.Pointer[Config] // the machine's; never written to
 	counters counters
+	lateness lateness
 
 	// Below: the property of the goroutine in elect.
 	machine *Machine
@@ -282,7 +291,7 @@ func (r *Router) elect(ctx context.Context, jobs chan<- func()) {
 		}
 		r.checkPort()
 		if d := r.machine.Deadline(); !d.IsZero() && !time.Now().Before(d) {
-			r.step(Tick{})
+			r.step(Tick{Unread: r.machine.State() == Backup && r.port.unread()})
 		}
 		r.publish()
 	}
@@ -325,7 +334,7 @@ func (r *Router) step(ev Event) {
 func (r *Router) carryOut(a Action) {
 	switch a := a.(type) {
 	case Send:
-		r.send(a.Priority)
+		r.send(a)
 	case Acquire:
 		r.jobs = append(r.jobs, func() { r.acquire(a.Addresses, a.Term) })
 	case Renew:
@@ -351,8 +360,15 @@ func (r *Router) carryOut(a Action) {
 		r.reportForeign(a)
 	case Late:
 		r.counters.late.Add(1)
+		if r.machine.State() == Active {
+			// The advert that was due does not leave: it counts, or the
+			// longest delays would be the ones that nobody sees.
+			r.lateness.add(max(0, a.By-r.machine.cfg.AdvertInterval))
+		}
 		r.tell(a)
-		r.log.Warn().Dur("late", a.By).Msg("held up; listening once more before acting on a silence")
+		if n, ok := r.logged.allow(time.Now(), "late"); ok {
+			r.log.Warn().Dur("late", a.By).Int("not_logged", n).Msg("held up; listening once more before acting on a silence")
+		}
 	case Reply:
 		// Whoever gets the answer must not see an older Status.
 		r.publish()
@@ -363,11 +379,11 @@ func (r *Router) carryOut(a Action) {
 	}
 }
 
-// send sends an advert with the given priority. An advert that cannot be sent
+// send sends an advert. An advert that cannot be sent
 // is counted and logged, and the election goes on: the others judge by what
 // they hear. When that lasts, checkPort ends it.
-func (r *Router) send(priority int) {
-	r.message = r.machine.cfg.appendAdvert(r.message[:0], priority)
+func (r *Router) send(a Send) {
+	r.message = r.machine.cfg.appendAdvert(r.message[:0], a.Priority)
 	if err := r.port.send(r.message, time.Now()); err != nil {
 		r.counters.sendErrors.Add(1)
 		if n, ok := r.logged.allow(time.Now(), "send"); ok {
@@ -376,6 +392,9 @@ func (r *Router) send(priority int) {
 		return
 	}
 	r.counters.sent.Add(1)
+	if !a.Due.IsZero() {
+		r.lateness.add(time.Since(a.Due))
+	}
 }
 
 // report tells of a transition.

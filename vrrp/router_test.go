@@ -385,3 +385,26 @@ func TestCommandsEndWithTheirContext(t *testing.T) {
 		b.end()
 	})
 }
+
+// A backup whose reader gets no CPU has heard nothing for long, and yet knows
+// that something is there to be heard.
+func TestRouterThatReadsLateDoesNotTakeOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b := pair(t, vrrp.Hooks{}, 0)
+		resume := b.port.Stall()
+		wait(500 * ms) // three adverts and the skew are 365 ms
+		b.want(vrrp.Backup)
+		if s := b.router.Status(); s.Counters.Late == 0 {
+			t.Errorf("%+v", s.Counters)
+		}
+		resume()
+		wait(10 * time.Second)
+		a.want(vrrp.Active)
+		b.want(vrrp.Backup)
+		if s := a.router.Status(); s.Lateness.Count < 100 || s.Lateness.Max != 0 {
+			t.Errorf("where time passes for nothing but timers, adverts are never late: %+v", s.Lateness)
+		}
+		a.end()
+		b.end()
+	})
+}

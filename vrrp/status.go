@@ -36,7 +36,9 @@ type Status struct {
 	Draining bool
 	// Claims are the foreign claims to the addresses while this router was
 	// active, as many as are remembered.
-	Claims   []Claim
+	Claims []Claim
+	// Lateness is that of the adverts since the router was created.
+	Lateness Lateness
 	Counters Counters
 }
 
@@ -57,7 +59,8 @@ type Counters struct {
 	AddressMismatches uint64
 	Transitions       uint64
 	// Late counts how often this process had been held up and listened before
-	// it judged a silence or went on as the active router.
+	// it judged a silence or went on as the active router: false take-overs that
+	// did not happen are among them.
 	Late uint64
 	// AddressesRestored counts addresses that were missing while this router was
 	// active and were put back.
@@ -112,7 +115,7 @@ func (r *Router) Status() Status {
 	s.Demotions = slices.Clone(s.Demotions)
 	s.Faults = slices.Clone(s.Faults)
 	s.Claims = slices.Clone(s.Claims)
-	s.Counters = r.counters.read()
+	s.Lateness, s.Counters = r.lateness.read(), r.counters.read()
 	return s
 }
 
@@ -122,7 +125,7 @@ func (r *Router) publish() {
 	r.status.Store(&s)
 }
 
-// snapshot describes the machine; Counters are left out.
+// snapshot describes the machine; what the router counts is left out.
 func (m *Machine) snapshot() Status {
 	s := Status{
 		Name:      m.cfg.Name,

@@ -69,6 +69,10 @@ func renderVRRP(w io.Writer, now time.Time, routers []control.VRRP) {
 			fmt.Fprintf(w, "%s: ANOTHER STATION CLAIMS %s: %s, last %s ago, %d times since %s ago\n", r.Name, c.Address, c.MAC,
 				age(now, c.Last), c.Count, age(now, c.First))
 		}
+		if l := r.AdvertLateness; l.Count > 0 {
+			fmt.Fprintf(w, "%s: %d adverts left after they were due: half within %s, 99.9%% within %s, the latest %s\n",
+				r.Name, l.Count, milliseconds(l.P50Seconds), milliseconds(l.P999Seconds), milliseconds(l.MaxSeconds))
+		}
 	}
 }
 
@@ -145,6 +149,9 @@ func age(now, t time.Time) string {
 	}
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
+
+// milliseconds returns a number of seconds as people read short times.
+func milliseconds(seconds float64) string { return fmt.Sprintf("%.2f ms", seconds*1000) }
 
 // size returns a number of bytes in a length that fits a table.
 func size(n uint64) string {

@@ -26,6 +26,8 @@ type member struct {
 	done      chan struct{} // closed when the router has ended; nil before start
 }
 
+var _ vrrp.Backlog = (*link.Adverts)(nil)
+
 // routerChange is a staged change of the virtual routers.
 type routerChange struct {
 	next    []*member // in the order of the file

@@ -57,6 +57,12 @@ func describeRouter(s vrrp.Status) control.VRRP {
 		Faults:        []control.Condition{},
 		ForeignClaims: []control.ForeignClaim{},
 		Counters:      routerCounters(s.Counters),
+		AdvertLateness: control.Lateness{
+			Count:       s.Lateness.Count,
+			P50Seconds:  s.Lateness.P50.Seconds(),
+			P999Seconds: s.Lateness.P999.Seconds(),
+			MaxSeconds:  s.Lateness.Max.Seconds(),
+		},
 	}
 	if s.Active.Address.IsValid() && s.State != vrrp.Active {
 		r.ActiveRouter = &control.Router{Address: s.Active.Address.String(), Priority: s.Active.Priority, Heard: s.Active.Heard}

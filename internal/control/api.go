@@ -62,8 +62,22 @@ type VRRP struct {
 	Faults       []Condition `json:"faults"`
 	// ForeignClaims are stations that said that one of the addresses is their
 	// own while this node had it; as many as are remembered.
-	ForeignClaims []ForeignClaim    `json:"foreign_claims"`
-	Counters      map[string]uint64 `json:"counters"`
+	ForeignClaims []ForeignClaim `json:"foreign_claims"`
+	// AdvertLateness is by how much this node's adverts left after they were
+	// due, since the process started.
+	AdvertLateness Lateness          `json:"advert_lateness"`
+	Counters       map[string]uint64 `json:"counters"`
+}
+
+// Lateness sums up how late something was done that was due at a time.
+type Lateness struct {
+	// Count is how often it was done.
+	Count uint64 `json:"count"`
+	// P50Seconds and P999Seconds are what half, and 999 of 1000, did not exceed;
+	// at most an eighth too long. MaxSeconds is exact. All are 0 while Count is.
+	P50Seconds  float64 `json:"p50_seconds"`
+	P999Seconds float64 `json:"p999_seconds"`
+	MaxSeconds  float64 `json:"max_seconds"`
 }
 
 // Router is another router of the same virtual router.

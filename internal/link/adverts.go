@@ -176,6 +176,19 @@ func (a *Adverts) Receive(buf []byte) (n int, src, dst netip.Addr, ttl uint8, er
 	return copy(buf, got.payload), got.src, got.dst, got.ttl, nil
 }
 
+// Unread says whether a packet has arrived that no Receive has returned yet. It
+// does not wait, and may be called at the same time as Receive.
+func (a *Adverts) Unread() bool {
+	raw, err := a.conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var size int // of the first packet that waits
+	var failed error
+	err = raw.Control(func(fd uintptr) { size, failed = unix.IoctlGetInt(int(fd), unix.SIOCINQ) })
+	return err == nil && failed == nil && size > 0
+}
+
 // watch looks at the interface until Close, and ends Receive when it is not the
 // same any more. It is apart from Receive because netlink waits for whoever holds
 // the kernel's lock, and an advert must not.

@@ -248,3 +248,25 @@ func TestAdvertsFollowTheNodesAddress(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestAdvertsKnowWhatIsUnread(t *testing.T) {
+	privateNamespace(t)
+	vethPair(t)
+	a, b := listen(t, "v0", "10.9.0.1"), listen(t, "v1", "10.9.0.2")
+	if b.Unread() {
+		t.Error("something is unread before anything was sent")
+	}
+	must(t, a.Send([]byte("an advert")))
+	deadline := time.Now().Add(3 * time.Second)
+	for !b.Unread() {
+		if time.Now().After(deadline) {
+			t.Fatal("what was sent is not unread")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	_, _, _, _, err := receive(t, b)
+	must(t, err)
+	if b.Unread() {
+		t.Error("what was read is unread")
+	}
+}

@@ -43,6 +43,7 @@ type Port struct {
 	// Guarded by lan.mu:
 	deaf, mute bool
 	broken     error         // why Open fails
+	stalled    chan struct{} // closed when Receive may go on; nil unless it waits
 	gone       chan struct{} // closed by Break
 }
 
@@ -54,7 +55,10 @@ type door struct {
 	closeOnce sync.Once
 }
 
-var _ vrrp.Transport = (*door)(nil)
+var (
+	_ vrrp.Transport = (*door)(nil)
+	_ vrrp.Backlog   = (*door)(nil)
+)
 
 // Join adds a port whose adverts come from addr. Its Open is a vrrp.Open.
 func (l *LAN) Join(addr netip.Addr) *Port {
@@ -114,6 +118,16 @@ func (p *Port) Break(err error) {
 	}
 }
 
+// Stall makes every Receive that begins from now on wait, whatever has arrived,
+// until the returned function is called: as a goroutine does that gets no CPU.
+func (p *Port) Stall() (resume func()) {
+	p.lan.mu.Lock()
+	defer p.lan.mu.Unlock()
+	stalled := make(chan struct{})
+	p.stalled = stalled
+	return func() { close(stalled) }
+}
+
 // Move gives the port another address.
 func (p *Port) Move(addr netip.Addr) {
 	p.lan.mu.Lock()
@@ -144,6 +158,18 @@ func (d *door) Send(msg []byte) error {
 
 // Receive waits for a packet; see vrrp.Transport.
 func (d *door) Receive(buf []byte) (n int, src, dst netip.Addr, ttl uint8, err error) {
+	d.lan.mu.Lock()
+	stalled := d.stalled
+	d.lan.mu.Unlock()
+	if stalled != nil {
+		select {
+		case <-stalled:
+		case <-d.gone:
+			return 0, netip.Addr{}, netip.Addr{}, 0, errGone
+		case <-d.closed:
+			return 0, netip.Addr{}, netip.Addr{}, 0, net.ErrClosed
+		}
+	}
 	select {
 	case k := <-d.inbox:
 		return copy(buf, k.payload), k.src, k.dst, k.ttl, nil
@@ -153,6 +179,9 @@ func (d *door) Receive(buf []byte) (n int, src, dst netip.Addr, ttl uint8, err e
 		return 0, netip.Addr{}, netip.Addr{}, 0, net.ErrClosed
 	}
 }
+
+// Unread says whether packets wait; see vrrp.Backlog.
+func (d *door) Unread() bool { return len(d.inbox) > 0 }
 
 // Close ends a Receive under way. Closing twice is no error.
 func (d *door) Close() error {
