@@ -45,7 +45,13 @@ type pair struct {
 // appliance.toml, empty for the laboratory's own.
 func newPair(t *testing.T, config string) *pair {
 	t.Helper()
-	p, err := lab.NewPair(lab.PairOptions{Config: config, Binary: os.Getenv(binaryVariable)})
+	return newPairFor(t, lab.DefaultVIP, config)
+}
+
+// newPairFor is newPair for another virtual address.
+func newPairFor(t *testing.T, vip netip.Addr, config string) *pair {
+	t.Helper()
+	p, err := lab.NewPair(lab.PairOptions{Config: config, Binary: os.Getenv(binaryVariable), VIP: vip})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package vrrp
 
 import (
 	"fmt"
+	"iter"
 	"net/netip"
 	"time"
 )
@@ -39,15 +40,25 @@ type Config struct {
 	// when it listens for adverts (Opened), so it may be left out here.
 	Source netip.Addr
 	// Addresses are the virtual addresses with their prefix lengths, at least
-	// one, all of Source's family.
+	// one, all of one family. Those of IPv6 begin with a link-local one (RFC 9568
+	// section 5.2.9), and are at most 90.
 	Addresses []netip.Prefix
 	// Own are those of Addresses that are this node's own, which the owner of a
 	// virtual router may have (OwnerPriority): they are on the interface whatever
 	// this router does, so no command gives them away. Those who acquire and
 	// release Addresses must leave them alone.
 	Own []netip.Addr
-	// Version is the protocol's version, 2 or 3.
+	// Version is the protocol's version: 2, which has no IPv6, or 3.
 	Version int
+	// Checksum is the form that version 3 sends over IPv4. Both are accepted.
+	Checksum Checksum
+	// Unicast sends adverts to the addresses of Peers instead of the group, and
+	// believes nobody else. Source must be the address that the peers know.
+	Unicast bool
+	// VirtualMAC says that the virtual addresses have a hardware address of their
+	// own, that of the virtual router (RFC 9568 section 7.3). It is for those who
+	// open the Transport and the Addresses.
+	VirtualMAC bool
 	// Authentication is that of version 2.
 	Authentication Authentication
 	// AdvertInterval is the time between adverts while active
@@ -112,25 +123,86 @@ func (c Config) Validate(problem func(key, message string)) {
 	if len(c.Addresses) == 0 {
 		problem("addresses", "a virtual router needs an address, such as [\"192.168.15.3/24\"]")
 	}
-	seen := make(map[netip.Addr]bool)
-	for i, a := range c.Addresses {
-		key := fmt.Sprintf("addresses[%d]", i)
-		if !a.Addr().Is4() {
-			problem(key, fmt.Sprintf("%s is not an IPv4 address", a.Addr()))
-		}
-		if seen[a.Addr()] {
-			problem(key, fmt.Sprintf("%s is listed twice", a.Addr()))
-		}
-		seen[a.Addr()] = true
+	c.validateAddresses(problem)
+	if c.Checksum == ChecksumPlain && (c.Version == 2 || c.isIPv6()) {
+		problem("checksum", "there is a choice in version 3 over IPv4 alone; leave it out")
 	}
-	if len(c.Addresses) > 255 {
-		problem("addresses", "an advert holds at most 255 addresses")
-	}
+	c.validateUnicast(problem)
 	if c.Settle < 0 {
 		problem("settle", "the settling time must not be negative")
 	}
 	if c.Drain < 0 {
 		problem("drain", "the draining time must not be negative; 0 gives the addresses away at once")
+	}
+}
+
+// The largest numbers of addresses in an advert: what the count can say, and what
+// an Ethernet frame of 1500 bytes holds.
+const (
+	maxAddresses4 = 255
+	maxAddresses6 = 90
+)
+
+// validateAddresses is Validate for the addresses.
+func (c Config) validateAddresses(problem func(key, message string)) {
+	most := maxAddresses4
+	if c.isIPv6() {
+		most = maxAddresses6
+	}
+	if n := len(c.Addresses); n > most {
+		problem("addresses", fmt.Sprintf("there are %d addresses; an advert holds at most %d of this family", n, most))
+	}
+	if c.isIPv6() && c.Version == 2 {
+		problem("version", "version 2 has no IPv6; leave it out, or use version = 3")
+	}
+	seen := make(map[netip.Addr]bool)
+	for i, a := range c.Addresses {
+		key := fmt.Sprintf("addresses[%d]", i)
+		switch {
+		case seen[a.Addr()]:
+			problem(key, fmt.Sprintf("%s is listed twice", a.Addr()))
+		case a.Addr().Is6() != c.isIPv6():
+			problem(key, fmt.Sprintf("%s is of another family than %s; give it a [[vrrp]] of its own, which may have the same virtual_router_id",
+				a.Addr(), c.Addresses[0].Addr()))
+		case i == 0 && c.isIPv6() && !a.Addr().IsLinkLocalUnicast():
+			// RFC 9568 section 5.2.9: the first address must be the IPv6
+			// link-local address associated with the virtual router.
+			problem(key, fmt.Sprintf("the first IPv6 address must be a link-local one that no node has, such as \"fe80::%x/64\"; put it before %s", c.VRID, a.Addr()))
+		}
+		seen[a.Addr()] = true
+	}
+}
+
+// validateUnicast is Validate for what unicast needs.
+func (c Config) validateUnicast(problem func(key, message string)) {
+	if !c.Unicast {
+		return
+	}
+	if c.VirtualMAC {
+		problem("virtual_mac", "a virtual MAC address needs adverts to the group, from which the switches learn where it is; leave it out, or unicast")
+	}
+	for _, p := range c.Peers {
+		if p.Address.IsValid() && len(c.Addresses) > 0 && p.Address.Is6() != c.isIPv6() {
+			problem("unicast", fmt.Sprintf("adverts are of the family of the virtual addresses, and node %s has the address %s", p.Name, p.Address))
+		}
+	}
+}
+
+// isIPv6 says of which family the virtual addresses and the adverts are.
+func (c *Config) isIPv6() bool { return len(c.Addresses) > 0 && c.Addresses[0].Addr().Is6() }
+
+// destinations are where the router of c sends its adverts.
+func (c *Config) destinations() iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		if !c.Unicast {
+			yield(Group(c.Addresses[0].Addr()))
+			return
+		}
+		for _, p := range c.Peers {
+			if !yield(p.Address) {
+				return
+			}
+		}
 	}
 }
 
@@ -146,8 +218,8 @@ func (c Config) validateInterval(problem func(key, message string)) {
 }
 
 // appendAdvert appends to b the advert with this priority as the router of c
-// sends it from its Source.
-func (c *Config) appendAdvert(b []byte, priority int) []byte {
+// sends it from its Source to one of its destinations.
+func (c *Config) appendAdvert(b []byte, priority int, to netip.Addr) []byte {
 	advert := Advert{
 		Version:        c.Version,
 		VRID:           c.VRID,
@@ -159,5 +231,5 @@ func (c *Config) appendAdvert(b []byte, priority int) []byte {
 	for i, a := range c.Addresses {
 		advert.Addresses[i] = a.Addr()
 	}
-	return advert.Append(b, c.Source, Group(), ChecksumPseudo)
+	return advert.Append(b, c.Source, to, c.Checksum)
 }

@@ -1,7 +1,7 @@
 // Package vrrp elects, among the nodes of a LAN, the one that holds a set of
-// virtual addresses: VRRP over IPv4 multicast, version 3 (RFC 9568) or version 2
-// (RFC 3768, with the password of RFC 2338). A virtual router speaks one of them
-// and refuses the other.
+// virtual addresses: VRRP version 3 (RFC 9568) over IPv4 and IPv6, or version 2
+// (RFC 3768, with the password of RFC 2338) over IPv4, by multicast or to the other
+// nodes one by one. A virtual router speaks one of these and refuses the others.
 //
 // The way of an advert through the package:
 //

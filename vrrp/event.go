@@ -82,8 +82,9 @@ type Claimed struct {
 	Count   int
 }
 
-// Reconfigure replaces the configuration. Name, VRID, Interface, Source and
-// Version stay what they were.
+// Reconfigure replaces the configuration. Name, VRID, Interface, Source,
+// Version, Unicast and VirtualMAC stay what they were, and the addresses are of
+// the same family.
 type Reconfigure struct{ Config Config }
 
 // Shutdown ends the machine's part: it drains if it is active, resigns, and

@@ -1,6 +1,9 @@
 package vrrp
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // adopt puts the machine's configuration in force for those who read it from
 // other goroutines, after it may have changed.
@@ -9,12 +12,22 @@ func (r *Router) adopt() {
 	r.inForce.Store(&cfg)
 }
 
-// Farewell returns the message with which the router, as it is configured now,
+// Message is a message and where it goes.
+type Message struct {
+	To      netip.Addr
+	Payload []byte
+}
+
+// Farewells returns the messages with which the router, as it is configured now,
 // would tell the others that it is not active any more: for whoever does that
 // in its place.
-func (r *Router) Farewell() []byte {
+func (r *Router) Farewells() []Message {
 	cfg := r.inForce.Load()
-	return cfg.appendAdvert(nil, 0)
+	var all []Message
+	for to := range cfg.destinations() {
+		all = append(all, Message{To: to, Payload: cfg.appendAdvert(nil, 0, to)})
+	}
+	return all
 }
 
 // judge parses p, and refuses what is not meant for the router of c or comes from
@@ -24,14 +37,41 @@ func (c *Config) judge(p Packet, source netip.Addr) (Advert, Checksum, Refusal) 
 		// RFC 9568 section 7.1: the VRID must be configured on the interface.
 		return Advert{}, 0, RefusedVRID
 	}
+	if refusal := c.misdirected(p, source); refusal != Accepted {
+		return Advert{}, 0, refusal
+	}
 	advert, form, refusal := Parse(p, c.Version)
 	if refusal == Accepted && p.Source == source {
 		refusal = RefusedOwn
+	}
+	if refusal == Accepted && c.Unicast && !c.isPeer(p.Source) {
+		refusal = RefusedStranger
 	}
 	if refusal == Accepted && c.Version == 2 {
 		refusal = c.disagrees(advert)
 	}
 	return advert, form, refusal
+}
+
+// misdirected says why p did not come the way that adverts for the router of c
+// come, to the node whose address is source.
+func (c *Config) misdirected(p Packet, source netip.Addr) Refusal {
+	switch {
+	case p.Source.IsValid() && p.Source.Is6() != c.isIPv6():
+		return RefusedFamily
+	case p.Destination == Group(source) && c.Unicast:
+		return RefusedMulticast
+	case p.Destination == source && !c.Unicast:
+		return RefusedUnicast
+	case p.Destination != Group(source) && p.Destination != source:
+		return RefusedDestination
+	}
+	return Accepted
+}
+
+// isPeer says whether a is the address of another node.
+func (c *Config) isPeer(a netip.Addr) bool {
+	return slices.ContainsFunc(c.Peers, func(p Peer) bool { return p.Address == a })
 }
 
 // disagrees says what a version 2 advert has that must be the same on all nodes

@@ -262,6 +262,7 @@ func (m *Machine) onReconfigure(now time.Time, cfg Config) {
 	old := m.cfg
 	cfg.Name, cfg.VRID, cfg.Interface = old.Name, old.VRID, old.Interface
 	cfg.Source, cfg.Version = old.Source, old.Version
+	cfg.Unicast, cfg.VirtualMAC = old.Unicast, old.VirtualMAC
 	cfg.Addresses, cfg.Peers = slices.Clone(cfg.Addresses), slices.Clone(cfg.Peers)
 	before := m.Effective()
 	m.cfg = cfg
@@ -276,7 +277,7 @@ func (m *Machine) onReconfigure(now time.Time, cfg Config) {
 	if m.state == Backup {
 		m.onInterval(now, old.AdvertInterval)
 	}
-	if moved || old.AdvertInterval != cfg.AdvertInterval || old.Authentication != cfg.Authentication || m.Effective() != before ||
+	if moved || old.AdvertInterval != cfg.AdvertInterval || old.Authentication != cfg.Authentication || old.Checksum != cfg.Checksum || m.Effective() != before ||
 		old.Preempt != cfg.Preempt || !slices.Equal(old.Peers, cfg.Peers) {
 		m.onPriority(now)
 	}

@@ -2,6 +2,7 @@ package vrrp
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -17,29 +18,48 @@ const (
 	centisecond       = 10 * time.Millisecond
 )
 
-// Group returns the group that adverts over IPv4 are sent to,
-// 224.0.0.18 (RFC 9568 section 5.1.1.2).
-func Group() netip.Addr { return netip.AddrFrom4([4]byte{224, 0, 0, 18}) }
+// Group returns the group that adverts are sent to by addresses of source's
+// family: 224.0.0.18 (RFC 9568 section 5.1.1.2) or ff02::12 (section 5.1.2.2).
+func Group(source netip.Addr) netip.Addr {
+	if source.Is4() {
+		return netip.AddrFrom4([4]byte{224, 0, 0, 18})
+	}
+	return netip.AddrFrom16([16]byte{0xff, 0x02, 15: 0x12})
+}
 
 // Checksum is the form of a message's checksum.
 type Checksum uint8
 
 const (
 	// ChecksumPseudo covers the pseudo-header of source, destination,
-	// protocol and length too. keepalived and FRR send this form over IPv4 and
-	// keepalived accepts no other.
+	// protocol and length too. Over IPv6 it is the only one (RFC 9568 section
+	// 5.2.8). keepalived and FRR send it over IPv4 as well, and keepalived
+	// accepts no other.
 	ChecksumPseudo Checksum = iota
 	// ChecksumPlain covers the message alone, as RFC 9568 section 5.2.8 says
 	// for IPv4.
 	ChecksumPlain
 )
 
-// String returns the metric label.
+// String returns the form as the file spells it; it is the metric label too.
 func (c Checksum) String() string {
 	if c == ChecksumPlain {
 		return "message"
 	}
 	return "pseudo_header"
+}
+
+// UnmarshalText reads the form as the file spells it.
+func (c *Checksum) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "pseudo_header":
+		*c = ChecksumPseudo
+	case "message":
+		*c = ChecksumPlain
+	default:
+		return fmt.Errorf(`%q is not a form of the checksum; "pseudo_header" and "message" are`, text)
+	}
+	return nil
 }
 
 // Advert is an ADVERTISEMENT (RFC 9568 section 5.2, RFC 3768 section 5.1).
@@ -69,8 +89,8 @@ type Packet struct {
 
 // Append appends the message to b, with a checksum of the given form for an IP
 // packet from src to dst, and returns the longer slice. Version 2 knows
-// ChecksumPlain alone and takes no notice of form. It encodes a's fields as they
-// are: keeping them in range is the caller's part.
+// ChecksumPlain alone and IPv6 ChecksumPseudo alone; they take no notice of form.
+// It encodes a's fields as they are: keeping them in range is the caller's part.
 func (a Advert) Append(b []byte, src, dst netip.Addr, form Checksum) []byte {
 	if a.Version == 2 {
 		return a.append2(b)
@@ -90,7 +110,7 @@ func (a Advert) Append(b []byte, src, dst netip.Addr, form Checksum) []byte {
 	}
 	msg := b[start:]
 	var sum uint32
-	if form == ChecksumPseudo {
+	if form == ChecksumPseudo || src.Is6() {
 		sum = pseudoSum(src, dst, len(msg))
 	}
 	binary.BigEndian.PutUint16(msg[6:], ^fold(sum+onesSum(msg)))
@@ -98,21 +118,20 @@ func (a Advert) Append(b []byte, src, dst netip.Addr, form Checksum) []byte {
 }
 
 // Parse reads a received message of the given version, 2 or 3; one of another
-// version is refused whatever else it is. It returns Accepted, or why the message is
-// refused; the other results hold only when it is accepted. The checks that
-// need to know the receiving router are left to it: RefusedVRID, RefusedOwn and
-// what follows that.
+// version is refused whatever else it is. The addresses in it are of the family
+// of p.Source. It returns Accepted, or why the message is refused; the other
+// results hold only when it is accepted. The checks that need to know the
+// receiving router are left to it: whom the packet is for, who may have sent it,
+// and what must be configured alike.
 // The Advert keeps nothing of p.Payload.
 func Parse(p Packet, version int) (Advert, Checksum, Refusal) {
 	none := func(r Refusal) (Advert, Checksum, Refusal) { return Advert{}, 0, r }
 	switch {
-	case !p.Source.Is4() || p.Source.IsMulticast() || p.Source.IsUnspecified():
+	case !p.Source.IsValid() || p.Source.IsMulticast() || p.Source.IsUnspecified():
 		return none(RefusedSource)
-	case p.Destination != Group():
-		return none(RefusedDestination)
 	case p.TTL != requiredTTL:
 		// RFC 9568 section 5.1.1.3: a packet whose TTL is not 255 must be
-		// discarded.
+		// discarded. Section 5.1.2.3 says so of the Hop Limit.
 		return none(RefusedTTL)
 	case len(p.Payload) < fixedLength:
 		return none(RefusedShort)
@@ -126,7 +145,7 @@ func Parse(p Packet, version int) (Advert, Checksum, Refusal) {
 	return parse3(p)
 }
 
-// parse3 reads a version 3 message over IPv4 of at least fixedLength bytes.
+// parse3 reads a version 3 message of at least fixedLength bytes.
 func parse3(p Packet) (Advert, Checksum, Refusal) {
 	msg := p.Payload
 	count := int(msg[3])
@@ -138,7 +157,7 @@ func parse3(p Packet) (Advert, Checksum, Refusal) {
 	case count == 0:
 		// An advert that says nothing about any address.
 		return Advert{}, 0, RefusedCount
-	case len(msg) != fixedLength+4*count:
+	case len(msg) != fixedLength+addressLength(p.Source)*count:
 		return Advert{}, 0, RefusedLength
 	}
 	form, ok := checksumForm(p)
@@ -150,17 +169,21 @@ func parse3(p Packet) (Advert, Checksum, Refusal) {
 		return Advert{}, 0, RefusedInterval
 	}
 	a := Advert{Version: 3, VRID: int(msg[1]), Priority: int(msg[2]), Interval: interval}
-	a.Addresses = readAddresses(msg[fixedLength:], count)
+	a.Addresses = readAddresses(msg[fixedLength:], count, addressLength(p.Source))
 	return a, form, Accepted
 }
 
-// checksumForm says in which form the checksum of p is right, if in any.
+// addressLength is the number of bytes of an address of a's family.
+func addressLength(a netip.Addr) int { return a.BitLen() / 8 }
+
+// checksumForm says in which form the checksum of p is right, if in any that
+// its family has.
 func checksumForm(p Packet) (Checksum, bool) {
 	sum := onesSum(p.Payload)
 	if fold(sum+pseudoSum(p.Source, p.Destination, len(p.Payload))) == 0xffff {
 		return ChecksumPseudo, true
 	}
-	return ChecksumPlain, fold(sum) == 0xffff
+	return ChecksumPlain, p.Source.Is4() && fold(sum) == 0xffff
 }
 
 // isForeign says whether a message is of another virtual router than vrid. The
@@ -174,14 +197,14 @@ func isForeign(msg []byte, vrid int) bool {
 	return (version == 2 || version == 3) && int(msg[1]) != vrid
 }
 
-// pseudoSum is the sum of the pseudo-header (RFC 768): both addresses, the
-// protocol and the length.
+// pseudoSum is the sum of the pseudo-header (RFC 768, RFC 8200 section 8.1): both
+// addresses, the protocol and the length.
 func pseudoSum(src, dst netip.Addr, length int) uint32 {
 	return onesSum(src.AsSlice()) + onesSum(dst.AsSlice()) + Protocol + uint32(length)
 }
 
 // onesSum adds b up as 16-bit words, the last one padded (RFC 1071). A message
-// is at most 1036 bytes, so 32 bits hold the sum.
+// is at most 4088 bytes, so 32 bits hold the sum.
 func onesSum(b []byte) uint32 {
 	var sum uint32
 	for ; len(b) >= 2; b = b[2:] {

@@ -3,6 +3,7 @@ package vrrp
 import (
 	"bytes"
 	"encoding/hex"
+	"maps"
 	"net/netip"
 	"reflect"
 	"testing"
@@ -11,12 +12,14 @@ import (
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
 // sample is an advert as it is sent by default.
 func sample() (Advert, Packet) {
 	a := Advert{Version: 3, VRID: 50, Priority: 100, Interval: 100 * time.Millisecond,
 		Addresses: []netip.Addr{addr("192.168.15.3")}}
 	src := addr("192.168.15.11")
-	return a, Packet{Payload: a.Append(nil, src, Group(), ChecksumPseudo), Source: src, Destination: Group(), TTL: 255}
+	return a, Packet{Payload: a.Append(nil, src, Group(src), ChecksumPseudo), Source: src, Destination: Group(src), TTL: 255}
 }
 
 func TestAppendBytes(t *testing.T) {
@@ -33,7 +36,7 @@ func TestAppendBytes(t *testing.T) {
 		{ChecksumPseudo, "31326401000aead3c0a80f03"},
 	}
 	for _, tt := range tests {
-		if got := hex.EncodeToString(a.Append(nil, p.Source, Group(), tt.form)); got != tt.want {
+		if got := hex.EncodeToString(a.Append(nil, p.Source, p.Destination, tt.form)); got != tt.want {
 			t.Errorf("%s: got %s, want %s", tt.form, got, tt.want)
 		}
 	}
@@ -59,15 +62,19 @@ func TestParseIgnoresReservedBits(t *testing.T) {
 	}
 }
 
-// repair makes the checksum of p right again, message alone.
+// repair makes the checksum of p right again: message alone for IPv4.
 func repair(p Packet) {
 	p.Payload[6], p.Payload[7] = 0, 0
-	sum := ^fold(onesSum(p.Payload))
+	pseudo := uint32(0)
+	if p.Source.Is6() {
+		pseudo = pseudoSum(p.Source, p.Destination, len(p.Payload))
+	}
+	sum := ^fold(pseudo + onesSum(p.Payload))
 	p.Payload[6], p.Payload[7] = byte(sum>>8), byte(sum)
 }
 
 func TestRefusals(t *testing.T) {
-	cfg := Config{VRID: 50, Version: 3, Source: addr("192.168.15.12")}
+	cfg := Config{VRID: 50, Version: 3, Source: addr("192.168.15.12"), Addresses: []netip.Prefix{prefix("192.168.15.3/24")}}
 	tests := []struct {
 		want  Refusal
 		spoil func(p *Packet)
@@ -75,8 +82,9 @@ func TestRefusals(t *testing.T) {
 		{RefusedSource, func(p *Packet) { p.Source = netip.Addr{} }},
 		{RefusedSource, func(p *Packet) { p.Source = addr("0.0.0.0") }},
 		{RefusedSource, func(p *Packet) { p.Source = addr("224.0.0.18") }},
-		{RefusedSource, func(p *Packet) { p.Source = addr("fe80::1") }},
-		{RefusedDestination, func(p *Packet) { p.Destination = addr("192.168.15.12") }},
+		{RefusedFamily, func(p *Packet) { p.Source = addr("fe80::1") }},
+		{RefusedUnicast, func(p *Packet) { p.Destination = cfg.Source; repair(*p) }},
+		{RefusedDestination, func(p *Packet) { p.Destination = addr("192.168.15.13"); repair(*p) }},
 		{RefusedDestination, func(p *Packet) { p.Destination = netip.Addr{} }},
 		{RefusedTTL, func(p *Packet) { p.TTL = 254 }},
 		{RefusedShort, func(p *Packet) { p.Payload = nil }},
@@ -102,6 +110,8 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	covered := refusalsOf2(t)
+	maps.Copy(covered, refusalsOf6(t))
+	maps.Copy(covered, refusalsOfUnicast(t))
 	for _, tt := range tests {
 		covered[tt.want] = true
 	}
@@ -126,48 +136,56 @@ func TestRefusalNamesAreDistinct(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	a, p := sample()
 	f.Add(p.Payload, uint8(255))
-	f.Add(a.Append(nil, p.Source, Group(), ChecksumPlain), uint8(255))
+	f.Add(a.Append(nil, p.Source, p.Destination, ChecksumPlain), uint8(255))
 	f.Add([]byte{0x31}, uint8(255))
 	for _, auth := range []Authentication{{}, {AuthenticatePass, "1111"}, {AuthenticatePass, "12345678"}} {
 		_, p := sample2(auth)
 		f.Add(p.Payload, uint8(255))
 	}
+	_, p6 := sample6()
+	f.Add(p6.Payload, uint8(255))
 	f.Fuzz(func(t *testing.T, payload []byte, ttl uint8) {
 		version := 3
 		if len(payload) > 0 && payload[0]>>4 == 2 {
 			version = 2
 		}
-		in := Packet{Payload: bytes.Clone(payload), Source: p.Source, Destination: Group(), TTL: ttl}
-		a, form, refusal := Parse(in, version)
-		if refusal != Accepted {
-			// A message that differs in its checksum alone is as good a seed.
-			if refusal != RefusedChecksum {
-				return
-			}
-			repair(in)
-			if a, form, refusal = Parse(in, version); refusal == RefusedChecksum {
-				t.Fatalf("a repaired checksum is refused: %x", payload)
-			} else if refusal != Accepted {
-				return
-			}
-		}
-		again := a.Append(nil, in.Source, in.Destination, form)
-		want := bytes.Clone(in.Payload)
-		switch {
-		case version == 3:
-			want[4] &= 0x0f // the reserved bits are not kept
-		case a.Authentication.Type == AuthenticateNone:
-			clear(want[len(want)-authLength:]) // nor is data that means nothing
-		}
-		if got, want := zeroSum(again), zeroSum(want); !bytes.Equal(got, want) {
-			t.Fatalf("%x was sent again as %x", want, got)
-		}
-		in.Payload = again
-		b, form2, refusal := Parse(in, version)
-		if refusal != Accepted || form2 != form || !reflect.DeepEqual(a, b) {
-			t.Fatalf("%+v came back as %+v, %s, %s", a, b, form2, refusal)
-		}
+		fuzzParse(t, version, Packet{Payload: bytes.Clone(payload), Source: p.Source, Destination: p.Destination, TTL: ttl})
+		fuzzParse(t, version, Packet{Payload: bytes.Clone(payload), Source: p6.Source, Destination: p6.Destination, TTL: ttl})
 	})
+}
+
+// fuzzParse fails the test unless in, where it is not refused, comes back as it is
+// when it is sent again.
+func fuzzParse(t *testing.T, version int, in Packet) {
+	a, form, refusal := Parse(in, version)
+	if refusal != Accepted {
+		// A message that differs in its checksum alone is as good a seed.
+		if refusal != RefusedChecksum {
+			return
+		}
+		repair(in)
+		if a, form, refusal = Parse(in, version); refusal == RefusedChecksum {
+			t.Fatalf("a repaired checksum is refused: %x", in.Payload)
+		} else if refusal != Accepted {
+			return
+		}
+	}
+	again := a.Append(nil, in.Source, in.Destination, form)
+	want := bytes.Clone(in.Payload)
+	switch {
+	case version == 3:
+		want[4] &= 0x0f // the reserved bits are not kept
+	case a.Authentication.Type == AuthenticateNone:
+		clear(want[len(want)-authLength:]) // nor is data that means nothing
+	}
+	if got, want := zeroSum(again), zeroSum(want); !bytes.Equal(got, want) {
+		t.Fatalf("%x was sent again as %x", want, got)
+	}
+	in.Payload = again
+	b, form2, refusal := Parse(in, version)
+	if refusal != Accepted || form2 != form || !reflect.DeepEqual(a, b) {
+		t.Fatalf("%+v came back as %+v, %s, %s", a, b, form2, refusal)
+	}
 }
 
 // zeroSum returns msg without its checksum, which may be zero in two ways.
@@ -178,7 +196,7 @@ func zeroSum(msg []byte) []byte {
 }
 
 func TestOtherVirtualRoutersAreKnownWhateverTheySpeak(t *testing.T) {
-	cfg := Config{VRID: 50, Version: 3}
+	cfg := Config{VRID: 50, Version: 3, Addresses: []netip.Prefix{prefix("192.168.15.3/24")}}
 	for name, msg := range map[string][]byte{
 		"version 2":        {0x21, 51, 100, 1, 0, 1, 0, 0},
 		"version 3":        {0x31, 51, 100, 1, 0, 1, 0, 0},

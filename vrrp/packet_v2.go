@@ -41,6 +41,9 @@ func parse2(p Packet) (Advert, Checksum, Refusal) {
 	case msg[0]&0x0f != typeAdvertisement:
 		// RFC 3768 section 5.3.2: a packet with an unknown type must be discarded.
 		return Advert{}, 0, RefusedType
+	case p.Source.Is6():
+		// RFC 3768 has no IPv6.
+		return Advert{}, 0, RefusedFamily
 	case count == 0:
 		return Advert{}, 0, RefusedCount
 	case len(msg) != fixedLength+4*count+authLength:
@@ -59,15 +62,15 @@ func parse2(p Packet) (Advert, Checksum, Refusal) {
 		Version: 2, VRID: int(msg[1]), Priority: int(msg[2]),
 		Interval: time.Duration(msg[5]) * time.Second, Authentication: auth,
 	}
-	a.Addresses = readAddresses(msg[fixedLength:], count)
+	a.Addresses = readAddresses(msg[fixedLength:], count, 4)
 	return a, ChecksumPlain, Accepted
 }
 
-// readAddresses reads count IPv4 addresses from the beginning of b.
-func readAddresses(b []byte, count int) []netip.Addr {
+// readAddresses reads count addresses of so many bytes from the beginning of b.
+func readAddresses(b []byte, count, length int) []netip.Addr {
 	addresses := make([]netip.Addr, count)
 	for i := range addresses {
-		addresses[i] = netip.AddrFrom4([4]byte(b[4*i:]))
+		addresses[i], _ = netip.AddrFromSlice(b[length*i : length*(i+1)])
 	}
 	return addresses
 }

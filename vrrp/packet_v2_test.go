@@ -18,7 +18,7 @@ func sample2(auth Authentication) (Advert, Packet) {
 	a := Advert{Version: 2, VRID: 50, Priority: 100, Interval: time.Second,
 		Addresses: []netip.Addr{addr("192.168.15.3")}, Authentication: auth}
 	src := addr("192.168.15.11")
-	return a, Packet{Payload: a.Append(nil, src, Group(), ChecksumPseudo), Source: src, Destination: Group(), TTL: 255}
+	return a, Packet{Payload: a.Append(nil, src, Group(src), ChecksumPseudo), Source: src, Destination: Group(src), TTL: 255}
 }
 
 func TestAppendBytesOfVersion2(t *testing.T) {
@@ -68,13 +68,15 @@ func TestAuthenticationDataIsIgnoredWithoutAuthentication(t *testing.T) {
 // refusalsOf2 is the table of refusals of a router of version 2; it returns
 // which ones the table has.
 func refusalsOf2(t *testing.T) map[Refusal]bool {
-	cfg := Config{VRID: 50, Version: 2, Source: addr("192.168.15.12"), AdvertInterval: time.Second, Authentication: pass1111}
+	cfg := Config{VRID: 50, Version: 2, Source: addr("192.168.15.12"), AdvertInterval: time.Second, Authentication: pass1111,
+		Addresses: []netip.Prefix{prefix("192.168.15.3/24")}}
 	tests := []struct {
 		want  Refusal
 		spoil func(p *Packet)
 	}{
-		{RefusedSource, func(p *Packet) { p.Source = addr("fe80::1") }},
-		{RefusedDestination, func(p *Packet) { p.Destination = addr("192.168.15.12") }},
+		{RefusedFamily, func(p *Packet) { p.Source = addr("fe80::1") }},
+		{RefusedUnicast, func(p *Packet) { p.Destination = cfg.Source }},
+		{RefusedDestination, func(p *Packet) { p.Destination = addr("192.168.15.13") }},
 		{RefusedTTL, func(p *Packet) { p.TTL = 254 }},
 		{RefusedShort, func(p *Packet) { p.Payload = p.Payload[:7] }},
 		{RefusedVersion, func(p *Packet) { _, *p = sample() }},

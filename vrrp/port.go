@@ -43,11 +43,15 @@ type port struct {
 	err     error
 }
 
-func (p *port) send(msg []byte, now time.Time) error {
-	err := net.ErrClosed
-	if p.transport != nil {
-		err = p.transport.Send(msg)
+func (p *port) send(msg []byte, to netip.Addr) error {
+	if p.transport == nil {
+		return net.ErrClosed
 	}
+	return p.transport.Send(msg, to)
+}
+
+// note takes the outcome of an advert: nil if it could be sent to anybody.
+func (p *port) note(err error, now time.Time) {
 	switch {
 	case err == nil:
 		p.failing = time.Time{}
@@ -55,7 +59,6 @@ func (p *port) send(msg []byte, now time.Time) error {
 		p.failing = now
 	}
 	p.err = err
-	return err
 }
 
 // unread says whether packets are known to wait for the reader, which may be

@@ -8,14 +8,19 @@ import (
 	"time"
 )
 
-// largestMessage is a version 2 message with 255 addresses, and one byte more so
-// that a longer one is seen to be too long.
-const largestMessage = fixedLength + 255*4 + authLength + 1
+// largestMessage is a message with 255 addresses of the family of c, and one byte
+// more so that a longer one is seen to be too long.
+func (c *Config) largestMessage() int {
+	if c.isIPv6() {
+		return fixedLength + 255*16 + 1
+	}
+	return fixedLength + 255*4 + authLength + 1
+}
 
 // receive takes the adverts that t receives, as the node whose address is
 // source, until t comes to its end, and says why it did.
 func (r *Router) receive(t Transport, source netip.Addr, logged *limiter) error {
-	buf := make([]byte, largestMessage)
+	buf := make([]byte, r.inForce.Load().largestMessage())
 	for {
 		n, src, dst, ttl, err := t.Receive(buf)
 		if errors.Is(err, net.ErrClosed) {

@@ -12,10 +12,19 @@ const (
 	// RefusedVRID: an advert of another virtual router on the same LAN, which is
 	// no trouble.
 	RefusedVRID
-	// RefusedSource: the sender's address is no IPv4 unicast address.
-	RefusedSource
-	// RefusedDestination: the message was not sent to 224.0.0.18.
+	// RefusedFamily: a packet of IPv6 for a router of IPv4 or the reverse, or an
+	// advert of version 2 over IPv6, which has none.
+	RefusedFamily
+	// RefusedMulticast: sent to the group, while this router and its nodes speak
+	// unicast.
+	RefusedMulticast
+	// RefusedUnicast: sent to this node alone, while this router speaks to the
+	// group.
+	RefusedUnicast
+	// RefusedDestination: sent neither to the group nor to this node.
 	RefusedDestination
+	// RefusedSource: the sender's address is no unicast address.
+	RefusedSource
 	// RefusedTTL: the time to live is not 255, so a router forwarded it.
 	RefusedTTL
 	// RefusedShort: fewer bytes than the fixed part of the message.
@@ -35,6 +44,8 @@ const (
 	// RefusedOwn: our own address is the sender; an echo, or a second host
 	// that uses the address.
 	RefusedOwn
+	// RefusedStranger: in unicast, the sender is none of the configured nodes.
+	RefusedStranger
 	// RefusedAuthenticationType: another type of authentication than this
 	// router's (version 2).
 	RefusedAuthenticationType
@@ -51,6 +62,12 @@ func (r Refusal) String() string {
 	switch r {
 	case Accepted:
 		return "accepted"
+	case RefusedFamily:
+		return "family"
+	case RefusedMulticast:
+		return "multicast"
+	case RefusedUnicast:
+		return "unicast"
 	case RefusedSource:
 		return "source"
 	case RefusedDestination:
@@ -75,6 +92,8 @@ func (r Refusal) String() string {
 		return "vrid"
 	case RefusedOwn:
 		return "own_advert"
+	case RefusedStranger:
+		return "stranger"
 	case RefusedAuthenticationType:
 		return "authentication_type"
 	case RefusedPassword:

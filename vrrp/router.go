@@ -20,9 +20,9 @@ var ErrStopped = errors.New("the virtual router has stopped")
 
 // Transport carries adverts between this node and the LAN.
 type Transport interface {
-	// Send sends one message to the group with a TTL of 255. It must not block
-	// for long: the election waits for it.
-	Send(msg []byte) error
+	// Send sends one message with a TTL of 255 to the group or, in unicast, to
+	// another node. It must not block for long: the election waits for it.
+	Send(msg []byte, to netip.Addr) error
 	// Receive waits for a packet of protocol 112, puts its payload into buf
 	// and returns the payload's length with the header's source, destination
 	// and TTL. An error is counted, under its Label() string if it has one:
@@ -191,7 +191,8 @@ func (r *Router) SetFault(source, reason string) {
 }
 
 // Reconfigure replaces the configuration without leaving the state. Name, VRID,
-// Interface, Source and Version are not changed by it: they need a new Router.
+// Interface, Source, Version, the family of the addresses, Unicast and VirtualMAC
+// are not changed by it: they need a new Router.
 // While active, addresses that are new are acquired and announced, and those
 // dropped are released.
 func (r *Router) Reconfigure(cfg Config) {
@@ -383,18 +384,28 @@ func (r *Router) carryOut(a Action) {
 // is counted and logged, and the election goes on: the others judge by what
 // they hear. When that lasts, checkPort ends it.
 func (r *Router) send(a Send) {
-	r.message = r.machine.cfg.appendAdvert(r.message[:0], a.Priority)
-	if err := r.port.send(r.message, time.Now()); err != nil {
-		r.counters.sendErrors.Add(1)
-		if n, ok := r.logged.allow(time.Now(), "send"); ok {
-			r.log.Warn().Err(err).Int("not_logged", n).Msg("cannot send an advert")
+	var failed error
+	sent := false
+	for to := range r.machine.cfg.destinations() {
+		r.message = r.machine.cfg.appendAdvert(r.message[:0], a.Priority, to)
+		if err := r.port.send(r.message, to); err != nil {
+			failed = err
+			r.counters.sendErrors.Add(1)
+			if n, ok := r.logged.allow(time.Now(), "send"); ok {
+				r.log.Warn().Err(err).Stringer("to", to).Int("not_logged", n).Msg("cannot send an advert")
+			}
+			continue
 		}
-		return
+		sent = true
+		r.counters.sent.Add(1)
 	}
-	r.counters.sent.Add(1)
-	if !a.Due.IsZero() {
-		r.lateness.add(time.Since(a.Due))
+	if sent {
+		failed = nil
+		if !a.Due.IsZero() {
+			r.lateness.add(time.Since(a.Due))
+		}
 	}
+	r.port.note(failed, time.Now())
 }
 
 // report tells of a transition.

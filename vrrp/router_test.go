@@ -60,10 +60,10 @@ func TestRouterStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lan, a, b := pair(t, vrrp.Hooks{}, 0)
 		b.router.SetDemotion("web", 20, "no server")
-		lan.Inject([]byte{0x31}, netip.MustParseAddr("192.168.15.66"), vrrp.Group(), 255)
+		lan.Inject([]byte{0x31}, netip.MustParseAddr("192.168.15.66"), vrrp.Group(netip.MustParseAddr("192.168.15.66")), 255)
 		other := vrrp.Advert{Version: 3, VRID: 50, Priority: 1, Interval: 100 * ms, Addresses: []netip.Addr{netip.MustParseAddr("192.168.15.4")}}
 		src := netip.MustParseAddr("192.168.15.67")
-		lan.Inject(other.Append(nil, src, vrrp.Group(), vrrp.ChecksumPlain), src, vrrp.Group(), 255)
+		lan.Inject(other.Append(nil, src, vrrp.Group(src), vrrp.ChecksumPlain), src, vrrp.Group(src), 255)
 		synctest.Wait()
 		s := b.router.Status()
 		if s.Base != 90 || s.Effective != 70 || len(s.Demotions) != 1 || s.Demotions[0].Reason != "no server" {
@@ -89,11 +89,11 @@ func TestRefusedAdvertsChangeNothing(t *testing.T) {
 		lan, a, b := pair(t, vrrp.Hooks{}, 0)
 		src := netip.MustParseAddr("192.168.15.66")
 		bad := vrrp.Advert{Version: 3, VRID: 50, Priority: 255, Interval: 100 * ms, Addresses: []netip.Addr{vip.Addr()}}.
-			Append(nil, src, vrrp.Group(), vrrp.ChecksumPseudo)
+			Append(nil, src, vrrp.Group(src), vrrp.ChecksumPseudo)
 		bad[6]++
 		sent := a.router.Status().Counters.Sent
 		for range 200 {
-			lan.Inject(bad, src, vrrp.Group(), 255)
+			lan.Inject(bad, src, vrrp.Group(src), 255)
 			wait(10 * ms)
 		}
 		a.want(vrrp.Active)
@@ -328,8 +328,8 @@ type broken struct {
 	done chan struct{}
 }
 
-func (b broken) Send([]byte) error { return nil }
-func (b broken) Close() error      { close(b.done); return nil }
+func (b broken) Send([]byte, netip.Addr) error { return nil }
+func (b broken) Close() error                  { close(b.done); return nil }
 
 // open opens a transport whose Receive returns errs.
 func open(errs chan error) (vrrp.Transport, netip.Addr, error) {

@@ -54,7 +54,7 @@ func TestRouterDoesNotBelieveWhatDisagrees(t *testing.T) {
 			advert := vrrp.Advert{Version: 2, VRID: 50, Priority: 255, Interval: time.Second,
 				Addresses: []netip.Addr{vip.Addr()}, Authentication: cfg.Authentication}
 			change(&advert)
-			lan.Inject(advert.Append(nil, src, vrrp.Group(), vrrp.ChecksumPseudo), src, vrrp.Group(), 255)
+			lan.Inject(advert.Append(nil, src, vrrp.Group(src), vrrp.ChecksumPseudo), src, vrrp.Group(src), 255)
 			wait(ms)
 			a.want(vrrp.Active)
 			if n := a.router.Status().Counters.Refused[counter]; n != 1 {
@@ -77,12 +77,16 @@ func TestReconfiguredPasswordIsInForce(t *testing.T) {
 		wait(time.Minute)
 		a.want(vrrp.Active)
 		b.want(vrrp.Backup)
-		farewell, _, refusal := vrrp.Parse(vrrp.Packet{Payload: a.router.Farewell(),
-			Source: netip.MustParseAddr("192.168.15.11"), Destination: vrrp.Group(), TTL: 255}, 2)
+		src := netip.MustParseAddr("192.168.15.11")
+		bye := a.router.Farewells()
+		if len(bye) != 1 || bye[0].To != vrrp.Group(src) {
+			t.Fatalf("farewells %+v", bye)
+		}
+		farewell, _, refusal := vrrp.Parse(vrrp.Packet{Payload: bye[0].Payload, Source: src, Destination: bye[0].To, TTL: 255}, 2)
 		if refusal != vrrp.Accepted || farewell.Priority != 0 || farewell.VRID != 50 || farewell.Authentication.Password != "2222" {
 			t.Errorf("farewell %+v, %s", farewell, refusal)
 		}
-		lan.Inject(a.router.Farewell(), netip.MustParseAddr("192.168.15.11"), vrrp.Group(), 255)
+		lan.Inject(bye[0].Payload, src, bye[0].To, 255)
 		synctest.Wait()
 		if b.router.Status().Active.Address.IsValid() {
 			t.Error("b does not believe the farewell")

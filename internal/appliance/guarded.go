@@ -60,13 +60,22 @@ func (g *guarded) tell() {
 	}
 }
 
-// holding describes what m holds, with the advert of priority 0 that tells the
+// holding describes what m holds, with the adverts of priority 0 that tell the
 // other nodes not to wait for this one.
 func (m *member) holding(addresses []netip.Prefix) guard.Holding {
 	return guard.Holding{
 		Interface: m.config.Interface,
 		Source:    m.router.Status().Source,
 		Addresses: addresses,
-		Farewell:  m.router.Farewell(),
+		Unicast:   m.config.Unicast,
+		Farewells: m.farewells(),
 	}
+}
+
+func (m *member) farewells() []guard.Farewell {
+	var all []guard.Farewell
+	for _, f := range m.router.Farewells() {
+		all = append(all, guard.Farewell{To: f.To, Message: f.Payload})
+	}
+	return all
 }

@@ -22,7 +22,7 @@ func (g *toldGuard) Announce([]netip.Prefix) error                  { return nil
 func TestGuardIsToldOfANewFarewell(t *testing.T) {
 	fake, farewell := &toldGuard{}, "first"
 	g := &guarded{Addresses: fake, guard: fake, name: "VI_1", describe: func(held []netip.Prefix) guard.Holding {
-		return guard.Holding{Addresses: held, Farewell: []byte(farewell)}
+		return guard.Holding{Addresses: held, Farewells: []guard.Farewell{{Message: []byte(farewell)}}}
 	}}
 	one, two := netip.MustParsePrefix("192.168.15.3/24"), netip.MustParsePrefix("192.168.15.4/24")
 	want := func(step string, calls int, farewell string, held ...netip.Prefix) {
@@ -31,8 +31,8 @@ func TestGuardIsToldOfANewFarewell(t *testing.T) {
 		if n := len(fake.told); n > 0 {
 			last = fake.told[n-1]
 		}
-		if len(fake.told) != calls || string(last.Farewell) != farewell || !slices.Equal(last.Addresses, held) {
-			t.Errorf("%s: told %d times, the last %s %s", step, len(fake.told), last.Farewell, last.Addresses)
+		if len(fake.told) != calls || string(last.Farewells[0].Message) != farewell || !slices.Equal(last.Addresses, held) {
+			t.Errorf("%s: told %d times, the last %v %s", step, len(fake.told), last.Farewells, last.Addresses)
 		}
 	}
 	g.Acquire([]netip.Prefix{one})

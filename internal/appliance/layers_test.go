@@ -41,6 +41,7 @@ var confined = map[string]string{
 	"github.com/vishvananda/netlink": "internal/link",
 	"github.com/vishvananda/netns":   "internal/link",
 	"github.com/mdlayher/packet":     "internal/link",
+	"github.com/mdlayher/ndp":        "internal/link",
 	"github.com/BurntSushi/toml":     "internal/config",
 	"github.com/spf13/cobra":         "cmd/applianctl",
 }

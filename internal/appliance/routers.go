@@ -72,7 +72,7 @@ func (a *Appliance) stageRouter(old, before []*member, cfg vrrp.Config) (*member
 		}
 	}
 	for _, m := range before {
-		if m.config.Interface == cfg.Interface && m.config.VRID == cfg.VRID {
+		if m.config.Interface == cfg.Interface && m.config.VRID == cfg.VRID && isIPv6(m.config) == isIPv6(cfg) {
 			return nil, fmt.Errorf("virtual_router_id %d is already that of vrrp %s on interface %s", cfg.VRID, m.config.Name, cfg.Interface)
 		}
 	}
@@ -86,21 +86,36 @@ func (a *Appliance) stageRouter(old, before []*member, cfg vrrp.Config) (*member
 
 // detect returns the interface of a router for which the file names none. One
 // that runs keeps its own while its first address is the same: what the network
-// looks like at the moment of a reload is no reason to move it.
+// looks like at the moment of a reload is no reason to move it. Link-local
+// addresses say nothing: their subnet is on all interfaces.
 func detect(old []*member, cfg vrrp.Config) (string, error) {
 	for _, m := range old {
-		if m.detected && m.config.Name == cfg.Name && m.config.Addresses[0] == cfg.Addresses[0] {
+		if m.detected && m.config.Name == cfg.Name && telling(m.config) == telling(cfg) {
 			return m.config.Interface, nil
 		}
 	}
-	return link.InterfaceFor(cfg.Addresses[0])
+	return link.InterfaceFor(telling(cfg))
 }
+
+// telling returns the address whose subnet is that of the LAN.
+func telling(c vrrp.Config) netip.Prefix {
+	for _, p := range c.Addresses {
+		if p.Addr().Is4() || !p.Addr().IsLinkLocalUnicast() {
+			return p
+		}
+	}
+	return c.Addresses[0]
+}
+
+func isIPv6(c vrrp.Config) bool { return c.Addresses[0].Addr().Is6() }
 
 // sameRouter returns the member that c is a new configuration of, or nil.
 func sameRouter(members []*member, c vrrp.Config) *member {
 	for _, m := range members {
 		if m.config.Name == c.Name && m.config.VRID == c.VRID && m.config.Interface == c.Interface &&
-			m.config.Version == c.Version {
+			m.config.Version == c.Version && isIPv6(m.config) == isIPv6(c) && m.config.Unicast == c.Unicast &&
+			// In unicast it is the file that says what this node's address is.
+			(!c.Unicast || m.config.Source == c.Source) {
 			return m
 		}
 	}
@@ -131,13 +146,17 @@ func (a *Appliance) newMember(c vrrp.Config, detected bool) (*member, error) {
 // opener returns how m's router listens for adverts. Their source is this node's
 // own address: the one used so far while the interface has it, else the one by
 // which the other nodes know this node, else one in the subnet of the first
-// virtual address.
+// virtual address. In unicast it is the one by which the other nodes know it.
 func (a *Appliance) opener(m *member) vrrp.Open {
-	iface, choice := m.config.Interface, link.SourceChoice{Virtual: a.isVirtual}
+	iface, options := m.config.Interface, link.AdvertOptions{Unicast: m.config.Unicast}
+	options.Source.Virtual = a.isVirtual
+	if m.config.Unicast {
+		options.Source.Only = m.config.Source
+	}
 	return func() (vrrp.Transport, netip.Addr, error) {
-		choice.Near = (*m.vips.Load())[0]
-		choice.Prefer = []netip.Addr{m.router.Status().Source, a.current.Load().node.Address}
-		adverts, err := link.OpenAdverts(iface, choice)
+		options.Source.Near = (*m.vips.Load())[0]
+		options.Source.Prefer = []netip.Addr{m.router.Status().Source, a.current.Load().node.Address}
+		adverts, err := link.OpenAdverts(iface, options)
 		if err != nil {
 			return nil, netip.Addr{}, err
 		}

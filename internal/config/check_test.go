@@ -209,7 +209,7 @@ addresses = ["192.168.15.5"]
 name = "d"
 virtual_router_id = 0
 interface = "eth0/1"
-addresses = ["fe80::1"]
+addresses = ["2001:db8::1"]
 [[vrrp]]
 name = "e"
 virtual_router_id = 7
@@ -226,7 +226,7 @@ addresses = ["192.168.15.6"]
 				`f.toml:19:1: vrrp[2].virtual_router_id: 7 is vrrp[1]'s already; if they are on different interfaces, name both with the key interface`,
 				`f.toml:23:1: vrrp[3].virtual_router_id: virtual router id 0 is out of range; 1 to 255 are allowed`,
 				`f.toml:24:1: vrrp[3].interface: "eth0/1" cannot be the name of an interface: at most 15 bytes, no blanks or slashes`,
-				`f.toml:25:14: vrrp[3].addresses[0]: fe80::1 is not an IPv4 address`,
+				`f.toml:25:14: vrrp[3].addresses[0]: the first IPv6 address must be a link-local one that no node has, such as "fe80::0/64"; put it before 2001:db8::1`,
 				`f.toml:28:1: vrrp[4].virtual_router_id: 7 is vrrp[2]'s already; if they are on different interfaces, name both with the key interface`,
 			},
 		},
@@ -237,17 +237,62 @@ name = "a"
 virtual_router_id = 7
 addresses = ["192.168.15.3/24"]
 virtual_mac = true
-unicast = true
 group = "edge"
 track = [ { reach = "192.168.15.1" } ]
 [peer]
 `,
 			want: []string{
 				`f.toml:11:1: vrrp[0].virtual_mac: is not supported by this version`,
-				`f.toml:12:1: vrrp[0].unicast: is not supported by this version`,
-				`f.toml:13:1: vrrp[0].group: is not supported by this version`,
-				`f.toml:14:13: vrrp[0].track[0].reach: is not supported by this version`,
-				`f.toml:15:2: peer: is not supported by this version`,
+				`f.toml:12:1: vrrp[0].group: is not supported by this version`,
+				`f.toml:13:13: vrrp[0].track[0].reach: is not supported by this version`,
+				`f.toml:14:2: peer: is not supported by this version`,
+			},
+		},
+		{
+			name: "families, unicast and checksums",
+			text: `
+[node.lb01]
+address = "192.168.15.11"
+priority = 100
+[node.lb02]
+address = "2001:db8::12"
+priority = 90
+[[vrrp]]
+name = "a"
+virtual_router_id = 1
+version = 2
+addresses = ["fe80::1", "2001:db8::3/64"]
+[[vrrp]]
+name = "b"
+virtual_router_id = 1
+addresses = ["192.168.15.3", "2001:db8::4"]
+unicast = true
+[[vrrp]]
+name = "c"
+virtual_router_id = 3
+interface = "eth0"
+addresses = ["fe80::5"]
+checksum = "message"
+[[vrrp]]
+name = "d"
+virtual_router_id = 4
+addresses = ["fe80::6"]
+checksum = "rfc"
+[[vrrp]]
+name = "e"
+virtual_router_id = 5
+addresses = ["192.168.15.6"]
+version = 2
+checksum = "message"
+`,
+			want: []string{
+				`f.toml:11:1: vrrp[0].version: version 2 has no IPv6; leave it out, or use version = 3`,
+				`f.toml:16:30: vrrp[1].addresses[1]: 2001:db8::4 is of another family than 192.168.15.3; give it a [[vrrp]] of its own, which may have the same virtual_router_id`,
+				`f.toml:17:1: vrrp[1].unicast: adverts are of the family of the virtual addresses, and node lb02 has the address 2001:db8::12`,
+				`f.toml:23:1: vrrp[2].checksum: there is a choice in version 3 over IPv4 alone; leave it out`,
+				`f.toml:24:3: vrrp[3].interface: the interface is missing: link-local addresses do not tell it, for their subnet is on all of them`,
+				`f.toml:28:1: vrrp[3].checksum: "rfc" is not a form of the checksum; "pseudo_header" and "message" are`,
+				`f.toml:34:1: vrrp[4].checksum: there is a choice in version 3 over IPv4 alone; leave it out`,
 			},
 		},
 		{

@@ -93,15 +93,24 @@ type VRRPEntry struct {
 	// interface; required.
 	VRID int `toml:"virtual_router_id,zero"`
 	// Addresses are the virtual addresses with the length of their networks'
-	// prefixes, at least one. A bare address is a network of its own.
+	// prefixes, at least one, all of one family. A bare address is a network of
+	// its own, but for a link-local one of IPv6, whose prefix has 64 bits. The
+	// first one of IPv6 is link-local.
 	Addresses []netip.Prefix `toml:"addresses"`
 	// Interface is the network interface; when empty it is the one whose subnet
-	// holds the first address, which only the running system can tell.
+	// holds the first address that is not link-local, which only the running
+	// system can tell.
 	Interface string `toml:"interface"`
 	// Version is the protocol's version, 2 or 3; default 3.
 	Version int `toml:"version,zero"`
 	// Authentication is that of version 2; default none.
 	Authentication vrrp.Authentication `toml:"authentication"`
+	// Checksum is the form of version 3 over IPv4 that is sent; default with the
+	// pseudo-header.
+	Checksum vrrp.Checksum `toml:"checksum,zero"`
+	// Unicast sends adverts to the addresses of the other nodes instead of the
+	// group; default false.
+	Unicast bool `toml:"unicast,zero"`
 	// AdvertInterval is the time between two adverts; default 1 s.
 	AdvertInterval time.Duration `toml:"advert_interval,zero"`
 	// Preempt says whether a node takes over merely because its priority is
@@ -115,7 +124,6 @@ type VRRPEntry struct {
 	Track []TrackEntry `toml:"track"`
 
 	_ later `toml:"virtual_mac,later"`
-	_ later `toml:"unicast,later"`
 	_ later `toml:"group,later"`
 }
 

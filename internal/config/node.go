@@ -36,7 +36,7 @@ type Node struct {
 }
 
 // VRRPNode is a virtual router as one node runs it. Of its Config, Source is
-// left empty for the caller to fill in, and so is Interface where the file does
+// left empty unless the file says it, as it does in unicast, and so is Interface where the file does
 // not name one: it is the one whose subnet holds the first address.
 type VRRPNode struct {
 	vrrp.Config
@@ -138,6 +138,8 @@ func (f *File) router(v VRRPEntry, node string) vrrp.Config {
 		Addresses:      slices.Clone(v.Addresses),
 		Version:        v.Version,
 		Authentication: v.Authentication,
+		Checksum:       v.Checksum,
+		Unicast:        v.Unicast,
 		AdvertInterval: v.AdvertInterval,
 		Priority:       f.basePriority(v, node),
 		Preempt:        v.Preempt,
@@ -146,6 +148,9 @@ func (f *File) router(v VRRPEntry, node string) vrrp.Config {
 	}
 	if own := f.Nodes[node].Address; f.owns(v, node, own) {
 		c.Own = []netip.Addr{own}
+	}
+	if v.Unicast {
+		c.Source = f.Nodes[node].Address
 	}
 	for _, name := range f.NodeNames() {
 		if name != node {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -86,6 +87,9 @@ func (f *File) validateRouter(r *report, at string, v VRRPEntry) {
 	c.Priority = 1 // judged below, for each node and where it is given
 	c.Validate(r.under(at))
 	validateInterface(r, at+".interface", v.Interface)
+	if v.Interface == "" && len(v.Addresses) > 0 && !slices.ContainsFunc(v.Addresses, tellsInterface) {
+		r.invalid(at+".interface", "the interface is missing: link-local addresses do not tell it, for their subnet is on all of them")
+	}
 	for _, name := range f.NodeNames() {
 		if f.basePriority(v, name) == 0 {
 			r.invalid(join("node", name)+".priority", "a priority is missing, 1 to 254, as %s has none for this node either", at)
@@ -98,10 +102,17 @@ func (f *File) validateRouter(r *report, at string, v VRRPEntry) {
 	}
 }
 
+// tellsInterface reports whether the subnet of an address is that of one LAN only.
+func tellsInterface(p netip.Prefix) bool {
+	return p.Addr().Is4() || !p.Addr().IsLinkLocalUnicast()
+}
+
 // validateSameVRID reports that two virtual routers share an identifier unless
-// they certainly live on different interfaces.
+// they certainly live on different interfaces, or are of different families.
 func validateSameVRID(r *report, at string, v VRRPEntry, otherAt string, other VRRPEntry) {
 	switch {
+	case len(v.Addresses) > 0 && len(other.Addresses) > 0 && v.Addresses[0].Addr().Is6() != other.Addresses[0].Addr().Is6():
+		// RFC 9568 section 1.3: the two protocols do not know of each other.
 	case v.Interface == other.Interface && v.Interface != "":
 		r.invalid(at+".virtual_router_id", "%d is %s's already, on the same interface %s", v.VRID, otherAt, v.Interface)
 	case v.Interface == "" || other.Interface == "":

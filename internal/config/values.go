@@ -74,10 +74,14 @@ func parseAddrPort(s string) (netip.AddrPort, error) {
 }
 
 // parsePrefix reads an address with the length of its network's prefix; a bare
-// address is a network of its own.
+// address is a network of its own, but for a link-local one of IPv6, whose network
+// always has the same length (RFC 4291 section 2.5.6).
 func parsePrefix(s string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
 		a = a.Unmap()
+		if a.Is6() && a.IsLinkLocalUnicast() {
+			return netip.PrefixFrom(a, 64), nil
+		}
 		return netip.PrefixFrom(a, a.BitLen()), nil
 	}
 	p, err := netip.ParsePrefix(s)

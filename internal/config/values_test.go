@@ -45,7 +45,8 @@ func TestStringValues(t *testing.T) {
 
 		{"192.168.15.3/24", netip.MustParsePrefix("192.168.15.3/24"), nil},
 		{"192.168.15.3", netip.MustParsePrefix("192.168.15.3/32"), nil},
-		{"fe80::3", netip.MustParsePrefix("fe80::3/128"), nil},
+		{"fe80::3", netip.MustParsePrefix("fe80::3/64"), nil},
+		{"2001:db8::3", netip.MustParsePrefix("2001:db8::3/128"), nil},
 		{"192.168.15.3/33", nil, reflect.TypeFor[netip.Prefix]()},
 		{"fe80::3%eth0", nil, reflect.TypeFor[netip.Prefix]()},
 	}

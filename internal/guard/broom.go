@@ -12,7 +12,7 @@ import (
 // LAN is the Broom for real interfaces.
 type LAN struct{}
 
-// Sweep takes the addresses off the interface and sends the farewell. The
+// Sweep takes the addresses off the interface and sends the farewells. The
 // addresses go first: from then on at most one node answers for them.
 func (LAN) Sweep(h Holding) error {
 	addresses, err := link.NewAddresses(h.Interface, time.Second)
@@ -27,9 +27,17 @@ func farewell(h Holding) error {
 	virtual := func(a netip.Addr) bool {
 		return slices.ContainsFunc(h.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })
 	}
-	adverts, err := link.OpenAdverts(h.Interface, link.SourceChoice{Prefer: []netip.Addr{h.Source}, Virtual: virtual})
+	choice := link.SourceChoice{Prefer: []netip.Addr{h.Source}, Near: h.Addresses[0].Addr(), Virtual: virtual}
+	if h.Unicast {
+		choice.Only = h.Source
+	}
+	adverts, err := link.OpenAdverts(h.Interface, link.AdvertOptions{Source: choice, Unicast: h.Unicast})
 	if err != nil {
 		return err
 	}
-	return errors.Join(adverts.Send(h.Farewell), adverts.Close())
+	var errs []error
+	for _, f := range h.Farewells {
+		errs = append(errs, adverts.Send(f.Message, f.To))
+	}
+	return errors.Join(append(errs, adverts.Close())...)
 }

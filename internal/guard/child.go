@@ -18,9 +18,18 @@ type Holding struct {
 	Source netip.Addr
 	// Addresses are the virtual addresses on Interface.
 	Addresses []netip.Prefix
-	// Farewell is the message that tells the other nodes that this one is not
-	// active any more: an advert of priority 0.
-	Farewell []byte
+	// Unicast says that the farewells go to single nodes, and so from Source and
+	// no other address.
+	Unicast bool
+	// Farewells tell the other nodes that this one is not active any more:
+	// adverts of priority 0.
+	Farewells []Farewell
+}
+
+// Farewell is a message and where it goes.
+type Farewell struct {
+	To      netip.Addr
+	Message []byte
 }
 
 // message is one line on the pipe: what is held under a name from now on. A
@@ -34,7 +43,7 @@ type message struct {
 
 // Broom does away with a Holding.
 type Broom interface {
-	// Sweep takes the addresses off the interface and sends the farewell.
+	// Sweep takes the addresses off the interface and sends the farewells.
 	Sweep(Holding) error
 }
 

@@ -47,7 +47,7 @@ func (s scribe) Sweep(h Holding) error {
 		return err
 	}
 	defer f.Close()
-	_, err = fmt.Fprintln(f, h.Interface, h.Addresses, string(h.Farewell))
+	_, err = fmt.Fprintln(f, h.Interface, h.Addresses, string(h.Farewells[0].Message))
 	return err
 }
 
@@ -60,7 +60,7 @@ func guardCommand(swept string) func() *exec.Cmd {
 }
 
 func holding(iface string) Holding {
-	return Holding{Interface: iface, Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.15.3/24")}, Farewell: []byte("bye")}
+	return Holding{Interface: iface, Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.15.3/24")}, Farewells: []Farewell{{Message: []byte("bye")}}}
 }
 
 // victim holds two, lets go of one, says so, and waits to be killed.

@@ -11,7 +11,7 @@ import (
 func portName(host, ifname string) string { return host + "." + ifname }
 
 // cable joins a host to a bridge: the interface is up and has its address, of
-// which last is the last byte.
+// which last is the last byte; on the LAN one of IPv6 too where that is watched.
 func (p *Pair) cable(h *Host, ifname, bridge string, last byte) error {
 	prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, 15, last}), 24)
 	mac := net.HardwareAddr{0x02, 0, 192, 168, 15, last}
@@ -35,8 +35,18 @@ func (p *Pair) cable(h *Host, ifname, bridge string, last byte) error {
 	if err := h.Network.SetUp(ifname, true); err != nil {
 		return err
 	}
-	return h.Network.AddAddress(ifname, prefix)
+	if err := h.Network.AddAddress(ifname, prefix); err != nil {
+		return err
+	}
+	if bridge == bridgeLAN && p.VIP.Is6() {
+		return h.Network.AddAddress(ifname, netip.PrefixFrom(lanIPv6(last), 64))
+	}
+	return nil
 }
+
+// lanIPv6 is the IPv6 address of the host on the LAN whose IPv4 address ends
+// with last.
+func lanIPv6(last byte) netip.Addr { return netip.AddrFrom16([16]byte{0xfd, 0x15, 15: last}) }
 
 // Cut is a way to cut a cable.
 type Cut int

@@ -100,7 +100,7 @@ func (c *Capture) decode(f link.Frame) (Event, bool) {
 		e.Version, e.VRID, e.Priority = a.version, a.vrid, a.priority
 		return e, true
 	}
-	if target, ok := parseUnsolicitedNA(f.Data); ok {
+	if target, solicited, ok := parseNA(f.Data); ok && !solicited {
 		e.Kind, e.Address = Gratuitous, target
 		return e, true
 	}

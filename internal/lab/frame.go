@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 )
 
 // broadcastMAC is the Ethernet address of everybody.
@@ -93,15 +94,41 @@ func parseAdvert(frame []byte) (a advert, ok bool) {
 	}, true
 }
 
-// parseUnsolicitedNA reads the target of an unsolicited neighbour advertisement
-// (RFC 4861 section 4.4), what IPv6 has for a gratuitous ARP.
-func parseUnsolicitedNA(frame []byte) (target netip.Addr, ok bool) {
+// parseNA reads the target of a neighbour advertisement (RFC 4861 section 4.4). An
+// unsolicited one is what IPv6 has for a gratuitous ARP, a solicited one for a
+// reply.
+func parseNA(frame []byte) (target netip.Addr, solicited, ok bool) {
 	_, protocol, payload, ok := parseIP(frame)
-	const solicited = 0x40
-	if !ok || protocol != protocolICMPv6 || len(payload) < 24 || payload[0] != 136 || payload[4]&solicited != 0 {
-		return netip.Addr{}, false
+	if !ok || protocol != protocolICMPv6 || len(payload) < 24 || payload[0] != 136 {
+		return netip.Addr{}, false, false
 	}
-	return netip.AddrFrom16([16]byte(payload[8:24])), true
+	return netip.AddrFrom16([16]byte(payload[8:24])), payload[4]&0x40 != 0, true
+}
+
+// solicitor is the address that neighbour solicitations come from.
+var solicitor = netip.MustParseAddr("fe80::6d6f:6e69")
+
+// appendSolicitation appends a frame of a station that asks everybody for target
+// (RFC 4861 section 4.3), and wants to be answered at mac.
+func appendSolicitation(frame []byte, from, mac net.HardwareAddr, target netip.Addr) []byte {
+	everybody := netip.IPv6LinkLocalAllNodes()
+	message := append([]byte{135, 0, 0, 0, 0, 0, 0, 0}, target.AsSlice()...)
+	message = append(append(message, 1, 1), mac...) // option: the source's hardware address
+	pseudo := slices.Concat(solicitor.AsSlice(), everybody.AsSlice(), []byte{0, 0, 0, byte(len(message)), 0, 0, 0, protocolICMPv6}, message)
+	var sum uint32
+	for ; len(pseudo) > 1; pseudo = pseudo[2:] {
+		sum += uint32(binary.BigEndian.Uint16(pseudo))
+	}
+	sum = sum>>16 + sum&0xffff
+	binary.BigEndian.PutUint16(message[2:], ^uint16(sum>>16+sum))
+
+	frame = append(frame, 0x33, 0x33, 0, 0, 0, 1)
+	frame = append(frame, from...)
+	frame = binary.BigEndian.AppendUint16(frame, etherTypeIPv6)
+	frame = append(frame, 6<<4, 0, 0, 0, 0, byte(len(message)), protocolICMPv6, 255)
+	frame = append(frame, solicitor.AsSlice()...)
+	frame = append(frame, everybody.AsSlice()...)
+	return append(frame, message...)
 }
 
 // parseIP reads the source, the protocol and the payload of an Ethernet frame

@@ -85,7 +85,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add([]byte(strings.Repeat("\x45", 64)))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		parseAdvert(frame)
-		parseUnsolicitedNA(frame)
+		parseNA(frame)
 		a, ok := parseARP(frame)
 		if !ok {
 			return

@@ -18,8 +18,10 @@ import (
 const probeInterval = 20 * time.Millisecond
 
 // Monitor asks a LAN every 20 ms who has an address, and notes which hosts
-// answer. Its requests come from 0.0.0.0, as RFC 5227's probes do, so no
-// neighbour table learns from them.
+// answer. Its ARP requests come from 0.0.0.0, as RFC 5227's probes do, so no
+// neighbour table learns from them. Its neighbour solicitations come from one
+// address of its own, for those from :: are answered to everybody, and it would
+// not be seen which one was meant.
 //
 // A host that answers is known by the port that its answer came in by, and the
 // question by the hardware address to which it was answered: each has its own.
@@ -47,8 +49,8 @@ type probe struct {
 	answerers []string
 }
 
-// newMonitor starts asking for an IPv4 address by a bridge of the switch. Close
-// ends it.
+// newMonitor starts asking for an address by a bridge of the switch. Close ends
+// it.
 func newMonitor(sw *Host, bridge string, mac net.HardwareAddr, ports map[int]string, address netip.Addr) (*Monitor, error) {
 	m := &Monitor{
 		address: address, sw: mac, ports: ports,
@@ -89,18 +91,38 @@ func (m *Monitor) probe() {
 	number := len(m.probes)
 	m.probes = append(m.probes, probe{sent: time.Now()})
 	m.mu.Unlock()
-	request := arp{
-		operation: arpRequest,
-		senderMAC: probeMAC(number),
-		sender:    netip.IPv4Unspecified(),
-		targetMAC: make(net.HardwareAddr, 6),
-		target:    m.address,
-	}
-	if err := m.tap.Send(m.bridge, request.appendTo(nil, m.sw, broadcastMAC)); err != nil {
+	if err := m.tap.Send(m.bridge, m.question(probeMAC(number))); err != nil {
 		m.mu.Lock()
 		m.probes[number].failed = true
 		m.mu.Unlock()
 	}
+}
+
+// question returns the frame that asks for the address, to be answered to mac.
+func (m *Monitor) question(mac net.HardwareAddr) []byte {
+	if m.address.Is6() {
+		return appendSolicitation(nil, m.sw, mac, m.address)
+	}
+	request := arp{
+		operation: arpRequest,
+		senderMAC: mac,
+		sender:    netip.IPv4Unspecified(),
+		targetMAC: make(net.HardwareAddr, 6),
+		target:    m.address,
+	}
+	return request.appendTo(nil, m.sw, broadcastMAC)
+}
+
+// answer returns the address that a frame says is at its sender, and to which
+// station it does.
+func answer(frame []byte) (address netip.Addr, to net.HardwareAddr, ok bool) {
+	if a, ok := parseARP(frame); ok && a.operation == arpReply {
+		return a.sender, a.targetMAC, true
+	}
+	if target, solicited, ok := parseNA(frame); ok && solicited {
+		return target, frame[:6], true
+	}
+	return netip.Addr{}, nil, false
 }
 
 // probeMAC returns the hardware address that probe number wants its answer at:
@@ -127,11 +149,11 @@ func (m *Monitor) hear() {
 			return
 		}
 		host, known := m.ports[f.Port]
-		a, ok := parseARP(f.Data)
-		if !known || !ok || a.operation != arpReply || a.sender != m.address {
+		address, to, ok := answer(f.Data)
+		if !known || !ok || address != m.address {
 			continue
 		}
-		if number, ok := probeNumber(a.targetMAC); ok {
+		if number, ok := probeNumber(to); ok {
 			m.answered(number, host)
 		}
 	}

@@ -37,7 +37,9 @@ type PairOptions struct {
 	// Servers is how many servers there are, at most 99; default 3. They are up
 	// from the beginning.
 	Servers int
-	// VIP is the address that the monitor watches; default DefaultVIP.
+	// VIP is the address that the monitor watches; default DefaultVIP. With one of
+	// IPv6 the LAN has the addresses of fd15::/64 as well: lb01 ::b, lb02 ::c,
+	// the client ::64.
 	VIP netip.Addr
 }
 

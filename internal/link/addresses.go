@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/mdlayher/packet"
@@ -12,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Addresses puts IPv4 addresses on one interface for a limited time. It looks
+// Addresses puts addresses on one interface for a limited time. It looks
 // the interface up by name every time, so one that was replaced by another of
 // the same name is followed. It belongs to one goroutine at a time.
 type Addresses struct {
@@ -47,11 +48,31 @@ func (a *Addresses) Acquire(addresses []netip.Prefix) (added []netip.Prefix, err
 	if err != nil {
 		return nil, err
 	}
+	return a.acquire(l, l, addresses)
+}
+
+// acquire is Acquire on l. The LAN's other addresses are on main, which may be
+// another interface on the same LAN.
+func (a *Addresses) acquire(l, main netlink.Link, addresses []netip.Prefix) (added []netip.Prefix, err error) {
+	routed, err := a.routed(l, main, addresses)
+	if err != nil {
+		return nil, err
+	}
 	var failed []error
 	for _, p := range addresses {
 		addr := a.netlinkAddr(p)
 		addr.ValidLft = int(a.lease / time.Second)
 		addr.PreferedLft = addr.ValidLft
+		if p.Addr().Is6() {
+			// Whoever had the address before may still answer for it, and
+			// nobody must wait for that. No lifetime is preferred: it is not
+			// for connections that this node begins.
+			addr.PreferedLft = 0
+			addr.Flags |= unix.IFA_F_NODAD
+		}
+		if routed(p) {
+			addr.Flags |= unix.IFA_F_NOPREFIXROUTE
+		}
 		// Only an exclusive request tells whether the address was there.
 		err := a.handle.AddrAdd(l, addr)
 		switch {
@@ -65,6 +86,30 @@ func (a *Addresses) Acquire(addresses []netip.Prefix) (added []netip.Prefix, err
 		}
 	}
 	return added, errors.Join(failed...)
+}
+
+// routed returns a function that says whether the subnet of one of addresses has
+// its route without it, by an address of this node's own. Then the kernel must
+// add none: in IPv6 that would be the same route, and would get the end of the
+// lease as its own; by another interface it would be a second way to the LAN.
+func (a *Addresses) routed(l, main netlink.Link, addresses []netip.Prefix) (func(netip.Prefix) bool, error) {
+	same := l.Attrs().Index == main.Attrs().Index
+	if same && !slices.ContainsFunc(addresses, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		return func(netip.Prefix) bool { return false }, nil
+	}
+	list, err := a.handle.AddrList(main, family(addresses[0].Addr()))
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of %s: %w", main.Attrs().Name, err)
+	}
+	return func(p netip.Prefix) bool {
+		if !same && p.Addr().IsLinkLocalUnicast() {
+			return false // each interface has a subnet of its own
+		}
+		return slices.ContainsFunc(list, func(other netlink.Addr) bool {
+			own, ok := prefixOf(other)
+			return ok && !slices.Contains(addresses, own) && own.Masked() == p.Masked() && other.Flags&unix.IFA_F_NOPREFIXROUTE == 0
+		})
+	}, nil
 }
 
 // Release takes addresses off the interface. One that is missing is no error,
@@ -95,7 +140,7 @@ func (a *Addresses) Sweep(addresses []netip.Prefix) ([]netip.Prefix, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	list, err := a.handle.AddrList(l, netlink.FAMILY_V4)
+	list, err := a.handle.AddrList(l, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses of %s: %w", a.name, err)
 	}
@@ -114,38 +159,71 @@ func (a *Addresses) Sweep(addresses []netip.Prefix) ([]netip.Prefix, error) {
 	return left, a.Release(left)
 }
 
-// Announce broadcasts a gratuitous ARP for each of addresses. All are tried. It
-// opens its socket each time, in the calling thread's network namespace, so that
-// an interface that was replaced is followed.
+// Announce tells the LAN that each of addresses is here: by a gratuitous ARP, or
+// by an unsolicited neighbour advertisement. All are tried. It opens its socket
+// each time, in the calling thread's network namespace, so that an interface that
+// was replaced is followed.
 func (a *Addresses) Announce(addresses []netip.Prefix) error {
 	l, err := a.link()
 	if err != nil {
 		return err
 	}
-	mac := l.Attrs().HardwareAddr
+	return announce(l, l.Attrs().HardwareAddr, addresses)
+}
+
+// announce tells the LAN of l that addresses are at mac.
+func announce(l netlink.Link, mac net.HardwareAddr, addresses []netip.Prefix) error {
+	name, index := l.Attrs().Name, l.Attrs().Index
 	if len(mac) != 6 {
-		return fmt.Errorf("announce on %s: %w", a.name, errNotEthernet)
+		return fmt.Errorf("announce on %s: %w", name, errNotEthernet)
+	}
+	frames, err := announcements(index, mac, addresses)
+	if err != nil {
+		return fmt.Errorf("announce on %s: %w", name, err)
 	}
 	filter, err := nothingFilter()
 	if err != nil {
 		return err
 	}
-	conn, err := packet.Listen(&net.Interface{Index: l.Attrs().Index}, packet.Raw, unix.ETH_P_ARP, &packet.Config{Filter: filter})
+	conn, err := packet.Listen(&net.Interface{Index: index}, packet.Raw, unix.ETH_P_ARP, &packet.Config{Filter: filter})
 	if err != nil {
-		return fmt.Errorf("announce on %s: %w", a.name, err)
+		return fmt.Errorf("announce on %s: %w", name, err)
 	}
 	defer conn.Close()
 	if err := conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
-		return fmt.Errorf("announce on %s: %w", a.name, err)
+		return fmt.Errorf("announce on %s: %w", name, err)
 	}
 	var failed []error
-	for _, p := range addresses {
-		frame := appendGratuitousARP(nil, mac, p.Addr())
+	for i, frame := range frames {
 		if _, err := conn.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]}); err != nil {
-			failed = append(failed, fmt.Errorf("announce %s on %s: %w", p.Addr(), a.name, err))
+			failed = append(failed, fmt.Errorf("announce %s on %s: %w", addresses[i].Addr(), name, err))
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// announcements returns a frame for each of addresses.
+func announcements(index int, mac net.HardwareAddr, addresses []netip.Prefix) ([][]byte, error) {
+	router := false
+	if len(addresses) > 0 && addresses[0].Addr().Is6() {
+		conf, err := readConf(index)
+		if err != nil {
+			return nil, err
+		}
+		router = conf.forwarding6
+	}
+	frames := make([][]byte, len(addresses))
+	for i, p := range addresses {
+		if p.Addr().Is4() {
+			frames[i] = appendGratuitousARP(nil, mac, p.Addr())
+			continue
+		}
+		var err error
+		if frames[i], err = appendUnsolicitedNA(nil, mac, p.Addr(), router); err != nil {
+			return nil, err
+		}
+	}
+	return frames, nil
 }
 
 func (a *Addresses) link() (netlink.Link, error) {

@@ -25,21 +25,33 @@ const (
 	largestFrame = 2048
 )
 
-// Adverts sends and receives VRRP version 3 messages on one interface. Send and
+// AdvertOptions say how adverts leave this node and reach it.
+type AdvertOptions struct {
+	// Source says which address they leave from. Its Near is of the family that
+	// they are sent in.
+	Source SourceChoice
+	// Unicast sends to single nodes by the routing table, and joins no group.
+	Unicast bool
+	// MAC is the hardware address they leave from in multicast; nil is the
+	// interface's own.
+	MAC net.HardwareAddr
+}
+
+// Adverts sends and receives VRRP messages on one interface. Send and
 // Receive may run at the same time, each on one goroutine; Close may be called
 // at any time. An interface that went down, was replaced by another of its name
 // or changed its addresses ends its use: Receive says so within half a second,
 // and a new one is to be opened.
 type Adverts struct {
-	name   string
-	index  int
-	source netip.Addr
-	choice SourceChoice
-	mac    net.HardwareAddr
-	conn   *packet.Conn
-	member int // the socket that holds the membership of the group
-	out    []byte
-	in     []byte
+	name    string
+	index   int
+	options AdvertOptions
+	source  netip.Addr
+	mac     net.HardwareAddr // the interface's own
+	conn    *packet.Conn
+	helper  int // the socket that holds the membership of the group; in unicast the one that sends
+	out     []byte
+	in      []byte
 
 	handle  *netlink.Handle       // of the goroutine in watch, once that runs
 	done    chan struct{}         // closed by Close
@@ -47,33 +59,19 @@ type Adverts struct {
 	end     atomic.Pointer[error] // why watch has ended Receive
 }
 
-// ListenAdverts opens the interface ifname, which must be up, for adverts. They
-// are sent from source and from the interface's own MAC address. The caller
-// closes it.
-func ListenAdverts(ifname string, source netip.Addr) (*Adverts, error) {
-	if !source.Is4() {
-		return nil, fmt.Errorf("adverts on %s: the source %s is not an IPv4 address", ifname, source)
-	}
-	return listenAdverts(ifname, func(*netlink.Handle, netlink.Link) (netip.Addr, error) { return source, nil }, SourceChoice{})
-}
-
-// OpenAdverts is ListenAdverts with the source that choice makes. When that
-// address leaves the interface and choice makes another one, the use of the
-// Adverts ends.
-func OpenAdverts(ifname string, choice SourceChoice) (*Adverts, error) {
-	return listenAdverts(ifname, choice.among, choice)
-}
-
-func listenAdverts(ifname string, source func(*netlink.Handle, netlink.Link) (netip.Addr, error), choice SourceChoice) (*Adverts, error) {
+// OpenAdverts opens the interface ifname, which must be up, for adverts. The
+// caller closes it. When the address they leave from leaves the interface and
+// o.Source chooses another one, the use of the Adverts ends.
+func OpenAdverts(ifname string, o AdvertOptions) (*Adverts, error) {
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("adverts on %s: open netlink: %w", ifname, err)
 	}
 	a := &Adverts{
-		name: ifname, choice: choice, in: make([]byte, largestFrame),
+		name: ifname, options: o, in: make([]byte, largestFrame),
 		handle: handle, done: make(chan struct{}), watched: make(chan struct{}),
 	}
-	if err := a.open(source); err != nil {
+	if err := a.open(); err != nil {
 		handle.Close()
 		return nil, fmt.Errorf("adverts on %s: %w", ifname, err)
 	}
@@ -82,7 +80,7 @@ func listenAdverts(ifname string, source func(*netlink.Handle, netlink.Link) (ne
 }
 
 // open opens the sockets on the interface as it is now, or leaves none open.
-func (a *Adverts) open(source func(*netlink.Handle, netlink.Link) (netip.Addr, error)) error {
+func (a *Adverts) open() error {
 	l, err := findLink(a.handle, a.name)
 	if err != nil {
 		return err
@@ -95,40 +93,56 @@ func (a *Adverts) open(source func(*netlink.Handle, netlink.Link) (netip.Addr, e
 	case attrs.RawFlags&unix.IFF_UP == 0:
 		return errDown
 	}
-	if a.source, err = source(a.handle, l); err != nil {
+	if a.source, err = a.options.Source.among(a.handle, l); err != nil {
 		return err
 	}
-	if a.member, err = joinGroup(a.index); err != nil {
+	if a.options.Unicast {
+		a.helper, err = openSender(a.name, a.index, a.source)
+	} else {
+		a.helper, err = joinGroup(a.index, advertGroup(a.source))
+	}
+	if err != nil {
 		return err
 	}
-	if a.conn, err = openAdverts(a.index); err != nil {
-		unix.Close(a.member)
+	if a.conn, err = openAdverts(a.index, a.source); err != nil {
+		unix.Close(a.helper)
 		return err
 	}
 	return nil
 }
 
 // openAdverts opens the packet socket with its filter.
-func openAdverts(index int) (*packet.Conn, error) {
-	filter, err := advertFilter()
+func openAdverts(index int, source netip.Addr) (*packet.Conn, error) {
+	filter, err := advertFilter(source)
 	if err != nil {
 		return nil, err
 	}
-	return packet.Listen(&net.Interface{Index: index}, packet.Raw, unix.ETH_P_IP, &packet.Config{Filter: filter})
+	protocol := unix.ETH_P_IP
+	if source.Is6() {
+		protocol = unix.ETH_P_IPV6
+	}
+	return packet.Listen(&net.Interface{Index: index}, packet.Raw, protocol, &packet.Config{Filter: filter})
 }
 
 // joinGroup makes the interface a member of the advert group, and returns the
 // socket that holds the membership. A packet socket can ask the card for the
-// group's frames, but a switch that listens to IGMP hears of a member only from
-// the IP stack.
-func joinGroup(index int) (fd int, err error) {
-	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+// group's frames, but a switch that listens to IGMP or MLD hears of a member only
+// from the IP stack.
+func joinGroup(index int, group netip.Addr) (fd int, err error) {
+	domain := unix.AF_INET
+	if group.Is6() {
+		domain = unix.AF_INET6
+	}
+	fd, err = unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("open the socket for the group: %w", err)
 	}
-	group, _ := advertGroup()
-	mreq := unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(index)}
-	if err := unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, &mreq); err != nil {
+	if group.Is4() {
+		err = unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, &unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(index)})
+	} else {
+		err = unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(index)})
+	}
+	if err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("join %s: %w", group, err)
 	}
@@ -138,20 +152,36 @@ func joinGroup(index int) (fd int, err error) {
 // Source returns the address that adverts are sent from.
 func (a *Adverts) Source() netip.Addr { return a.source }
 
-// Send sends msg to the group with a TTL of 255. It waits for at most 20 ms.
-func (a *Adverts) Send(msg []byte) error {
-	_, groupMAC := advertGroup()
-	a.out = appendAdvert(a.out[:0], a.mac, a.source, msg)
-	if err := a.conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
-		return fmt.Errorf("send an advert on %s: %w", a.name, err)
+// Send sends msg with a TTL of 255 to the group, or in unicast to the node at to.
+// It waits for at most 20 ms.
+func (a *Adverts) Send(msg []byte, to netip.Addr) error {
+	var err error
+	if to.IsMulticast() {
+		err = a.sendToGroup(msg, to)
+	} else {
+		err = sendTo(a.helper, a.index, msg, to)
 	}
-	if _, err := a.conn.WriteTo(a.out, &packet.Addr{HardwareAddr: groupMAC}); err != nil {
+	if err != nil {
 		return fmt.Errorf("send an advert on %s: %w", a.name, err)
 	}
 	return nil
 }
 
-// Receive waits for a VRRP packet to the group and puts its payload into buf.
+func (a *Adverts) sendToGroup(msg []byte, group netip.Addr) error {
+	mac := a.options.MAC
+	if mac == nil {
+		mac = a.mac
+	}
+	a.out = appendAdvert(a.out[:0], mac, a.source, msg)
+	if err := a.conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
+		return err
+	}
+	_, err := a.conn.WriteTo(a.out, &packet.Addr{HardwareAddr: groupMAC(group)})
+	return err
+}
+
+// Receive waits for a VRRP packet to the group or this node and puts its payload
+// into buf.
 // It returns the payload's length and the header's source, destination and
 // TTL. The error is a FrameError if the packet was malformed, and the next one
 // can be received; any other one, net.ErrClosed after Close, is the end.
@@ -223,11 +253,8 @@ func (a *Adverts) check() error {
 	case !bytes.Equal(attrs.HardwareAddr, a.mac):
 		return fmt.Errorf("the MAC address is %s now, not %s", attrs.HardwareAddr, a.mac)
 	}
-	if !a.choice.isSet() {
-		return nil
-	}
 	// An address that went while no other one came may well come back.
-	if source, err := a.choice.keeping(a.source).among(a.handle, l); err == nil && source != a.source {
+	if source, err := a.options.Source.keeping(a.source).among(a.handle, l); err == nil && source != a.source {
 		return fmt.Errorf("this node's address is %s now, not %s", source, a.source)
 	}
 	return nil
@@ -241,7 +268,7 @@ func (a *Adverts) Close() error {
 	err := a.conn.Close()
 	<-a.watched
 	a.handle.Close()
-	return errors.Join(err, unix.Close(a.member))
+	return errors.Join(err, unix.Close(a.helper))
 }
 
 func (a *Adverts) isClosed() bool {

@@ -14,9 +14,18 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
+// group4 is where adverts go over IPv4.
+var group4 = netip.MustParseAddr("224.0.0.18")
+
+// from chooses a source.
+func from(source string) AdvertOptions {
+	a := netip.MustParseAddr(source)
+	return AdvertOptions{Source: SourceChoice{Prefer: []netip.Addr{a}, Near: a, Virtual: func(netip.Addr) bool { return false }}}
+}
+
 func listen(t *testing.T, ifname, source string) *Adverts {
 	t.Helper()
-	a, err := ListenAdverts(ifname, netip.MustParseAddr(source))
+	a, err := OpenAdverts(ifname, from(source))
 	must(t, err)
 	t.Cleanup(func() { a.Close() })
 	return a
@@ -46,14 +55,14 @@ func TestAdvertsCrossTheWire(t *testing.T) {
 	vethPair(t)
 	a, b := listen(t, "v0", "10.9.0.1"), listen(t, "v1", "10.9.0.2")
 	msg := []byte("an advert")
-	must(t, a.Send(msg))
+	must(t, a.Send(msg, group4))
 	payload, src, dst, ttl, err := receive(t, b)
 	must(t, err)
 	if !bytes.Equal(payload, msg) || src.String() != "10.9.0.1" || dst.String() != "224.0.0.18" || ttl != 255 {
 		t.Errorf("%q from %s to %s, TTL %d", payload, src, dst, ttl)
 	}
 	// Nobody hears himself: the first thing a receives is what b sends.
-	must(t, b.Send([]byte("an answer")))
+	must(t, b.Send([]byte("an answer"), group4))
 	if payload, _, _, _, err = receive(t, a); err != nil || string(payload) != "an answer" {
 		t.Errorf("%q, %v", payload, err)
 	}
@@ -81,7 +90,7 @@ func TestFilterLetsOnlyAdvertsThrough(t *testing.T) {
 	_, err := a.conn.WriteTo(vlan, &packet.Addr{HardwareAddr: vlan[:6]})
 	must(t, err)
 
-	must(t, a.Send([]byte("the advert")))
+	must(t, a.Send([]byte("the advert"), group4))
 	payload, _, _, _, err := receive(t, b)
 	if err != nil || string(payload) != "the advert" {
 		t.Errorf("%q came through, %v", payload, err)
@@ -101,7 +110,7 @@ func TestMalformedHeaderIsANamedError(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	// The next one is received.
-	must(t, a.Send([]byte("whole")))
+	must(t, a.Send([]byte("whole"), group4))
 	if payload, _, _, _, err := receive(t, b); err != nil || string(payload) != "whole" {
 		t.Errorf("%q, %v", payload, err)
 	}
@@ -118,7 +127,7 @@ func TestListeningJoinsTheGroup(t *testing.T) {
 	if joined() {
 		t.Fatal("joined before")
 	}
-	a, err := ListenAdverts("v0", netip.MustParseAddr("10.9.0.1"))
+	a, err := OpenAdverts("v0", from("10.9.0.1"))
 	must(t, err)
 	if !joined() {
 		t.Error("not joined")
@@ -132,7 +141,7 @@ func TestListeningJoinsTheGroup(t *testing.T) {
 func TestCloseEndsReceive(t *testing.T) {
 	privateNamespace(t)
 	vethPair(t)
-	a, err := ListenAdverts("v0", netip.MustParseAddr("10.9.0.1"))
+	a, err := OpenAdverts("v0", from("10.9.0.1"))
 	must(t, err)
 	result := make(chan error)
 	go func() {
@@ -155,9 +164,8 @@ func TestListenAdvertsErrors(t *testing.T) {
 		{"tun0", "10.9.0.1", "adverts on tun0: the interface is not an Ethernet"},
 		{"lo", "127.0.0.1", "adverts on lo: the interface is not an Ethernet"},
 		{"down", "10.9.0.1", "adverts on down: the interface is administratively down"},
-		{"down", "fe80::1", "adverts on down: the source fe80::1 is not an IPv4 address"},
 	} {
-		a, err := ListenAdverts(tt.ifname, netip.MustParseAddr(tt.source))
+		a, err := OpenAdverts(tt.ifname, from(tt.source))
 		if err == nil {
 			a.Close()
 		}
@@ -204,11 +212,11 @@ func TestAdvertsEndWithTheirInterface(t *testing.T) {
 				tt.heal(t, v0)
 			}
 			again, b := listen(t, "v0", "10.9.0.1"), listen(t, "v1", "10.9.0.2")
-			must(t, again.Send([]byte("from the new one")))
+			must(t, again.Send([]byte("from the new one"), group4))
 			if payload, _, _, _, err := receive(t, b); err != nil || string(payload) != "from the new one" {
 				t.Errorf("%q, %v", payload, err)
 			}
-			must(t, b.Send([]byte("to the new one")))
+			must(t, b.Send([]byte("to the new one"), group4))
 			if payload, _, _, _, err := receive(t, again); err != nil || string(payload) != "to the new one" {
 				t.Errorf("%q, %v", payload, err)
 			}
@@ -221,7 +229,7 @@ func TestAdvertsFollowTheNodesAddress(t *testing.T) {
 	v0, _ := vethPair(t)
 	vip := netip.MustParseAddr("10.9.0.50")
 	acquire(t, newAddresses(t, "v0"), vips("10.9.0.50/24"))
-	a, err := OpenAdverts("v0", SourceChoice{Near: vip, Virtual: func(a netip.Addr) bool { return a == vip }})
+	a, err := OpenAdverts("v0", AdvertOptions{Source: SourceChoice{Near: vip, Virtual: func(a netip.Addr) bool { return a == vip }}})
 	must(t, err)
 	t.Cleanup(func() { a.Close() })
 	own, err := netlink.ParseAddr("10.9.0.1/24")

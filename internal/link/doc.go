@@ -4,10 +4,12 @@
 //
 //   - Adverts (adverts.go) sends and receives VRRP messages in whole Ethernet
 //     frames, in front of the host's firewall. frame.go builds and reads the
-//     IPv4 header, filter.go is what the kernel lets through.
+//     IP header, filter.go is what the kernel lets through. In unicast, messages
+//     leave by a raw IP socket (unicast.go): the kernel knows the way.
 //   - Addresses (addresses.go) puts virtual addresses on an interface for a
 //     limited time, takes them off, and announces them by gratuitous ARP
-//     (arp.go).
+//     (arp.go) or unsolicited neighbour advertisement (ndp.go).
+//   - conf.go reads and changes the settings of an interface.
 //   - Watch (watch.go) tells when an interface goes and comes.
 //   - InterfaceFor and SourceChoice (interface.go) answer what a
 //     configuration leaves out.

@@ -4,13 +4,16 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
 	ethernetHeader = 14
 	ipv4Header     = 20 // without options
+	ipv6Header     = 40 // without extension headers
 	protocolVRRP   = 112
-	advertTTL      = 255  // RFC 9568 section 5.1.1.3
+	advertTTL      = 255  // RFC 9568 sections 5.1.1.3 and 5.1.2.3
 	advertTOS      = 0xc0 // internetwork control (RFC 791)
 	dontFragment   = 0x4000
 	// fragmentBits are the offset and the More Fragments flag.
@@ -22,10 +25,14 @@ type FrameError string
 
 // What can be wrong with a frame.
 const (
-	// ErrShort: the frame ends before its IPv4 header does.
+	// ErrShort: the frame ends before its IP header does.
 	ErrShort FrameError = "frame_short"
-	// ErrNotIPv4: the frame or its header is of another protocol.
+	// ErrNotIP: the frame is of another protocol.
+	ErrNotIP FrameError = "not_ip"
+	// ErrNotIPv4: the header is not of IPv4, as the frame says.
 	ErrNotIPv4 FrameError = "not_ipv4"
+	// ErrNotIPv6: the header is not of IPv6, as the frame says.
+	ErrNotIPv6 FrameError = "not_ipv6"
 	// ErrHeaderLength: the header says it is shorter than a header is.
 	ErrHeaderLength FrameError = "ip_header_length"
 	// ErrTotalLength: the packet is longer than the frame or shorter than its
@@ -35,6 +42,9 @@ const (
 	ErrHeaderChecksum FrameError = "ip_checksum"
 	// ErrFragment: adverts are never fragmented.
 	ErrFragment FrameError = "fragment"
+	// ErrExtension: an IPv6 extension header is in front of the message. No
+	// router sends one.
+	ErrExtension FrameError = "extension_header"
 	// ErrProtocol: the packet is not VRRP.
 	ErrProtocol FrameError = "ip_protocol"
 	// ErrTooLong: the payload does not fit into the caller's buffer.
@@ -47,20 +57,37 @@ func (e FrameError) Error() string { return "refused frame: " + string(e) }
 // Label returns the name alone, for a metric.
 func (e FrameError) Label() string { return string(e) }
 
-// advertGroup is where adverts go (RFC 9568 section 5.1.1.2), and its MAC
-// address (RFC 1112 section 6.4).
-func advertGroup() (netip.Addr, net.HardwareAddr) {
-	return netip.AddrFrom4([4]byte{224, 0, 0, 18}), net.HardwareAddr{0x01, 0x00, 0x5e, 0x00, 0x00, 0x12}
+// advertGroup is where adverts go by addresses of source's family (RFC 9568
+// sections 5.1.1.2 and 5.1.2.2).
+func advertGroup(source netip.Addr) netip.Addr {
+	if source.Is4() {
+		return netip.AddrFrom4([4]byte{224, 0, 0, 18})
+	}
+	return netip.AddrFrom16([16]byte{0xff, 0x02, 15: 0x12})
+}
+
+// groupMAC is the MAC address of a group (RFC 1112 section 6.4, RFC 2464 section
+// 7).
+func groupMAC(group netip.Addr) net.HardwareAddr {
+	b := group.AsSlice()
+	if group.Is4() {
+		return net.HardwareAddr{0x01, 0x00, 0x5e, b[1] & 0x7f, b[2], b[3]}
+	}
+	return net.HardwareAddr{0x33, 0x33, b[12], b[13], b[14], b[15]}
 }
 
 // appendAdvert appends to b the Ethernet frame that carries msg from src to
 // the group.
 func appendAdvert(b []byte, mac net.HardwareAddr, src netip.Addr, msg []byte) []byte {
-	group, groupMAC := advertGroup()
-	b = append(b, groupMAC...)
+	group := advertGroup(src)
+	b = append(b, groupMAC(group)...)
 	b = append(b, mac...)
+	if src.Is6() {
+		b = append(b, 0x86, 0xdd)
+		b = appendIPv6(b, src, group, protocolVRRP, len(msg))
+		return append(b, msg...)
+	}
 	b = append(b, 0x08, 0x00)
-
 	start := len(b)
 	b = append(b, 4<<4|ipv4Header/4, advertTOS)
 	b = binary.BigEndian.AppendUint16(b, uint16(ipv4Header+len(msg)))
@@ -74,6 +101,16 @@ func appendAdvert(b []byte, mac net.HardwareAddr, src netip.Addr, msg []byte) []
 	return append(b, msg...)
 }
 
+// appendIPv6 appends a header for length bytes of a protocol whose packets a
+// router must not have forwarded: adverts and neighbour discovery.
+func appendIPv6(b []byte, src, dst netip.Addr, protocol uint8, length int) []byte {
+	b = binary.BigEndian.AppendUint32(b, 6<<28|advertTOS<<20)
+	b = binary.BigEndian.AppendUint16(b, uint16(length))
+	b = append(b, protocol, advertTTL)
+	b = append(b, src.AsSlice()...)
+	return append(b, dst.AsSlice()...)
+}
+
 // advert is a received message with what its header said.
 type advert struct {
 	payload  []byte // a part of the frame
@@ -82,17 +119,30 @@ type advert struct {
 }
 
 // parseAdvert reads an Ethernet frame with a VRRP packet. Its error is a
-// FrameError. Options in the header are passed over.
+// FrameError. A short frame is padded to Ethernet's least length: what follows
+// the packet is no part of it.
 func parseAdvert(frame []byte) (advert, error) {
-	if len(frame) < ethernetHeader+ipv4Header {
+	if len(frame) < ethernetHeader {
 		return advert{}, ErrShort
 	}
-	packet := frame[ethernetHeader:]
-	if frame[12] != 0x08 || frame[13] != 0x00 || packet[0]>>4 != 4 {
-		return advert{}, ErrNotIPv4
+	switch packet := frame[ethernetHeader:]; binary.BigEndian.Uint16(frame[12:]) {
+	case unix.ETH_P_IP:
+		return parseIPv4(packet)
+	case unix.ETH_P_IPV6:
+		return parseIPv6(packet)
+	}
+	return advert{}, ErrNotIP
+}
+
+// parseIPv4 passes over options in the header.
+func parseIPv4(packet []byte) (advert, error) {
+	if len(packet) < ipv4Header {
+		return advert{}, ErrShort
 	}
 	header, total := int(packet[0]&0x0f)*4, int(binary.BigEndian.Uint16(packet[2:]))
 	switch {
+	case packet[0]>>4 != 4:
+		return advert{}, ErrNotIPv4
 	case header < ipv4Header:
 		return advert{}, ErrHeaderLength
 	case len(packet) < header:
@@ -107,12 +157,38 @@ func parseAdvert(frame []byte) (advert, error) {
 		return advert{}, ErrProtocol
 	}
 	return advert{
-		// A short frame is padded to Ethernet's least length: what follows the
-		// packet is no part of it.
 		payload: packet[header:total],
 		src:     netip.AddrFrom4([4]byte(packet[12:])),
 		dst:     netip.AddrFrom4([4]byte(packet[16:])),
 		ttl:     packet[8],
+	}, nil
+}
+
+// parseIPv6 refuses extension headers: no router sends them, and what stands
+// behind them is not worth the code that would read them.
+func parseIPv6(packet []byte) (advert, error) {
+	if len(packet) < ipv6Header {
+		return advert{}, ErrShort
+	}
+	end := ipv6Header + int(binary.BigEndian.Uint16(packet[4:]))
+	switch next := packet[6]; {
+	case packet[0]>>4 != 6:
+		return advert{}, ErrNotIPv6
+	case end > len(packet):
+		return advert{}, ErrTotalLength
+	case next == unix.IPPROTO_FRAGMENT:
+		return advert{}, ErrFragment
+	case next == unix.IPPROTO_HOPOPTS || next == unix.IPPROTO_ROUTING || next == unix.IPPROTO_DSTOPTS ||
+		next == unix.IPPROTO_AH || next == unix.IPPROTO_ESP:
+		return advert{}, ErrExtension
+	case next != protocolVRRP:
+		return advert{}, ErrProtocol
+	}
+	return advert{
+		payload: packet[ipv6Header:end],
+		src:     netip.AddrFrom16([16]byte(packet[8:])),
+		dst:     netip.AddrFrom16([16]byte(packet[24:])),
+		ttl:     packet[7],
 	}, nil
 }
 

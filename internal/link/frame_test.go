@@ -52,7 +52,7 @@ func TestParseAdvertRefusals(t *testing.T) {
 		{"empty", ErrShort, func(f []byte) []byte { return nil }},
 		{"cut in the header", ErrShort, func(f []byte) []byte { return f[:33] }},
 		{"options beyond the frame", ErrShort, func(f []byte) []byte { f[14] = 0x4f; return f }},
-		{"ARP", ErrNotIPv4, func(f []byte) []byte { f[13] = 6; return f }},
+		{"ARP", ErrNotIP, func(f []byte) []byte { f[13] = 6; return f }},
 		{"IPv6", ErrNotIPv4, func(f []byte) []byte { f[14] = 0x65; return f }},
 		{"header of 16 bytes", ErrHeaderLength, func(f []byte) []byte { f[14] = 0x44; return f }},
 		{"longer than the frame", ErrTotalLength, func(f []byte) []byte { f[17]++; repairIP(f); return f }},
@@ -83,6 +83,7 @@ func TestParseAdvertPassesOverOptions(t *testing.T) {
 func FuzzParseAdvert(f *testing.F) {
 	f.Add(testFrame([]byte{1, 2, 3, 4}))
 	f.Add(testFrame(nil))
+	f.Add(appendAdvert(nil, testMAC, netip.MustParseAddr("fe80::11"), []byte{1, 2, 3, 4}))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		got, err := parseAdvert(frame)
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // What an interface can lack.
@@ -61,19 +62,20 @@ func hasSubnet(l netlink.Link, prefix netip.Prefix) (bool, error) {
 	return false, nil
 }
 
-// SourceChoice says which of an interface's IPv4 addresses is this node's own:
-// the first of Prefer that is there, else the first whose subnet holds Near,
-// else the first of all; never one that is Virtual.
+// SourceChoice says which of an interface's addresses is this node's own: the
+// first of Prefer that is there, else the first whose subnet holds Near, else the
+// first of all; never one that is Virtual. It is of Near's family, and of IPv6 a
+// link-local one (RFC 9568 section 5.1.2.1).
 type SourceChoice struct {
 	Prefer []netip.Addr
 	Near   netip.Addr
+	// Only, where it is valid, is the address itself: the interface has it, or
+	// there is none.
+	Only netip.Addr
 	// Virtual says whether an address is one that moves between the nodes: the
 	// interface may have it while this node is active. It must not be nil.
 	Virtual func(netip.Addr) bool
 }
-
-// isSet tells a choice from the zero value, which chooses nothing.
-func (c SourceChoice) isSet() bool { return c.Virtual != nil }
 
 // keeping returns c with a before all others.
 func (c SourceChoice) keeping(a netip.Addr) SourceChoice {
@@ -83,17 +85,29 @@ func (c SourceChoice) keeping(a netip.Addr) SourceChoice {
 
 // among chooses among the addresses of l.
 func (c SourceChoice) among(handle *netlink.Handle, l netlink.Link) (netip.Addr, error) {
-	list, err := handle.AddrList(l, netlink.FAMILY_V4)
+	list, err := handle.AddrList(l, family(c.Near))
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("list addresses: %w", err)
 	}
 	var own []netip.Prefix
 	for _, a := range list {
-		if p, ok := prefixOf(a); ok && !c.Virtual(p.Addr()) {
+		p, ok := prefixOf(a)
+		if !ok || c.Virtual(p.Addr()) || a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0 {
+			continue
+		}
+		if c.Only == p.Addr() {
+			return c.Only, nil
+		}
+		if p.Addr().Is4() || p.Addr().IsLinkLocalUnicast() {
 			own = append(own, p)
 		}
 	}
-	if len(own) == 0 {
+	switch {
+	case c.Only.IsValid():
+		return netip.Addr{}, fmt.Errorf("the interface has not the address %s, by which the other nodes know this one", c.Only)
+	case len(own) == 0 && c.Near.Is6():
+		return netip.Addr{}, errors.New("the interface has no IPv6 link-local address of its own")
+	case len(own) == 0:
 		return netip.Addr{}, errors.New("the interface has no IPv4 address of its own")
 	}
 	for _, want := range c.Prefer {

@@ -135,9 +135,9 @@ func (p *Port) Move(addr netip.Addr) {
 	p.addr = addr
 }
 
-// Send delivers msg to all other ports. It returns ErrUnplugged when the port
+// Send delivers msg to all other ports, whatever it is addressed to. It returns ErrUnplugged when the port
 // is both deaf and mute, and net.ErrClosed after Close.
-func (d *door) Send(msg []byte) error {
+func (d *door) Send(msg []byte, to netip.Addr) error {
 	select {
 	case <-d.closed:
 		return net.ErrClosed
@@ -152,7 +152,7 @@ func (d *door) Send(msg []byte) error {
 	case mute:
 		return nil
 	}
-	d.lan.deliver(d.Port, packet{payload: append([]byte(nil), msg...), src: src, dst: vrrp.Group(), ttl: 255})
+	d.lan.deliver(d.Port, packet{payload: append([]byte(nil), msg...), src: src, dst: to, ttl: 255})
 	return nil
 }
 
