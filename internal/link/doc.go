@@ -9,7 +9,7 @@
 //   - Addresses (addresses.go) puts virtual addresses on an interface for a
 //     limited time, takes them off, and announces them by gratuitous ARP
 //     (arp.go) or unsolicited neighbour advertisement (ndp.go).
-//   - conf.go reads and changes the settings of an interface.
+//   - conf.go reads the settings of an interface.
 //   - Watch (watch.go) tells when an interface goes and comes.
 //   - InterfaceFor and SourceChoice (interface.go) answer what a
 //     configuration leaves out.
