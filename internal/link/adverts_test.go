@@ -264,7 +264,7 @@ func TestAdvertsKnowWhatIsUnread(t *testing.T) {
 	if b.Unread() {
 		t.Error("something is unread before anything was sent")
 	}
-	must(t, a.Send([]byte("an advert")))
+	must(t, a.Send([]byte("an advert"), group4))
 	deadline := time.Now().Add(3 * time.Second)
 	for !b.Unread() {
 		if time.Now().After(deadline) {
