@@ -203,6 +203,7 @@ func (m *Machine) leaveActive(goodbye bool, reason string) {
 	}
 	m.do(Release{Addresses: m.cfg.Addresses})
 	m.holding = holding{term: m.holding.term}
+	m.mate.back = false
 	m.endDrain()
 	m.failFailback(reason)
 }

@@ -21,6 +21,7 @@ type backup struct {
 	holdOff  time.Time     // no live active router is taken over from before
 	failures int           // to keep the addresses, in a row
 	resigned netip.Addr    // who said priority 0 since the timer was set
+	goneAt   time.Time     // when it was said
 	// ignoring says why the adverts of the active router no longer set the
 	// timer back; empty while they do.
 	ignoring string
@@ -39,7 +40,8 @@ type backup struct {
 func (m *Machine) restart(now time.Time) {
 	b := &m.backup
 	b.downAt = now.Add(m.activeDownInterval())
-	b.resigned, b.ignoring, b.late = netip.Addr{}, "", time.Time{}
+	b.resigned, b.goneAt, b.ignoring, b.late = netip.Addr{}, time.Time{}, "", time.Time{}
+	m.clearWait()
 }
 
 // heardAsBackup is RFC 9568 section 6.4.2 for a received ADVERTISEMENT, with
@@ -50,7 +52,8 @@ func (m *Machine) heardAsBackup(now time.Time, ev Heard) {
 	// the Active_Down_Timer to Skew_Time.
 	if ev.Priority == 0 {
 		m.backup.downAt = now.Add(m.skewTime())
-		m.backup.resigned, m.backup.late = ev.Source, time.Time{}
+		m.backup.resigned, m.backup.goneAt, m.backup.late = ev.Source, now, time.Time{}
+		m.clearWait()
 		return
 	}
 	m.answerFailover(ev.Source)
@@ -131,6 +134,10 @@ func (m *Machine) reconsider(now time.Time) {
 // tickAsBackup is RFC 9568 section 6.4.2 for the Active_Down_Timer.
 func (m *Machine) tickAsBackup(now time.Time, unread bool) {
 	b := &m.backup
+	if m.mate.waiting != "" {
+		m.tickAsWaiting(now)
+		return
+	}
 	if now.Before(b.downAt) {
 		return
 	}
@@ -152,7 +159,9 @@ func (m *Machine) tickAsBackup(now time.Time, unread bool) {
 		b.downAt = now.Add(unreadPause)
 		return
 	}
-	m.becomeActive(now, m.silence(now))
+	if reason := m.silence(now); !m.waits(now, reason) {
+		m.becomeActive(now, reason)
+	}
 }
 
 // silence says in words why the Active_Down_Timer ran out.

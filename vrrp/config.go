@@ -67,6 +67,10 @@ type Config struct {
 	AdvertInterval time.Duration
 	// Priority is the base priority, 1 to 254, or OwnerPriority.
 	Priority int
+	// Group is the name of the group of routers that this one moves with, on this
+	// node; empty for none. Its members rank the nodes alike: which of them is
+	// larger, and whether it preempts, is the same everywhere.
+	Group string
 	// Preempt says whether this router takes over from an active one merely
 	// because its own priority is higher (Preempt_Mode).
 	Preempt bool

@@ -3,8 +3,10 @@ package vrrp
 import (
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,7 +20,9 @@ var update = flag.Bool("update", false, "write what happens into testdata/*.txt 
 // do, each line with the time since the beginning. Lines that begin with # are
 // comments. The commands:
 //
-//	node NAME ADDRESS [priority=N] [preempt=BOOL] [preempt-delay=D] [settle=D] [drain=D] [interval=D] [busy]
+//	node NAME ADDRESS [priority=N] [preempt=BOOL] [preempt-delay=D] [settle=D] [drain=D] [interval=D] [lan=NAME] [vip=PREFIX] [busy]
+//	group GROUP NAME...       from now on these nodes move together
+//	leave NAME                it moves alone again
 //	start NAME...             clear the startup fault
 //	run D                     let time pass
 //	demote NAME N [REASON]    demote by N, 0 takes it back
@@ -89,6 +93,8 @@ func (n *network) command(words []string) error {
 		d, err := time.ParseDuration(words[1])
 		n.run(d)
 		return err
+	case "group":
+		return n.join(words[1], words[2:])
 	case "start":
 		for _, name := range words[1:] {
 			n.node(name).step(SetFault{Source: StartupFault})
@@ -109,6 +115,11 @@ func (n *network) command(words []string) error {
 		x.step(Failback{ID: 1, By: strings.Join(rest, " ")})
 	case "shutdown":
 		x.step(Shutdown{})
+	case "leave":
+		g := x.m.mate.group
+		members := append(slices.Clone(g.members), x.m)
+		g.leave(n.now, x.m)
+		n.collect(members)
 	case "kill", "stop":
 		x.dead = true
 	case "cont":
@@ -139,10 +150,27 @@ func (n *network) command(words []string) error {
 	return nil
 }
 
+// join makes nodes members of a group, which lasts while it has any.
+func (n *network) join(name string, nodes []string) error {
+	g := &group{name: name}
+	for _, x := range n.nodes {
+		if old := x.m.mate.group; old != nil && old.name == name {
+			g = old
+		}
+	}
+	for _, node := range nodes {
+		x := n.node(node)
+		x.m.cfg.Name = x.name
+		g.join(n.now, x.m)
+		n.collect(g.members)
+	}
+	return nil
+}
+
 // addFrom adds the node that a script describes.
 func (n *network) addFrom(words []string) error {
 	var failed error
-	busy := false
+	busy, lan := false, ""
 	n.add(words[0], words[1], func(c *Config) {
 		for _, w := range words[2:] {
 			key, value, _ := strings.Cut(w, "=")
@@ -160,6 +188,12 @@ func (n *network) addFrom(words []string) error {
 				c.Drain, err = time.ParseDuration(value)
 			case "interval":
 				c.AdvertInterval, err = time.ParseDuration(value)
+			case "lan":
+				lan = value
+			case "vip":
+				var vip netip.Prefix
+				vip, err = netip.ParsePrefix(value)
+				c.Addresses = []netip.Prefix{vip}
 			case "busy":
 				busy = true
 			default:
@@ -170,7 +204,7 @@ func (n *network) addFrom(words []string) error {
 			}
 		}
 	})
-	n.node(words[0]).busy = busy
+	n.node(words[0]).busy, n.node(words[0]).lan = busy, lan
 	n.meet()
 	return failed
 }

@@ -176,6 +176,11 @@ type Foreign struct {
 	Tell  bool
 }
 
+// Held reports that the Active_Down_Timer ran out some time ago, and that this
+// router stays a backup for the reason that is given; without a reason, that this
+// is over.
+type Held struct{ Reason string }
+
 // Late reports that this process was held up, so that a backup judges a silence
 // By after its time or with packets unread, or an active router was itself silent
 // for By: it listens for one interval before it acts.
@@ -203,6 +208,7 @@ func (Resume) action()     {}
 func (Transition) action() {}
 func (Restored) action()   {}
 func (Foreign) action()    {}
+func (Held) action()       {}
 func (Late) action()       {}
 func (Reply) action()      {}
 func (Stopped) action()    {}

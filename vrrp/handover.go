@@ -17,6 +17,7 @@ type handover struct {
 	stopping  bool // a Shutdown is under way
 
 	draining bool
+	drained  bool // it is over here; other members of the group still drain
 	drainID  uint64
 	drainEnd time.Time // zero unless draining
 
@@ -28,6 +29,8 @@ type handover struct {
 func (m *Machine) onFailover(now time.Time, ev Failover) {
 	h := &m.handover
 	switch {
+	case m.joinsFailover():
+		h.failover = &ev.ID
 	case m.state == Fault:
 		m.refuse(ev.ID, "this node takes no part: "+m.faultWords())
 	case m.state == Backup && m.active.Address.IsValid():
@@ -54,6 +57,11 @@ func (m *Machine) onFailback(now time.Time, ev Failback) {
 	switch {
 	case m.state == Fault:
 		m.refuse(ev.ID, "this node takes no part: "+m.faultWords())
+	case m.state == Active && m.mate.back && m.handover.failback == nil:
+		m.handover.failback = &ev.ID
+		if m.holding.acquired {
+			m.answerFailback()
+		}
 	case m.state == Active:
 		m.refuse(ev.ID, "this node is active")
 	case !m.handover.yielded:
@@ -64,6 +72,10 @@ func (m *Machine) onFailback(now time.Time, ev Failback) {
 		// The active router would not follow, and both would hold the addresses.
 		m.refuse(ev.ID, fmt.Sprintf("this node's priority %d does not beat %d of %s; type applianctl failover on the active node",
 			own, m.active.Priority, m.active.Address))
+	case m.loser() != nil:
+		x := m.loser()
+		m.refuse(ev.ID, fmt.Sprintf("the group moves together, and %s has priority %d, which does not beat %d of %s",
+			x.cfg.Name, x.Effective(), x.active.Priority, x.active.Address))
 	default:
 		m.handover.failback = &ev.ID
 		m.becomeActive(now, fmt.Sprintf("failback from %s%s", m.active.Address, commandOf(ev.By)))
@@ -94,7 +106,7 @@ func (m *Machine) drain(now time.Time) {
 		m.handOver(now)
 		return
 	}
-	h.draining = true
+	h.draining, h.drained = true, false
 	h.drainID++
 	h.drainEnd = now.Add(m.cfg.Drain)
 	m.do(Drain{ID: h.drainID, Deadline: h.drainEnd})
@@ -102,7 +114,11 @@ func (m *Machine) drain(now time.Time) {
 
 // onDrained gives the addresses away before the deadline.
 func (m *Machine) onDrained(now time.Time, ev Drained) {
-	if m.handover.draining && ev.ID == m.handover.drainID {
+	if !m.handover.draining || ev.ID != m.handover.drainID {
+		return
+	}
+	m.handover.drained = true
+	if !m.matesDrain() {
 		m.handOver(now)
 	}
 }
@@ -157,6 +173,9 @@ func (m *Machine) answerFailover(source netip.Addr) {
 	// failback could ever win and end the hold.
 	if base, known := m.baseOf(source); known && base > m.cfg.Priority {
 		m.handover.yielded = false
+		for _, x := range m.mates() {
+			x.handover.yielded = false
+		}
 	}
 }
 

@@ -86,6 +86,7 @@ type Machine struct {
 	backup   backup
 	holding  holding
 	handover handover
+	mate     mate
 
 	out []Action // of the step under way
 }
@@ -112,8 +113,14 @@ const (
 // done. Times must not run backwards.
 func (m *Machine) Step(now time.Time, ev Event) []Action {
 	m.out = nil
+	m.step(now, ev)
+	return m.out
+}
+
+// step is Step, with the actions left in m.out after those that are there.
+func (m *Machine) step(now time.Time, ev Event) {
 	if m.stopped {
-		return nil
+		return
 	}
 	// A process that was stopped for longer than the lease wakes up without
 	// its addresses and probably with another router active: it must not go
@@ -158,7 +165,6 @@ func (m *Machine) Step(now time.Time, ev Event) []Action {
 	case Shutdown:
 		m.onShutdown(now)
 	}
-	return m.out
 }
 
 // Deadline returns when the machine wants a Tick, or the zero time if nothing
@@ -167,6 +173,8 @@ func (m *Machine) Deadline() time.Time {
 	switch {
 	case m.stopped:
 		return time.Time{}
+	case m.state == Backup && m.mate.waiting != "":
+		return m.mate.reportAt
 	case m.state == Backup:
 		return m.backup.downAt
 	case m.state == Active && m.holding.listening():
@@ -239,8 +247,11 @@ func (m *Machine) onFault(now time.Time, ev SetFault) {
 // readyReason says why a router takes part again: the fault of source was the
 // last one.
 func readyReason(source string) string {
-	if source == StartupFault || source == AdvertsFault {
+	switch source {
+	case StartupFault, AdvertsFault:
 		return "ready"
+	case GroupFault:
+		return "ready, with its group"
 	}
 	return "ready: the fault " + source + " is over"
 }
@@ -298,6 +309,7 @@ func (m *Machine) onInterval(now time.Time, old time.Duration) {
 
 // becomeFault stops taking part (to Initialize, RFC 9568 section 6.4.1).
 func (m *Machine) becomeFault(now time.Time, reason string) {
+	m.clearWait()
 	if m.state == Active {
 		m.leaveActive(true, reason)
 	}
@@ -333,6 +345,7 @@ func (m *Machine) becomeActive(now time.Time, reason string) {
 		round(now.Sub(m.handover.yieldedAt))))
 	m.handover.yielded = false
 	m.active = PeerAdvert{}
+	m.clearWait()
 	m.holding = holding{
 		term:     m.holding.term + 1,
 		leased:   now,

@@ -3,6 +3,7 @@ package vrrp
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -10,12 +11,13 @@ import (
 // delay is how long a message takes on the LAN.
 const delay = ms
 
-// network is a LAN of machines on virtual time, which writes down what they do.
+// network is some LANs of machines on virtual time, which writes down what they do.
 type network struct {
 	now     time.Time
 	nodes   []*simulated
 	wire    []message
 	cut     map[string]bool // nodes that are off the LAN
+	check   func()          // after every step of a group
 	log     strings.Builder
 	started time.Time
 }
@@ -30,6 +32,7 @@ type message struct {
 type simulated struct {
 	net         *network
 	name        string
+	lan         string
 	m           *Machine
 	failing     bool // acquiring fails
 	missing     bool // somebody took the addresses off
@@ -50,13 +53,13 @@ func (n *network) add(name, source string, change func(*Config)) {
 	n.nodes = append(n.nodes, &simulated{net: n, name: name, m: NewMachine(cfg, n.now), lastSent: -1})
 }
 
-// meet makes every node know the others' base priorities.
+// meet makes every node know the base priorities of the others on its LAN.
 func (n *network) meet() {
 	for _, x := range n.nodes {
 		cfg := x.m.cfg
 		cfg.Peers = nil
 		for _, y := range n.nodes {
-			if x != y {
+			if x != y && x.lan == y.lan {
 				cfg.Peers = append(cfg.Peers, Peer{Name: y.name, Address: y.m.cfg.Source, Priority: y.m.cfg.Priority})
 			}
 		}
@@ -102,7 +105,7 @@ func (n *network) deliver() {
 	msg := n.wire[0]
 	n.wire = n.wire[1:]
 	for _, x := range n.nodes {
-		if x != msg.from && !x.dead && !n.cut[x.name] {
+		if x != msg.from && x.lan == msg.from.lan && !x.dead && !n.cut[x.name] {
 			x.step(msg.advert)
 		}
 	}
@@ -114,12 +117,40 @@ func (n *network) note(format string, args ...any) {
 	fmt.Fprintf(&n.log, "%8s  %s\n", at, fmt.Sprintf(format, args...))
 }
 
-// step feeds the machine and plays the world around it.
+// step feeds the machine, and plays the world around it and its group.
 func (x *simulated) step(ev Event) {
+	g := x.m.mate.group
+	if g == nil {
+		x.carryOut(x.m.Step(x.net.now, ev))
+		return
+	}
+	members := slices.Clone(g.members)
+	g.step(x.net.now, x.m, ev)
+	if x.net.check != nil {
+		x.net.check()
+	}
+	x.net.collect(members)
+}
+
+// collect carries out what machines want after one of their group was stepped.
+func (n *network) collect(members []*Machine) {
+	for _, m := range members {
+		out := m.out
+		m.out = nil
+		for _, y := range n.nodes {
+			if y.m == m {
+				y.carryOut(out)
+			}
+		}
+	}
+}
+
+// carryOut plays the world around the machine.
+func (x *simulated) carryOut(actions []Action) {
 	n := x.net
 	// What the actions lead to comes after all of them, as from a mailbox.
 	var next []Event
-	for _, a := range x.m.Step(n.now, ev) {
+	for _, a := range actions {
 		switch a := a.(type) {
 		case Send:
 			// The rhythm is not news, a change of priority is.
@@ -156,6 +187,11 @@ func (x *simulated) step(ev Event) {
 			if a.Tell {
 				n.note("%s: %s claims %s, %d frames so far", x.name, a.Claim.MAC, a.Claim.Address, a.Claim.Count)
 			}
+		case Held:
+			if a.Reason == "" {
+				a.Reason = "no longer"
+			}
+			n.note("%s: held: %s", x.name, a.Reason)
 		case Late:
 			n.note("%s: late by %s", x.name, a.By.Round(ms))
 		case Reply:

@@ -6,7 +6,7 @@ import (
 )
 
 // Notice is something that a Router tells people: one of Transition, Demoted,
-// Faulted, Restored, Foreign and Late.
+// Faulted, Restored, Foreign, Held and Late.
 type Notice interface{ notice() }
 
 // Demoted says that Source demotes the router by N from now on; N is 0 when it
@@ -26,6 +26,7 @@ func (Demoted) notice()    {}
 func (Faulted) notice()    {}
 func (Restored) notice()   {}
 func (Foreign) notice()    {}
+func (Held) notice()       {}
 func (Late) notice()       {}
 
 func (r *Router) tell(n Notice) {
@@ -56,8 +57,7 @@ func (r *Router) standing(ev Event) int {
 
 // tellStanding tells what ev has changed. A start begins with faults that
 // nobody needs to hear of: only the end of one that was told is told.
-func (r *Router) tellStanding(ev Event, before int) {
-	now := r.standing(ev)
+func (r *Router) tellStanding(ev Event, before, now int) {
 	if now == before {
 		return
 	}

@@ -1,6 +1,9 @@
 package vrrp
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // preempts says whether this router takes over from the active router,
 // whose priority is lower, only because of that. base is the configured priority
@@ -37,7 +40,8 @@ func (m *Machine) isOwner() bool { return m.Effective() == OwnerPriority }
 // ready leaves Fault, now that the fault of source, the last one, is over.
 func (m *Machine) ready(now time.Time, reason string) {
 	m.learn(m.cfg.AdvertInterval)
-	if m.isOwner() && !m.handover.yielded && !now.Before(m.backup.holdOff) {
+	alone := !slices.ContainsFunc(m.mates(), func(x *Machine) bool { return !x.isOwner() })
+	if m.isOwner() && alone && !m.handover.yielded && !now.Before(m.backup.holdOff) {
 		// RFC 9568 section 6.4.1: if the Priority is equal to 255, send an
 		// ADVERTISEMENT, ... set the Adver_Timer to Advertisement_Interval and
 		// transition to the Active state.

@@ -42,12 +42,24 @@ func begin(t *testing.T, lan *vrrptest.LAN, cfg vrrp.Config, hooks vrrp.Hooks) *
 
 // beginAt is begin at a port that has an address of its own.
 func beginAt(t *testing.T, port *vrrptest.Port, cfg vrrp.Config, hooks vrrp.Hooks) *rig {
-	ctx, stop := context.WithCancel(context.Background())
-	r := &rig{t: t, port: port, holder: vrrptest.NewHolder(), stop: stop, ended: make(chan error, 1)}
+	r := prepare(t, port, cfg, hooks)
+	r.run()
+	return r
+}
+
+// prepare makes a router that does not run yet.
+func prepare(t *testing.T, port *vrrptest.Port, cfg vrrp.Config, hooks vrrp.Hooks) *rig {
+	r := &rig{t: t, port: port, holder: vrrptest.NewHolder(), ended: make(chan error, 1)}
 	r.router = vrrp.NewRouter(cfg, r.port.Open, r.holder, hooks, zerolog.New(zerolog.NewTestWriter(t)))
+	return r
+}
+
+// run runs the router, ready to take part.
+func (r *rig) run() {
+	ctx, stop := context.WithCancel(context.Background())
+	r.stop = stop
 	go func() { r.ended <- r.router.Run(ctx) }()
 	r.router.SetFault(vrrp.StartupFault, "")
-	return r
 }
 
 func (r *rig) end() {

@@ -76,6 +76,8 @@ type Hooks struct {
 	// Tell is told what people want to read afterwards, in its order. It is
 	// called from the goroutine of the election, which it must not hold up.
 	Tell func(Notice)
+	// Groups are the groups of the process; without them the router moves alone.
+	Groups *Groups
 }
 
 // Outcome is what became of a Failover or Failback.
@@ -93,7 +95,9 @@ type Router struct {
 	open      Open
 	addresses Addresses
 	hooks     Hooks
+	groups    *Groups
 
+	wake chan struct{} // has one when outbox has something, for the mates' sake
 	mail chan any      // Event, opened, received or command
 	done chan struct{} // closed when the mailbox is read no more
 
@@ -102,8 +106,13 @@ type Router struct {
 	counters counters
 	lateness lateness
 
-	// Below: the property of the goroutine in elect.
+	// The machine and outbox, which is what is to be done for it, are changed
+	// while groups is locked: others of a group may do it. What the machine is
+	// configured with is changed by the goroutine in elect alone.
 	machine *Machine
+	outbox  []Action
+
+	// Below: the property of the goroutine in elect.
 	port    port
 	stopped bool
 	lastID  uint64
@@ -138,11 +147,16 @@ func NewRouter(cfg Config, open Open, addresses Addresses, hooks Hooks, log zero
 		open:      open,
 		addresses: addresses,
 		hooks:     hooks,
+		groups:    hooks.Groups,
+		wake:      make(chan struct{}, 1),
 		mail:      make(chan any, mailboxSize),
 		done:      make(chan struct{}),
 		machine:   NewMachine(cfg, time.Now()),
 		replies:   make(map[uint64]chan<- Reply),
 		raised:    make(map[string]bool),
+	}
+	if r.groups == nil {
+		r.groups = NewGroups()
 	}
 	r.machine.Step(time.Now(), SetFault{Source: AdvertsFault, Reason: "not listening yet"})
 	r.adopt()
@@ -163,6 +177,7 @@ func (r *Router) Run(ctx context.Context) (err error) {
 	tasks.Go(func() { work(jobs) })
 
 	r.elect(ctx, jobs)
+	r.groups.Leave(r)
 
 	// From here on nobody reads the mailbox: those who post must know before
 	// the worker is waited for, because it posts as well.
@@ -265,7 +280,7 @@ func (r *Router) elect(ctx context.Context, jobs chan<- func()) {
 	defer timer.Stop()
 	end := ctx.Done()
 	for !r.stopped {
-		if d := r.machine.Deadline(); d.IsZero() {
+		if d := r.deadline(); d.IsZero() {
 			timer.Stop()
 		} else {
 			timer.Reset(time.Until(d))
@@ -281,6 +296,8 @@ func (r *Router) elect(ctx context.Context, jobs chan<- func()) {
 			r.take(mail)
 		case handOut <- job:
 			r.jobs = r.jobs[1:]
+		case <-r.wake:
+			r.follow()
 		case <-timer.C:
 		case <-end:
 			end = nil
@@ -291,8 +308,8 @@ func (r *Router) elect(ctx context.Context, jobs chan<- func()) {
 			r.take(<-r.mail)
 		}
 		r.checkPort()
-		if d := r.machine.Deadline(); !d.IsZero() && !time.Now().Before(d) {
-			r.step(Tick{Unread: r.machine.State() == Backup && r.port.unread()})
+		if d := r.deadline(); !d.IsZero() && !time.Now().Before(d) {
+			r.step(Tick{Unread: r.state() == Backup && r.port.unread()})
 		}
 		r.publish()
 	}
@@ -322,10 +339,9 @@ func (r *Router) take(mail any) {
 
 // step feeds the machine and carries out what it wants.
 func (r *Router) step(ev Event) {
-	before := r.standing(ev)
-	actions := r.machine.Step(time.Now(), ev)
+	before, now, actions := r.groups.step(r, ev)
 	// The cause is told before what it leads to.
-	r.tellStanding(ev, before)
+	r.tellStanding(ev, before, now)
 	for _, a := range actions {
 		r.carryOut(a)
 	}
@@ -359,9 +375,11 @@ func (r *Router) carryOut(a Action) {
 		r.reportRestored(a)
 	case Foreign:
 		r.reportForeign(a)
+	case Held:
+		r.reportHeld(a)
 	case Late:
 		r.counters.late.Add(1)
-		if r.machine.State() == Active {
+		if r.state() == Active {
 			// The advert that was due does not leave: it counts, or the
 			// longest delays would be the ones that nobody sees.
 			r.lateness.add(max(0, a.By-r.machine.cfg.AdvertInterval))

@@ -29,6 +29,11 @@ type Status struct {
 	// Active is the active router; its Address is not valid when none is
 	// known. On the active node it is the node itself, and Heard is zero.
 	Active PeerAdvert
+	// Group is the group that the router moves with; empty for none.
+	Group string
+	// Waiting is why this router is a backup though its Active_Down_Timer has
+	// run out; empty while that is not so.
+	Waiting string
 	// Yielded: the addresses were given away by command and failback has not
 	// been called.
 	Yielded bool
@@ -121,7 +126,9 @@ func (r *Router) Status() Status {
 
 // publish makes the machine's state what Status returns.
 func (r *Router) publish() {
+	r.groups.mu.Lock()
 	s := r.machine.snapshot()
+	r.groups.mu.Unlock()
 	r.status.Store(&s)
 }
 
@@ -141,6 +148,8 @@ func (m *Machine) snapshot() Status {
 		Demotions: slices.Clone(m.demotions),
 		Faults:    slices.Clone(m.faults),
 		Active:    m.active,
+		Group:     m.cfg.Group,
+		Waiting:   m.mate.waiting,
 		Yielded:   m.handover.yielded,
 		Draining:  m.handover.draining,
 		Claims:    slices.Clone(m.claims.list),

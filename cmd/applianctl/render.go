@@ -59,6 +59,9 @@ func renderVRRP(w io.Writer, now time.Time, routers []control.VRRP) {
 		if r.Reason != "" {
 			fmt.Fprintf(w, "%s: %s\n", r.Name, r.Reason)
 		}
+		if r.Waiting != "" {
+			fmt.Fprintf(w, "%s: NOT TAKING OVER: %s\n", r.Name, r.Waiting)
+		}
 		for _, f := range r.Faults {
 			fmt.Fprintf(w, "%s: fault: %s: %s, for %s\n", r.Name, f.Source, f.Reason, age(now, f.Since))
 		}

@@ -22,6 +22,7 @@ import (
 	"appliance/internal/listen"
 	"appliance/l4"
 	"appliance/l7"
+	"appliance/vrrp"
 )
 
 // Options say what to run.
@@ -52,6 +53,7 @@ type Appliance struct {
 	checker   *health.Checker
 	listeners *listen.Set
 	claims    *claims // of virtual addresses, by the routers
+	groups    *vrrp.Groups
 	guard     *guard.Guard
 	history   *events.Log
 	l4        *l4.Engine
@@ -134,6 +136,7 @@ func newAppliance(o Options, node *config.Node) *Appliance {
 		log:      o.Log,
 		started:  time.Now(),
 		claims:   newClaims(),
+		groups:   vrrp.NewGroups(),
 		l4:       l4.New(o.Log),
 		l7:       l7.New(o.Log),
 		reloads:  make(chan reloadRequest),

@@ -135,7 +135,11 @@ func (a *Appliance) newMember(c vrrp.Config, detected bool) (*member, error) {
 	m.setVIPs(c)
 	log := a.log
 	told := &chronicle{history: a.history, subject: "vrrp " + c.Name}
-	hooks := vrrp.Hooks{Tell: told.tell, Traffic: &traffic{parts: a, vips: func() []netip.Addr { return *m.vips.Load() }, log: log}}
+	hooks := vrrp.Hooks{
+		Traffic: &traffic{parts: a, vips: func() []netip.Addr { return *m.vips.Load() }, log: log},
+		Tell:    told.tell,
+		Groups:  a.groups,
+	}
 	watched := &guarded{Addresses: addresses, guard: a.guard, name: c.Name, describe: m.holding}
 	held := &shared{Addresses: severing{watched, a.listeners, log}, iface: c.Interface, claims: a.claims}
 	own := &owned{Addresses: held, own: m.ownVIPs, missing: addresses.Missing}
@@ -208,11 +212,16 @@ func (c *routerChange) meanwhile() []*member {
 
 // retire lets the routers resign that go. It comes before commit, for new ones
 // may be their successors.
-func (c *routerChange) retire() { stopRouters(c.retired) }
+// They leave their groups first, whose other members stay.
+func (c *routerChange) retire(a *Appliance) {
+	a.groups.Leave(routersOf(c.retired)...)
+	stopRouters(c.retired)
+}
 
 // commit starts the new routers and puts the new configuration of the others in
 // force.
 func (c *routerChange) commit(a *Appliance) {
+	a.groups.Join(routersOf(c.started)...)
 	for _, m := range c.next {
 		if slices.Contains(c.started, m) {
 			a.startRouter(m)
@@ -221,6 +230,14 @@ func (c *routerChange) commit(a *Appliance) {
 		m.setVIPs(m.config)
 		m.router.Reconfigure(m.config)
 	}
+}
+
+func routersOf(members []*member) []*vrrp.Router {
+	routers := make([]*vrrp.Router, len(members))
+	for i, m := range members {
+		routers[i] = m.router
+	}
+	return routers
 }
 
 // discard closes what was opened for new routers.

@@ -88,7 +88,7 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 	l4Change.Commit()
 	l7Change.Commit()
 	listeners.Commit()
-	routers.retire()
+	routers.retire(a)
 	a.current.Store(next)
 	routers.commit(a)
 	a.wire.rewire(next.plan())

@@ -51,6 +51,8 @@ func describeRouter(s vrrp.Status) control.VRRP {
 		Addresses:     texts(s.Addresses),
 		BasePriority:  s.Base,
 		Priority:      s.Effective,
+		Group:         s.Group,
+		Waiting:       s.Waiting,
 		Yielded:       s.Yielded,
 		Draining:      s.Draining,
 		Demotions:     []control.Condition{},

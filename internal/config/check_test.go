@@ -237,15 +237,13 @@ name = "a"
 virtual_router_id = 7
 addresses = ["192.168.15.3/24"]
 virtual_mac = true
-group = "edge"
 track = [ { reach = "192.168.15.1" } ]
 [peer]
 `,
 			want: []string{
 				`f.toml:11:1: vrrp[0].virtual_mac: is not supported by this version`,
-				`f.toml:12:1: vrrp[0].group: is not supported by this version`,
-				`f.toml:13:13: vrrp[0].track[0].reach: is not supported by this version`,
-				`f.toml:14:2: peer: is not supported by this version`,
+				`f.toml:12:13: vrrp[0].track[0].reach: is not supported by this version`,
+				`f.toml:13:2: peer: is not supported by this version`,
 			},
 		},
 		{

@@ -118,13 +118,15 @@ type VRRPEntry struct {
 	Preempt bool `toml:"preempt"`
 	// PreemptDelay is how long a node waits before it does that; default 0.
 	PreemptDelay time.Duration `toml:"preempt_delay,zero"`
+	// Group is the name of the virtual routers that this one moves with; default
+	// none.
+	Group string `toml:"group"`
 	// Priority overrides the nodes' own priorities.
 	Priority Priority `toml:"priority"`
 	// Track names what lowers the priority.
 	Track []TrackEntry `toml:"track"`
 
 	_ later `toml:"virtual_mac,later"`
-	_ later `toml:"group,later"`
 }
 
 func (v *VRRPEntry) setDefaults() {

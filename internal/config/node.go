@@ -142,6 +142,7 @@ func (f *File) router(v VRRPEntry, node string) vrrp.Config {
 		Unicast:        v.Unicast,
 		AdvertInterval: v.AdvertInterval,
 		Priority:       f.basePriority(v, node),
+		Group:          v.Group,
 		Preempt:        v.Preempt,
 		PreemptDelay:   v.PreemptDelay,
 		Drain:          f.Handover.Drain,

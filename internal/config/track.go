@@ -38,17 +38,39 @@ func (f *File) defaultWeight(v VRRPEntry) int {
 	return max(minDefaultWeight, f.basePriority(v, names[0])-f.basePriority(v, names[len(names)-1])+1)
 }
 
-// tracks returns what a virtual router tracks, weights filled in.
+// tracks returns what a virtual router tracks, weights filled in. Those that move
+// together track together: what one of them lists concerns all, with the largest
+// of the weights that they give it.
 func (f *File) tracks(v VRRPEntry) []Track {
+	members := f.members(v)
+	standard := 0
+	for _, m := range members {
+		standard = max(standard, f.defaultWeight(m))
+	}
 	var tracks []Track
-	for _, t := range v.Track {
-		weight := t.Weight
-		if weight == 0 && t.Service != "" {
-			weight = f.defaultWeight(v)
+	for _, m := range members {
+		for _, t := range m.Track {
+			track := Track{Service: t.Service, Interface: t.Interface, Weight: t.Weight}
+			if t.Weight == 0 && t.Interface == "" {
+				track.Weight = standard
+			}
+			i := slices.IndexFunc(tracks, track.same)
+			switch {
+			case i < 0:
+				tracks = append(tracks, track)
+			case tracks[i].Weight == 0 || track.Weight == 0:
+				tracks[i].Weight = 0 // a fault, which is more
+			default:
+				tracks[i].Weight = max(tracks[i].Weight, track.Weight)
+			}
 		}
-		tracks = append(tracks, Track{Service: t.Service, Interface: t.Interface, Weight: weight})
 	}
 	return tracks
+}
+
+// same says whether two tracks name the same thing.
+func (t Track) same(other Track) bool {
+	return t.Service == other.Service && t.Interface == other.Interface
 }
 
 // validateTracks reports mistakes in what the virtual routers track.

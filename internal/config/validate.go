@@ -80,6 +80,7 @@ func (f *File) validateRouters(r *report) {
 	}
 	f.validateVirtualAddresses(r)
 	f.validateOwners(r)
+	f.validateGroups(r)
 }
 
 func (f *File) validateRouter(r *report, at string, v VRRPEntry) {

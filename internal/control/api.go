@@ -51,6 +51,11 @@ type VRRP struct {
 	BasePriority int      `json:"base_priority"`
 	// Priority is the effective priority: base less the demotions in force.
 	Priority int `json:"priority"`
+	// Group is the group of virtual routers that this one moves with.
+	Group string `json:"group,omitempty"`
+	// Waiting is why this node does not take over though it hears no active
+	// router; absent while that is not so.
+	Waiting string `json:"waiting,omitempty"`
 	// Yielded is true after a manual failover away from this node.
 	Yielded bool `json:"yielded"`
 	// Draining is true while connections get to end before the addresses go.
