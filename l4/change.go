@@ -17,8 +17,12 @@ type Change struct {
 
 // Stage prepares the services of cfgs, which Validate has found no fault with.
 // A service that the engine knows by name keeps its counters. pools holds the
-// pool of every service under its PoolName. Errors name the service.
+// pool of every service under its PoolName. Errors name the service. Stage,
+// Commit and Shutdown are called one after the other.
 func (e *Engine) Stage(cfgs []Config, pools map[string]*pool.Pool) (*Change, error) {
+	if err := e.start(); err != nil {
+		return nil, err
+	}
 	known := make(map[string]*service)
 	for _, d := range *e.doors.Load() {
 		known[d.service.name] = d.service

@@ -9,11 +9,17 @@
 // timeouts, to its end; the service behind the doors, with its counters, goes
 // on over reloads.
 //
-// A connection takes one goroutine for each direction (flow.go), which reads and
-// writes small amounts and splices large ones, and one that watches over both
-// (relay.go): it ends the connection when nothing moves any more (quiet.go), when
-// one direction fails, or when the engine shuts down. A connection ends cleanly
-// only if both sides have ended it cleanly; everything else ends in a reset, so
-// that neither side takes a broken transfer for a whole one. What the server said
-// before is not lost to the reset: a client that is still there gets it first.
+// A connection and the one to its server are a session (session.go). Sessions
+// are carried by loops (loop.go), one goroutine for each processor, which ask
+// the kernel by epoll(7) what has happened and do what can be done without
+// waiting. So a session costs no goroutine, no stack and no lock: only what it
+// is in itself, and a buffer or a pipe while its peer takes no more. Each of its
+// directions (flow.go) reads and writes small amounts and splices large ones;
+// which of both is better it sees from what the latest read or splice brought.
+//
+// A session ends when nothing moves any more (patience.go), when one direction
+// fails, or when the engine shuts down. It ends cleanly only if both sides have
+// ended it cleanly; everything else ends in a reset, so that neither side takes
+// a broken transfer for a whole one. What the server said before is not lost to
+// the reset: a client that is still there gets it first.
 package l4

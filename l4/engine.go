@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -22,11 +23,8 @@ type Engine struct {
 	log   zerolog.Logger
 	doors atomic.Pointer[[]*door] // the committed ones, in the order of the file
 
-	// cut ends all connections and connects under way.
-	cut    context.Context
-	cutAll context.CancelCauseFunc
-
-	buffers *sync.Pool // of *buffer, for all connections
+	loops []*loop // made by the first Stage
+	turn  atomic.Uint32 // whose turn it is to take a connection
 
 	mu      sync.Mutex         // guards what follows
 	carried map[netip.Addr]int // how many connections are under way at each local address that has any
@@ -34,18 +32,37 @@ type Engine struct {
 	empty   chan struct{}      // closed once closing and nothing is carried
 }
 
-// New returns an engine without services. Nothing runs before a connection
-// arrives.
+// New returns an engine without services. Nothing runs before the first Stage.
 func New(log zerolog.Logger) *Engine {
 	e := &Engine{
 		log:     log,
-		buffers: newBuffers(),
 		carried: make(map[netip.Addr]int),
 		empty:   make(chan struct{}),
 	}
-	e.cut, e.cutAll = context.WithCancelCause(context.Background())
 	e.doors.Store(&[]*door{})
 	return e
+}
+
+// start starts the loops, as many as Go may use processors, if they do not run
+// yet.
+func (e *Engine) start() error {
+	for len(e.loops) < runtime.GOMAXPROCS(0) {
+		l, err := newLoop()
+		if err != nil {
+			return err
+		}
+		e.loops = append(e.loops, l)
+	}
+	return nil
+}
+
+// nextLoop returns the loop that is to have the next connection.
+func (e *Engine) nextLoop() *loop { return e.loops[e.turn.Add(1)%uint32(len(e.loops))] }
+
+func (e *Engine) stopLoops() {
+	for _, l := range e.loops {
+		l.stop()
+	}
 }
 
 // enter counts a connection to local. It is false if the engine is shutting
@@ -89,20 +106,43 @@ func (e *Engine) Active(vips []netip.Addr) int {
 	return sum
 }
 
+// Cut resets the connections under way whose local address is one of vips, and
+// returns how many those are.
+func (e *Engine) Cut(vips []netip.Addr) int {
+	return e.cut(errors.New("its address goes"), func(s *session) bool { return listen.Matches(vips, s.local.Addr()) })
+}
+
+// cut aborts the sessions that are meant and returns how many there were.
+func (e *Engine) cut(why error, meant func(*session) bool) int {
+	n := 0
+	for _, l := range e.loops {
+		l.call(func() {
+			var next *session
+			for s := l.first; s != nil; s = next {
+				next = s.next
+				if meant(s) {
+					n++
+					s.abort(why)
+				}
+			}
+		})
+	}
+	return n
+}
+
 // Shutdown waits until all connections have ended; those that have not when ctx
 // ends are reset, and the error says how many. When it returns, the engine's
 // goroutines have ended. Connections that arrive from now on are reset: close
 // the listeners first.
 func (e *Engine) Shutdown(ctx context.Context) error {
 	e.close()
-	defer e.cutAll(errCut) // releases the context also if nothing was cut
+	defer e.stopLoops()
 	select {
 	case <-e.empty:
 		return nil
 	case <-ctx.Done():
 	}
-	n := e.Active(nil)
-	e.cutAll(errCut)
+	n := e.cut(errCut, func(*session) bool { return true })
 	<-e.empty
 	if n == 0 {
 		return nil // the last one was just faster

@@ -58,11 +58,11 @@ func TestShortageIsNoFaultOfTheServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	change.doors[0].dialer.Control = func(_, address string, _ syscall.RawConn) error {
-		if address == unlucky.String() {
-			return os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)
+	change.doors[0].connect = func(a netip.AddrPort) (int, error) {
+		if a == unlucky {
+			return -1, os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)
 		}
-		return nil
+		return connect(a)
 	}
 	listeners, err := h.set.Stage(change.Handlers())
 	if err != nil {
@@ -216,7 +216,7 @@ func TestStageFindsMistakes(t *testing.T) {
 			"service ssh: 127.0.0.21:0 belongs to service web already"},
 		{[]Config{{Name: "web", Pool: "p"}, {Name: "web", Pool: "p"}}, "service web: the name is used twice"},
 	} {
-		e := New(newHouse(t).engine.log)
+		e := newHouse(t).engine
 		if _, err := e.Stage(tt.cfgs, pools); err == nil || err.Error() != tt.want {
 			t.Errorf("error %v, want %s", err, tt.want)
 		}

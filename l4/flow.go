@@ -2,172 +2,237 @@ package l4
 
 import (
 	"fmt"
-	"io"
-	"net"
 	"os"
-	"sync"
-	"sync/atomic"
-	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"appliance/internal/listen"
 )
 
-// maxChunk bounds what is moved before it is counted, in bytes.
-const maxChunk = 256 << 10
+const (
+	// bulkFrom is the size of a read from which on bytes are spliced. For less,
+	// one read and one write cost less than two splices.
+	bulkFrom = 16 << 10
+	// turn is how many bytes a flow moves before others have theirs.
+	turn = 1 << 20
+)
 
-// buffer is what a flow moves with one read and one write. Less than that is
-// not worth the system calls of a splice.
-type buffer [16 << 10]byte
+// buffer is what a flow reads at a time when it does not splice.
+type buffer [bulkFrom]byte
 
-// newBuffers returns a pool of *buffer.
-func newBuffers() *sync.Pool { return &sync.Pool{New: func() any { return new(buffer) }} }
-
-// flow is one direction of a relay.
+// flow is one direction of a session.
 type flow struct {
+	src, dst *side
 	way      string // for errors
-	src, dst *net.TCPConn
-	back     *flow // the other direction: from dst to src
-	buffers  *sync.Pool
-	count    func(n int64)
 
-	// told is set before dst is told of the end.
-	told atomic.Bool
+	moved int64 // bytes that dst has taken
+	bulk  bool  // src sends more than is worth copying
 
-	// These are of the flow's goroutine until it has ended.
-	moved int64 // bytes
-	err   error // why src's end could not be reached or passed on
+	// What src has said and dst has not taken yet is in one of these.
+	rest []byte  // a part of kept
+	kept *buffer // from the loop's spare ones
+	pipe *pipe
+
+	ended bool  // src has said its last
+	told  bool  // dst has been told so
+	err   error // nothing moves any more, and why
 }
 
-// run copies until src has no more to say and passes that on to dst.
-func (f *flow) run() {
-	if err := f.copy(); err != nil {
-		f.err = fmt.Errorf("%s: %w", f.way, listen.Cause(err))
-	}
-}
+// over reports whether nothing is left to do for the flow.
+func (f *flow) over() bool { return f.told || f.err != nil }
 
-// copy does what run does. A connection that idles for hours holds neither a
-// buffer nor a pipe.
-func (f *flow) copy() error {
-	raw, err := f.src.SyscallConn()
-	if err != nil {
-		return err
-	}
-	in := newIntake(raw, f.buffers)
-	for {
-		n, err := f.step(in)
-		if err != nil {
-			return err
-		}
-		switch n {
-		case 0:
-			return f.end()
-		case len(buffer{}):
-			if err := f.bulk(raw); err != nil {
-				return err
+// pump moves what can be moved now. It reports whether it stopped only because
+// its turn is over.
+func (f *flow) pump(l *loop) (more bool) {
+	for began := f.moved; !f.over(); {
+		if f.rest != nil || f.pipe != nil && f.pipe.held > 0 {
+			if !f.dst.writable || !f.flush(l) {
+				return false
 			}
+			continue
+		}
+		f.drop(l)
+		switch {
+		case f.ended:
+			f.end()
+			return false
+		case !f.src.readable:
+			return false
+		case f.moved-began >= turn:
+			return true
+		case f.bulk && !f.src.urgent:
+			f.splice(l)
+		default:
+			f.copy(l)
+		}
+	}
+	return false
+}
+
+// copy reads a buffer's worth and writes it.
+func (f *flow) copy(l *loop) {
+	n, err := unix.Read(f.src.fd, l.in[:])
+	switch {
+	case err == unix.EAGAIN:
+		f.src.readable = false
+	case err == unix.EINTR:
+	case err != nil:
+		f.fail("read", err)
+	case n == 0:
+		f.ended = true
+	default:
+		if n == len(l.in) {
+			f.bulk = true
+		} else if !f.src.final && !f.src.urgent {
+			// There was no more: the kernel reports what comes from now on.
+			// It would not report what it has reported, such as an end; and a
+			// read ends where urgent data begins.
+			f.src.readable = false
+		}
+		f.write(l, l.in[:n])
+	}
+}
+
+// write writes b and keeps what dst does not take.
+func (f *flow) write(l *loop, b []byte) {
+	if f.dst.writable {
+		n, err := unix.Write(f.dst.fd, b)
+		switch {
+		case err == unix.EAGAIN:
+			f.dst.writable = false
+		case err == unix.EINTR:
+		case err != nil:
+			f.fail("write", err)
+			return
+		default:
+			f.add(n)
+			b = b[n:]
+		}
+	}
+	if len(b) > 0 {
+		f.kept = l.buffer()
+		f.rest = f.kept[:copy(f.kept[:], b)]
+	}
+}
+
+// splice moves bytes into a pipe and from there to dst. Unlike a read it does
+// not get past urgent data (RFC 9293, section 3.8.5), so it must not be used
+// where there was any.
+func (f *flow) splice(l *loop) {
+	if f.pipe == nil {
+		if f.pipe = l.pipes.get(); f.pipe == nil {
+			f.copy(l) // there are no descriptors
+			return
+		}
+	}
+	n, err := unix.Splice(f.src.fd, nil, f.pipe.w, nil, pipeSize, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+	switch {
+	case err == unix.EAGAIN:
+		f.src.readable = false
+	case err == unix.EINTR:
+	case err != nil:
+		f.fail("read", err)
+	case n == 0:
+		f.bulk = false // the end, or urgent data: a read tells
+	default:
+		f.pipe.held = int(n)
+		f.bulk = n >= bulkFrom
+		if f.dst.writable {
+			f.flush(l)
 		}
 	}
 }
 
-// step moves a buffer's worth at most, and returns how much that was; none is
-// the end of src. Unlike splice(2), a read does not stop for ever at a byte of
-// urgent data (RFC 9293, section 3.8.5): it leaves that byte out.
-func (f *flow) step(in *intake) (n int, err error) {
-	b, n, err := in.wait()
-	if err != nil {
-		return 0, err
+// flush passes on what was kept, and reports whether that is all.
+func (f *flow) flush(l *loop) bool {
+	var n int
+	var err error
+	if f.rest != nil {
+		n, err = unix.Write(f.dst.fd, f.rest)
+	} else {
+		var moved int64
+		moved, err = unix.Splice(f.pipe.r, nil, f.dst.fd, nil, f.pipe.held, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		n = int(moved)
 	}
-	defer f.buffers.Put(b)
-	if n > 0 {
-		n, err = f.dst.Write(b[:n])
-		f.add(int64(n))
+	switch {
+	case err == unix.EAGAIN:
+		f.dst.writable = false
+		return false
+	case err == unix.EINTR:
+		return true
+	case err != nil:
+		f.fail("write", err)
+		return false
 	}
-	return n, err
+	f.add(n)
+	if f.rest == nil {
+		f.pipe.held -= n
+	} else if f.rest = f.rest[n:]; len(f.rest) == 0 {
+		f.rest = nil
+	}
+	return true
 }
 
-// bulk splices as long as src has more at hand than a buffer holds.
-//
-// TCPConn.ReadFrom splices, through a pipe that it borrows from a pool, if the
-// reader is a *net.TCPConn or an io.LimitedReader around one, and nothing else:
-// no wrapper must come between. It would keep the pipe, two descriptors, while
-// it waits for the sender, so it is asked only for what is there. What is there
-// ends before urgent data, which step gets past.
-func (f *flow) bulk(raw syscall.RawConn) error {
-	limited := io.LimitedReader{R: f.src}
-	for {
-		n, err := atHand(raw)
-		if err != nil || n <= len(buffer{}) {
-			return err
-		}
-		limited.N = int64(min(n, maxChunk))
-		moved, err := f.dst.ReadFrom(&limited)
-		f.add(moved)
-		if err != nil {
-			return err
-		}
+// drop gives back what the flow holds and is in no need of: a session that
+// idles for hours has neither a buffer nor a pipe.
+func (f *flow) drop(l *loop) {
+	if f.kept != nil && f.rest == nil {
+		l.spare = append(l.spare, f.kept)
+		f.kept = nil
+	}
+	if f.pipe != nil && (!f.src.readable || !f.bulk || f.ended) && f.pipe.held == 0 {
+		l.pipes.put(f.pipe)
+		f.pipe = nil
 	}
 }
 
-// end passes the end of src on to dst.
-func (f *flow) end() error {
+// release gives back everything.
+func (f *flow) release(l *loop) {
+	f.rest = nil
+	if f.pipe != nil {
+		l.pipes.put(f.pipe)
+		f.pipe = nil
+	}
+	f.drop(l)
+}
+
+// end passes the end of src on to dst. When the other direction has ended too,
+// closing does that, see session.finish.
+func (f *flow) end() {
+	s := f.dst.session
+	back := &s.toServer
+	if f == back {
+		back = &s.toClient
+	}
 	// The kernel tells of a reset once. If a write of the other direction was
 	// told, it looks like an end to a read, and a broken transfer like a whole
-	// one. But a connection is over only if both of its sides have ended it.
-	if !f.back.told.Load() && gone(f.src) {
-		return os.NewSyscallError("read", unix.ECONNRESET)
+	// one.
+	if f.src.failed || back.err != nil {
+		f.fail("read", unix.ECONNRESET)
+		return
 	}
-	f.told.Store(true)
-	return f.dst.CloseWrite()
-}
-
-func (f *flow) add(n int64) {
-	f.moved += n
-	f.count(n)
-}
-
-// intake reads a connection into buffers of a pool, and holds none of them
-// while it waits.
-type intake struct {
-	raw     syscall.RawConn
-	buffers *sync.Pool
-	try     func(fd uintptr) bool // the method read, made a value once
-
-	b   *buffer
-	n   int
-	err error
-}
-
-func newIntake(raw syscall.RawConn, buffers *sync.Pool) *intake {
-	in := &intake{raw: raw, buffers: buffers}
-	in.try = in.read
-	return in
-}
-
-// wait returns the next bytes, of which there are n; 0 says that there are no
-// more. The caller gives the buffer back if there is no error.
-func (in *intake) wait() (b *buffer, n int, err error) {
-	if err := in.raw.Read(in.try); err != nil {
-		return nil, 0, err
+	f.told = true
+	if back.told {
+		return
 	}
-	b, in.b = in.b, nil
-	return b, in.n, in.err
+	if err := unix.Shutdown(f.dst.fd, unix.SHUT_WR); err != nil {
+		f.fail("shutdown", err)
+	}
 }
 
-// read reports whether there was something to read; if not, the runtime waits
-// before it calls read again.
-func (in *intake) read(fd uintptr) bool {
-	b := in.buffers.Get().(*buffer)
-	n, err := unix.Read(int(fd), b[:])
-	for err == unix.EINTR {
-		n, err = unix.Read(int(fd), b[:])
+func (f *flow) fail(call string, err error) {
+	f.err = fmt.Errorf("%s: %w", f.way, os.NewSyscallError(call, err))
+}
+
+func (f *flow) add(n int) {
+	f.moved += int64(n)
+	f.dst.session.count(f, int64(n))
+}
+
+// buffer returns a buffer for what could not be written.
+func (l *loop) buffer() *buffer {
+	if last := len(l.spare) - 1; last >= 0 {
+		b := l.spare[last]
+		l.spare = l.spare[:last]
+		return b
 	}
-	if err != nil {
-		in.buffers.Put(b)
-		in.err = os.NewSyscallError("read", err)
-		return err != unix.EAGAIN
-	}
-	in.b, in.n, in.err = b, n, nil
-	return true
+	return new(buffer)
 }

@@ -239,6 +239,12 @@ func (h *house) expectRefusal(addr netip.AddrPort) {
 	}
 }
 
+// resetConn closes c so that its peer sees a reset, not an end.
+func resetConn(c *net.TCPConn) {
+	_ = c.SetLinger(0)
+	_ = c.Close()
+}
+
 // eventually waits until ok; counters lag behind the bytes that they count.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()

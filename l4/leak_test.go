@@ -40,7 +40,7 @@ func TestNothingLeaks(t *testing.T) {
 		expect(t, c, "x")
 		switch i % 3 {
 		case 0:
-			reset(c)
+			resetConn(c)
 		case 1:
 			if err := c.CloseWrite(); err != nil {
 				t.Error(err)

@@ -125,7 +125,7 @@ func TestResetOfTheClientReachesTheServer(t *testing.T) {
 			}))
 			c := h.dial(entrance)
 			expect(t, c, "go")
-			reset(c)
+			resetConn(c)
 			if err := <-ended; err == nil {
 				t.Error("the server saw a clean end")
 			}
@@ -141,7 +141,7 @@ func TestResetOfTheServerReachesTheClient(t *testing.T) {
 	h.serve(Timeouts{}, backend(t, func(c *net.TCPConn) {
 		_, _ = io.WriteString(c, "Content-Length: 1000000\r\n\r\n...")
 		_, _ = c.Read(make([]byte, 1))
-		reset(c)
+		resetConn(c)
 	}))
 	c := h.dial(entrance)
 	say(t, c, "x")

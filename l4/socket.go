@@ -1,83 +1,117 @@
 package l4
 
 import (
-	"errors"
 	"net"
+	"net/netip"
 	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// The pace at which settle looks; see there.
-const (
-	firstLook   = time.Millisecond
-	longestLook = 250 * time.Millisecond
-)
-
-// settle returns when the peer of c has acknowledged all that it was sent, when
-// it is gone, or after limit. Usually that is at once.
-//
-// After the end was sent too, its acknowledgement changes the state of the
-// connection, which wakes whoever waits to write. Without it, after the other
-// side's reset, nothing tells, so that settle looks, less and less often.
-func settle(c *net.TCPConn, limit time.Duration) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return
+// connect returns a socket that is about to be connected to addr.
+func connect(addr netip.AddrPort) (fd int, err error) {
+	family := unix.AF_INET6
+	if addr.Addr().Is4() {
+		family = unix.AF_INET
 	}
-	for pause := firstLook; limit > 0; pause = min(2*pause, longestLook) {
-		pause = min(pause, limit)
-		limit -= pause
-		_ = c.SetWriteDeadline(time.Now().Add(pause)) // fails only if closed
-		if err := raw.Write(settled); !errors.Is(err, os.ErrDeadlineExceeded) {
-			return
+	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	for _, o := range serverOptions {
+		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
+			unix.Close(fd)
+			return -1, os.NewSyscallError("setsockopt", err)
 		}
 	}
+	// The socket is not bound, so that each server has a range of local ports
+	// of its own.
+	if err := unix.Connect(fd, sockaddr(addr)); err != nil && err != unix.EINPROGRESS {
+		unix.Close(fd)
+		return -1, os.NewSyscallError("connect", err)
+	}
+	return fd, nil
 }
 
-// settled reports whether there is nothing to wait for on the socket fd.
-func settled(fd uintptr) bool {
-	n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+// serverOptions are those of a connection to a server, the same that
+// internal/listen gives to clients.
+var serverOptions = []struct{ level, name, value int }{
+	{unix.SOL_TCP, unix.TCP_NODELAY, 1},
+	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+	{unix.SOL_TCP, unix.TCP_KEEPIDLE, 15},
+	{unix.SOL_TCP, unix.TCP_KEEPINTVL, 15},
+	{unix.SOL_TCP, unix.TCP_KEEPCNT, 9},
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16(), ZoneId: zone(a.Addr())}
+}
+
+// pendingError takes the error that the kernel keeps for the socket.
+func pendingError(fd int) error {
+	errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	switch {
+	case err != nil:
+		return err
+	case errno == 0:
+		return nil
+	}
+	return unix.Errno(errno)
+}
+
+// settled reports whether the peer has acknowledged all that it was sent, or is
+// gone.
+func settled(fd int) bool {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 	return err != nil || n == 0 || over(fd)
 }
 
-// gone reports whether c is over: reset, given up by the kernel, ended by both
-// of its sides, or closed.
-func gone(c *net.TCPConn) bool {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return true
-	}
-	is := true
-	_ = raw.Control(func(fd uintptr) { is = over(fd) }) // fails only if closed
-	return is
-}
-
-// over does what gone does, for the open socket fd. It asks for the state of
-// RFC 9293, section 3.3.2: poll(2) tells of a hang-up also while the last bytes
-// of a connection that both sides have ended are on their way.
-func over(fd uintptr) bool {
+// over reports whether a connection is: reset, given up by the kernel, or ended
+// by both of its sides. It asks for the state of RFC 9293, section 3.3.2:
+// poll(2) tells of a hang-up also while the last bytes of a connection that both
+// sides have ended are on their way.
+func over(fd int) bool {
 	const closed = 7 // TCP_CLOSE of netinet/tcp.h
-	info, err := unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO)
+	info, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
 	return err != nil || info.State == closed
 }
 
-// atHand returns how many bytes can be read before the connection's end or
-// urgent data, without reading them.
-func atHand(raw syscall.RawConn) (n int, err error) {
-	if ctrlErr := raw.Control(func(fd uintptr) {
-		n, err = unix.IoctlGetInt(int(fd), unix.SIOCINQ)
-	}); ctrlErr != nil {
-		return 0, ctrlErr
+// quiet returns for how long nothing has moved on any of the connections, in
+// either direction. The kernel keeps that time for every TCP socket
+// (tcp(7), TCP_INFO), so that copying needs no clock, and the bytes that a slow
+// reader takes long to accept do not count as silence. A connection that cannot
+// be asked is about to end anyway; for it the answer is 0.
+func quiet(fds ...int) time.Duration {
+	least := uint32(1<<32 - 1)
+	for _, fd := range fds {
+		info, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
+		if err != nil {
+			return 0
+		}
+		least = min(least, info.Last_data_recv, info.Last_data_sent)
 	}
-	return n, os.NewSyscallError("ioctl SIOCINQ", err)
+	return time.Duration(least) * time.Millisecond
 }
 
-// reset closes c so that its peer sees a reset, not an end.
-func reset(c *net.TCPConn) {
-	// Both fail only on a connection that is closed already.
-	_ = c.SetLinger(0)
-	_ = c.Close()
+// reset closes fd so that its peer sees a reset, not an end.
+func reset(fd int) {
+	// Fails only on a descriptor that is no socket.
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	unix.Close(fd)
+}
+
+// zone returns the index of the interface that an address names; 0 for none.
+func zone(a netip.Addr) uint32 {
+	if a.Zone() == "" {
+		return 0
+	}
+	ifi, err := net.InterfaceByName(a.Zone())
+	if err != nil {
+		return 0
+	}
+	return uint32(ifi.Index)
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"appliance/internal/listen"
+	"appliance/l4"
 	"appliance/vrrp"
 )
 
@@ -81,6 +83,14 @@ type clients interface {
 	Hold(vips []netip.Addr) (release func() error, err error)
 	Cut(vips []netip.Addr) int
 }
+
+// everyone are the clients of all engines: l4 keeps its connections itself.
+type everyone struct {
+	*listen.Set
+	l4 *l4.Engine
+}
+
+func (e everyone) Cut(vips []netip.Addr) int { return e.Set.Cut(vips) + e.l4.Cut(vips) }
 
 // severing is a router's addresses together with the connections made to them,
 // which end before the address goes: afterwards no packet could tell a client,

@@ -141,7 +141,7 @@ func (a *Appliance) newMember(c vrrp.Config, detected bool) (*member, error) {
 		Groups:  a.groups,
 	}
 	watched := &guarded{Addresses: addresses, guard: a.guard, name: c.Name, describe: m.holding}
-	held := &shared{Addresses: severing{watched, a.listeners, log}, iface: c.Interface, claims: a.claims}
+	held := &shared{Addresses: severing{watched, everyone{a.listeners, a.l4}, log}, iface: c.Interface, claims: a.claims}
 	own := &owned{Addresses: held, own: m.ownVIPs, missing: addresses.Missing}
 	m.router = vrrp.NewRouter(c, a.opener(m), own, hooks, log)
 	return m, nil

@@ -27,6 +27,7 @@ const (
 type listener struct {
 	addr    netip.AddrPort // as it was wanted
 	tcp     *net.TCPListener
+	file    *os.File // the same socket: package net lets nobody accept descriptors
 	handler atomic.Pointer[Handler]
 
 	closing chan struct{} // closed by close
@@ -56,9 +57,16 @@ func open(addr netip.AddrPort, held []netip.Addr) (*listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listener %s: %w", addr, Cause(err))
 	}
+	tcp := l.(*net.TCPListener)
+	file, err := tcp.File()
+	if err != nil {
+		tcp.Close()
+		return nil, fmt.Errorf("listener %s: %w", addr, Cause(err))
+	}
 	return &listener{
 		addr:    addr,
-		tcp:     l.(*net.TCPListener),
+		tcp:     tcp,
+		file:    file,
 		closing: make(chan struct{}),
 		done:    make(chan struct{}),
 	}, nil
@@ -102,6 +110,7 @@ func options(addr netip.Addr) []option {
 		{"TCP_KEEPIDLE", unix.SOL_TCP, unix.TCP_KEEPIDLE, 15},
 		{"TCP_KEEPINTVL", unix.SOL_TCP, unix.TCP_KEEPINTVL, 15},
 		{"TCP_KEEPCNT", unix.SOL_TCP, unix.TCP_KEEPCNT, 9},
+		{"TCP_NODELAY", unix.SOL_TCP, unix.TCP_NODELAY, 1},
 	}
 }
 
@@ -130,6 +139,7 @@ func (l *listener) start(h Handler, s *Set) {
 	l.handler.Store(&h)
 	a := &acceptor{
 		listener: l,
+		local:    l.bound(),
 		log:      s.log.With().Stringer("listen", l.addr).Logger(),
 		fault:    s.fault,
 		conns:    &s.conns,
@@ -142,6 +152,7 @@ func (l *listener) close() {
 	close(l.closing)
 	// Closing a listening socket does not fail in a way that could be acted on.
 	_ = l.tcp.Close()
+	_ = l.file.Close()
 }
 
 func (l *listener) wait() { <-l.done }
@@ -149,6 +160,7 @@ func (l *listener) wait() { <-l.done }
 // acceptor is what a listener's goroutine works with.
 type acceptor struct {
 	*listener
+	local netip.AddrPort // what the listener is bound to
 	log   zerolog.Logger
 	fault func(addr netip.AddrPort, err error)
 	conns *conns
@@ -160,13 +172,11 @@ type acceptor struct {
 func (a *acceptor) run() {
 	defer close(a.done)
 	for {
-		c, err := a.tcp.AcceptTCP()
+		err := a.accept()
 		switch {
 		case err == nil:
 			a.works()
-			h := *a.handler.Load()
-			a.conns.serve(h, c)
-		case errors.Is(err, net.ErrClosed):
+		case a.closed():
 			a.works()
 			return
 		case errors.Is(err, os.ErrDeadlineExceeded):
@@ -179,6 +189,28 @@ func (a *acceptor) run() {
 			a.failed(err)
 		}
 	}
+}
+
+// closed reports whether the listener is to end.
+func (l *listener) closed() bool {
+	select {
+	case <-l.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// accept accepts a connection, or several, and hands them over.
+func (a *acceptor) accept() error {
+	if _, ok := (*a.handler.Load()).(Taker); ok {
+		return a.acceptDescriptors()
+	}
+	c, err := a.tcp.AcceptTCP()
+	if err == nil {
+		a.conns.serve(*a.handler.Load(), c)
+	}
+	return err
 }
 
 // failed raises the fault, if it is not raised yet, and waits a while.
@@ -198,7 +230,7 @@ func (a *acceptor) failed(err error) {
 	}
 	// The fault must end also if no client comes, as none will once the virtual
 	// address has moved to the other node because of it.
-	_ = a.tcp.SetDeadline(time.Now().Add(probe)) // fails only if closed
+	a.setDeadline(time.Now().Add(probe))
 }
 
 // works ends the fault, if it is raised.
@@ -207,9 +239,15 @@ func (a *acceptor) works() {
 		return
 	}
 	a.pause = 0
-	_ = a.tcp.SetDeadline(time.Time{}) // fails only if closed
+	a.setDeadline(time.Time{})
 	a.log.Info().Msg("can accept connections again")
 	a.fault(a.addr, nil)
+}
+
+// setDeadline bounds the wait for a connection.
+func (l *listener) setDeadline(t time.Time) {
+	_ = l.tcp.SetDeadline(t) // both fail only if closed
+	_ = l.file.SetDeadline(t)
 }
 
 // clientFailed reports whether err is about the one connection that was to be

@@ -20,6 +20,17 @@ type Handler interface {
 	ServeConn(c *net.TCPConn)
 }
 
+// Taker is a Handler that has no use for a goroutine for each connection. Its
+// ServeConn is only called for connections that were accepted for the handler
+// before it; Give does then.
+type Taker interface {
+	Handler
+	// Take takes a connection over: the non-blocking socket fd, which it closes
+	// in the end, or has already when it returns. It must not wait. Set.Wait
+	// and Set.Cut do not know of the connection.
+	Take(fd int, local, peer netip.AddrPort)
+}
+
 // Set is the set of all listeners of a process. All methods may be called from
 // any goroutine; whoever made the Set calls Close and Wait.
 type Set struct {
