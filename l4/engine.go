@@ -23,7 +23,7 @@ type Engine struct {
 	log   zerolog.Logger
 	doors atomic.Pointer[[]*door] // the committed ones, in the order of the file
 
-	loops []*loop // made by the first Stage
+	loops []*loop       // made by the first Stage
 	turn  atomic.Uint32 // whose turn it is to take a connection
 
 	mu      sync.Mutex         // guards what follows
