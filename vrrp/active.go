@@ -81,6 +81,9 @@ func (m *Machine) tickAsActive(now time.Time) {
 		return
 	}
 	h.listenUntil = time.Time{}
+	if m.considerLending(now) {
+		return
+	}
 	// RFC 9568 section 6.4.3: if the Adver_Timer fires, send an ADVERTISEMENT
 	// and reset the Adver_Timer to Advertisement_Interval.
 	if !now.Before(h.advertAt) {

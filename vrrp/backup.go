@@ -57,6 +57,7 @@ func (m *Machine) heardAsBackup(now time.Time, ev Heard) {
 		return
 	}
 	m.answerFailover(ev.Source)
+	m.lending.waiting = false
 	// RFC 9568 section 6.4.2: else (that is, with preemption and a lower
 	// priority) discard the ADVERTISEMENT: the timer keeps running.
 	if m.backup.ignoring = m.ignores(now, ev.Source, ev.Priority); m.backup.ignoring != "" {
@@ -172,6 +173,8 @@ func (m *Machine) silence(now time.Time) string {
 		return fmt.Sprintf("%s resigned", b.resigned)
 	case b.ignoring != "":
 		return b.ignoring
+	case m.lending.waiting:
+		return fmt.Sprintf("the keepalived did not take over within %s; this node is demoted and goes on", round(now.Sub(m.since)))
 	case m.active.Address.IsValid():
 		silent := now.Sub(m.active.Heard)
 		return fmt.Sprintf("no advert from %s for %s: %d missed, one is due every %s",

@@ -99,6 +99,9 @@ type Peer struct {
 	Name     string
 	Address  netip.Addr
 	Priority int
+	// Keepalived says that the node runs keepalived: silent as a backup, and
+	// perhaps without preemption.
+	Keepalived bool
 }
 
 // Validate calls problem once for each mistake in c: key is the field as the

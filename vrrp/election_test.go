@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write what happens into testdata/*.txt 
 // do, each line with the time since the beginning. Lines that begin with # are
 // comments. The commands:
 //
-//	node NAME ADDRESS [priority=N] [preempt=BOOL] [preempt-delay=D] [settle=D] [drain=D] [interval=D] [lan=NAME] [vip=PREFIX] [busy]
+//	node NAME ADDRESS [priority=N] [preempt=BOOL] [preempt-delay=D] [settle=D] [drain=D] [interval=D] [lan=NAME] [vip=PREFIX] [busy] [keepalived]
 //	group GROUP NAME...       from now on these nodes move together
 //	leave NAME                it moves alone again
 //	start NAME...             clear the startup fault
@@ -170,7 +170,7 @@ func (n *network) join(name string, nodes []string) error {
 // addFrom adds the node that a script describes.
 func (n *network) addFrom(words []string) error {
 	var failed error
-	busy, lan := false, ""
+	busy, keepalived, lan := false, false, ""
 	n.add(words[0], words[1], func(c *Config) {
 		for _, w := range words[2:] {
 			key, value, _ := strings.Cut(w, "=")
@@ -194,6 +194,8 @@ func (n *network) addFrom(words []string) error {
 				var vip netip.Prefix
 				vip, err = netip.ParsePrefix(value)
 				c.Addresses = []netip.Prefix{vip}
+			case "keepalived":
+				keepalived = true
 			case "busy":
 				busy = true
 			default:
@@ -204,7 +206,8 @@ func (n *network) addFrom(words []string) error {
 			}
 		}
 	})
-	n.node(words[0]).busy, n.node(words[0]).lan = busy, lan
+	x := n.node(words[0])
+	x.busy, x.keepalived, x.lan = busy, keepalived, lan
 	n.meet()
 	return failed
 }

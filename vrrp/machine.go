@@ -87,6 +87,7 @@ type Machine struct {
 	holding  holding
 	handover handover
 	mate     mate
+	lending  lending
 
 	out []Action // of the step under way
 }
@@ -200,6 +201,7 @@ func (m *Machine) Effective() int {
 
 // onHeard takes an advert in.
 func (m *Machine) onHeard(now time.Time, ev Heard) {
+	m.noteKeepalived(now, ev.Source, ev.Priority)
 	switch m.state {
 	case Backup:
 		m.heardAsBackup(now, ev)
@@ -329,6 +331,7 @@ func (m *Machine) becomeBackup(now time.Time, reason string) {
 	// RFC 9568 section 6.4.1, and 6.4.3 on giving way: set Active_Down_Timer
 	// to Active_Down_Interval and transition to Backup.
 	m.restart(now)
+	m.lending.waiting = false
 	m.transition(now, Backup, reason)
 	if m.handover.stopping {
 		m.becomeFault(now, "stopping")
@@ -346,6 +349,7 @@ func (m *Machine) becomeActive(now time.Time, reason string) {
 	m.handover.yielded = false
 	m.active = PeerAdvert{}
 	m.clearWait()
+	m.endLending(now)
 	m.holding = holding{
 		term:     m.holding.term + 1,
 		leased:   now,

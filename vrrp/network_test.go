@@ -36,6 +36,7 @@ type simulated struct {
 	m           *Machine
 	failing     bool // acquiring fails
 	missing     bool // somebody took the addresses off
+	keepalived  bool // it does what a keepalived does, with preempt=false for nopreempt
 	busy        bool // connections never end by themselves
 	dead        bool // killed or stopped: it does nothing
 	transitions int
@@ -59,8 +60,9 @@ func (n *network) meet() {
 		cfg := x.m.cfg
 		cfg.Peers = nil
 		for _, y := range n.nodes {
-			if x != y && x.lan == y.lan {
-				cfg.Peers = append(cfg.Peers, Peer{Name: y.name, Address: y.m.cfg.Source, Priority: y.m.cfg.Priority})
+			// A keepalived knows of nobody's base priority.
+			if x != y && x.lan == y.lan && !x.keepalived {
+				cfg.Peers = append(cfg.Peers, Peer{Name: y.name, Address: y.m.cfg.Source, Priority: y.m.cfg.Priority, Keepalived: y.keepalived})
 			}
 		}
 		x.step(Reconfigure{Config: cfg})

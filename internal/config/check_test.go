@@ -84,7 +84,7 @@ check = { type = "tcp", path = "/", interval = "1d" }
 				`f.toml:1:1: peer: is not supported by this version`,
 				`f.toml:7:1: node.lb02.address: 192.168.15.11 is node lb01's already`,
 				`f.toml:8:1: node.lb02.priority: priority 256 is out of range; 1 to 254 are allowed, and 255 for the owner of the addresses`,
-				`f.toml:9:1: node.lb02.weight: unknown key; known here: address, priority`,
+				`f.toml:9:1: node.lb02.weight: unknown key; known here: address, priority, keepalived`,
 				`f.toml:12:1: admin.listen: is not supported by this version`,
 				`f.toml:13:1: admin.soket: unknown key; did you mean socket?`,
 				`f.toml:16:1: handover.drain: want a string such as "250ms", got integer`,

@@ -52,6 +52,8 @@ type NodeEntry struct {
 	// Priority is the base priority, 1 to 254 or that of the owner, 255, in every
 	// virtual router that does not give its own; 0 when it is left out.
 	Priority int `toml:"priority"`
+	// Keepalived says that keepalived runs on this node, not the appliance.
+	Keepalived bool `toml:"keepalived"`
 }
 
 // Admin says where a running appliance takes orders.

@@ -70,6 +70,10 @@ func (f *File) ForNode(name string) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.Nodes[name].Keepalived {
+		return nil, fmt.Errorf("%s says that keepalived runs on node %s; where the appliance runs there instead, take node.%s.keepalived out",
+			f.Path, name, name)
+	}
 	n := &Node{
 		Name:     name,
 		Address:  f.Nodes[name].Address,
@@ -157,6 +161,7 @@ func (f *File) router(v VRRPEntry, node string) vrrp.Config {
 		if name != node {
 			c.Peers = append(c.Peers, vrrp.Peer{
 				Name: name, Address: f.Nodes[name].Address, Priority: f.basePriority(v, name),
+				Keepalived: f.Nodes[name].Keepalived,
 			})
 		}
 	}

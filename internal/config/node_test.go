@@ -174,3 +174,18 @@ func TestHash(t *testing.T) {
 		t.Errorf("hashes %s, %s, %s", a.Hash, again.Hash, other.Hash)
 	}
 }
+
+func TestANodeThatRunsKeepalived(t *testing.T) {
+	f, err := Parse("f", []byte(strings.Replace(nodes, "priority = 90", "priority = 90\nkeepalived = true", 1)+
+		"[[vrrp]]\nname = 'a'\nvirtual_router_id = 7\naddresses = ['192.168.15.3/24']\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := f.ForNode("lb01")
+	if err != nil || !n.VRRP[0].Peers[0].Keepalived {
+		t.Errorf("%+v, %v", n, err)
+	}
+	if _, err := f.ForNode("lb02"); err == nil || !strings.Contains(err.Error(), "take node.lb02.keepalived out") {
+		t.Errorf("as the other node: %v", err)
+	}
+}
