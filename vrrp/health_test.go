@@ -77,7 +77,9 @@ func TestEqualBaseIsDecidedByHealthAlone(t *testing.T) {
 }
 
 func TestBaseOfASender(t *testing.T) {
-	two := func(c *Config) { c.Peers = append(c.Peers, Peer{Name: "c", Address: addr("192.168.15.13"), Priority: 80}) }
+	two := func(c *Config) {
+		c.Peers = append(c.Peers, Peer{Name: "c", Address: addr("192.168.15.13"), Priority: 80})
+	}
 	for _, tt := range []struct {
 		source string
 		change func(*Config)
