@@ -13,11 +13,22 @@ type Type string
 
 // The kinds of checks.
 const (
-	TCP   Type = "tcp"   // a connection is accepted
-	HTTP  Type = "http"  // a request gets a status in range
-	MySQL Type = "mysql" // the server greets, or logs in and answers a query
-	ICMP  Type = "icmp"  // an echo request is answered
+	TCP      Type = "tcp"      // a connection is accepted, or an answer is as expected
+	TLS      Type = "tls"      // a TLS handshake succeeds
+	HTTP     Type = "http"     // a request gets a status in range, and a body as expected
+	HTTPS    Type = "https"    // the same over TLS
+	MySQL    Type = "mysql"    // the server greets, or logs in and answers a query
+	Postgres Type = "postgres" // the server takes logins, or logs in and answers a query
+	Redis    Type = "redis"    // PING is answered, by a server in a role
+	SMTP     Type = "smtp"     // the server greets and answers EHLO
+	SSH      Type = "ssh"      // the server identifies itself
+	DNS      Type = "dns"      // a question is answered as expected
+	UDP      Type = "udp"      // a datagram is answered, or at least not refused
+	ICMP     Type = "icmp"     // an echo request is answered
 )
+
+// types are all kinds of checks, in the order in which messages list them.
+var types = []Type{TCP, TLS, HTTP, HTTPS, MySQL, Postgres, Redis, SMTP, SSH, DNS, UDP, ICMP}
 
 // Config describes how a server is judged, the key `check` of a pool. It is
 // comparable: two services that check one address in the same way share one
@@ -56,24 +67,57 @@ type Config struct {
 	Address netip.Addr `toml:"address"`
 	Port    int        `toml:"port"`
 
-	// Method, Path, Host and Status belong to http checks: the request to send
-	// (default GET /, with the server's address as Host) and the statuses that
-	// pass, as a list of codes and ranges (default "200-399").
-	Method string `toml:"method"`
-	Path   string `toml:"path"`
-	Host   string `toml:"host"`
-	Status string `toml:"status"`
+	// Send, of tcp and udp checks, is what is sent first; \xHH in it is one byte.
+	Send string `toml:"send"`
+	// Expect is what the server must answer. In checks by tcp, udp, http and
+	// https it is a part of the answer or its body, where \xHH is one byte, in
+	// those by ssh a part of the identification; in checks by mysql and postgres
+	// it is the first column of the first row, and in those by dns the value of
+	// one of the records. ExpectRegexp is a regular expression (RE2) that
+	// matches somewhere in the answer of a tcp, udp, http or https check.
+	Expect       string `toml:"expect"`
+	ExpectRegexp string `toml:"expect_regexp"`
 
-	// User, PasswordFile and Query belong to mysql checks. Without a user the
-	// check reads the greeting and takes its leave by a login that is refused;
-	// with one it logs in; with a query it also runs that and wants a row, or
-	// with Expect this value in the row's first column. The file holds the
-	// password and at most one newline; it is read for every check, so a new
-	// password needs no reload.
+	// Method, Path, Host, Headers and Status belong to http and https checks:
+	// the request to send (default GET /, with the server's address as Host)
+	// and the statuses that pass, as a list of codes and ranges (default
+	// "200-399").
+	Method  string  `toml:"method"`
+	Path    string  `toml:"path"`
+	Host    string  `toml:"host"`
+	Headers Headers `toml:"headers"`
+	Status  string  `toml:"status"`
+
+	// ServerName, Verify, CAFile and ExpiryWarningDays belong to tls and https
+	// checks. ServerName is the name to ask for (SNI) and, where Verify is set,
+	// the one that the certificate must be for; default the host of an https
+	// check, or else the address, which is not sent. Verify wants a certificate
+	// by an authority of CAFile, in PEM, or else of the system. The check warns
+	// so many days before a certificate expires; default 14.
+	ServerName        string `toml:"server_name"`
+	Verify            bool   `toml:"verify"`
+	CAFile            string `toml:"ca_file"`
+	ExpiryWarningDays int    `toml:"expiry_warning_days"`
+
+	// User, PasswordFile and Query belong to mysql and postgres checks, the
+	// first two to redis checks as well. Without a user, mysql reads the
+	// greeting and takes its leave by a login that is refused, and postgres
+	// asks for a login; with one they log in; with a query they also run that
+	// and want a row. The file holds the password and at most one newline; it
+	// is read for every check, so a new password needs no reload. Database is
+	// the one of a postgres check; default the server's, which is named like
+	// the user. Role, of a redis check, is what ROLE must answer: "master",
+	// "slave" or "sentinel".
 	User         string `toml:"user"`
 	PasswordFile string `toml:"password_file"`
+	Database     string `toml:"database"`
 	Query        string `toml:"query"`
-	Expect       string `toml:"expect"`
+	Role         string `toml:"role"`
+
+	// Query, of a dns check, is the name to ask for, QueryType the type of the
+	// records (default A), and Rcode the code of the answer (default NOERROR).
+	QueryType string `toml:"query_type"`
+	Rcode     string `toml:"rcode"`
 }
 
 // EffectiveInterval returns Interval with its default applied.
@@ -105,6 +149,9 @@ func (c Config) EffectiveFastInterval() time.Duration {
 func (c Config) EffectiveDownInterval() time.Duration {
 	return orDefault(c.DownInterval, c.EffectiveInterval())
 }
+
+// EffectiveExpiryWarningDays returns ExpiryWarningDays with its default applied.
+func (c Config) EffectiveExpiryWarningDays() int { return orDefault(c.ExpiryWarningDays, 14) }
 
 // Skew returns how much later than another node that runs the same check this
 // node may learn of the same change: the first check that meets it is late by
@@ -148,91 +195,6 @@ func orDefault[T comparable](v, def T) T {
 		return def
 	}
 	return v
-}
-
-// Validate calls problem once for each mistake in c: key is the field as the
-// file spells it, message says what is wrong and what would be right.
-func (c Config) Validate(problem func(key, message string)) {
-	switch c.Type {
-	case TCP, HTTP, MySQL, ICMP:
-	case "":
-		problem("type", "a check needs a type: tcp, http, mysql or icmp")
-	default:
-		problem("type", fmt.Sprintf("unknown check type %q; known: tcp, http, mysql, icmp", c.Type))
-	}
-	if c.EffectiveInterval() < 10*time.Millisecond {
-		problem("interval", "the interval must be at least 10ms")
-	}
-	if c.FastInterval != 0 && (c.FastInterval < 10*time.Millisecond || c.FastInterval > c.EffectiveInterval()) {
-		problem("fast_interval", "the fast interval must be at least 10ms and no longer than the interval")
-	}
-	if c.DownInterval != 0 && c.DownInterval < 10*time.Millisecond {
-		problem("down_interval", "the interval while a server is down must be at least 10ms")
-	}
-	if c.Timeout < 0 || c.EffectiveTimeout() > c.EffectiveInterval() {
-		problem("timeout", "the timeout must be positive and no longer than the interval, so that checks never pile up")
-	}
-	if c.Jitter < 0 || c.EffectiveJitter() > c.EffectiveInterval() {
-		problem("jitter", "the jitter must be between 0s and the interval")
-	}
-	if c.Rise < 0 {
-		problem("rise", "rise must be at least 1")
-	}
-	if c.Fall < 0 {
-		problem("fall", "fall must be at least 1")
-	}
-	switch c.Initial {
-	case "", InitialUnknown, InitialUp, InitialDown:
-	default:
-		problem("initial", fmt.Sprintf("unknown state %q; known: unknown, up, down", c.Initial))
-	}
-	if a := c.Address; a.IsValid() && (a.IsUnspecified() || a.IsMulticast()) {
-		problem("address", fmt.Sprintf("%s is no address of a server", a))
-	}
-	if c.Port < 0 || c.Port > 65535 {
-		problem("port", "the port must be between 1 and 65535")
-	}
-	if _, err := parseStatus(c.Status); err != nil {
-		problem("status", err.Error())
-	}
-	if c.Path != "" && !strings.HasPrefix(c.Path, "/") {
-		problem("path", "the path must begin with a slash")
-	} else if _, err := newRequest(Config{Path: c.Path}); err != nil {
-		problem("path", err.Error())
-	}
-	if _, err := newRequest(Config{Method: c.Method}); err != nil {
-		problem("method", err.Error())
-	}
-	if _, err := newRequest(Config{Host: c.Host}); err != nil {
-		problem("host", err.Error())
-	}
-	c.validateKind(problem)
-}
-
-// validateKind reports fields that do not belong to the check's type.
-func (c Config) validateKind(problem func(key, message string)) {
-	fields := []struct {
-		key, value string
-		kind       Type
-	}{
-		{"method", c.Method, HTTP}, {"path", c.Path, HTTP}, {"host", c.Host, HTTP}, {"status", c.Status, HTTP},
-		{"user", c.User, MySQL}, {"password_file", c.PasswordFile, MySQL},
-		{"query", c.Query, MySQL}, {"expect", c.Expect, MySQL},
-	}
-	for _, f := range fields {
-		if f.value != "" && c.Type != f.kind {
-			problem(f.key, fmt.Sprintf("%s belongs to checks of type %s, not %s", f.key, f.kind, c.Type))
-		}
-	}
-	if c.Type == MySQL && c.User == "" && c.Query != "" {
-		problem("query", "a query needs a user to log in as")
-	}
-	if c.Type == MySQL && c.User == "" && c.PasswordFile != "" {
-		problem("password_file", "a password needs a user to log in as")
-	}
-	if c.Query == "" && c.Expect != "" {
-		problem("expect", "expect needs a query whose answer it can be compared with")
-	}
 }
 
 // statusRange is an inclusive range of HTTP statuses.

@@ -8,12 +8,15 @@
 //
 // checker.go holds the Checker, which owns the table of targets; schedule.go
 // the order in which they are due; state.go the pure rise-and-fall state.
-// probe.go picks the probe of a check's type: probe_tcp.go, probe_http.go and
-// probe_mysql.go, the last with its packets in mysql_packet.go and
-// mysql_greeting.go, its polite way out in mysql_leave.go and its driver in
-// mysql_login.go and mysql_guard.go, and probe_icmp.go with the messages of
-// icmp_echo.go. reason.go turns errors into words for a
-// human.
+// config.go says what a check is, validate.go what it cannot be.
+//
+// probe.go prepares the probe of a check's type, which is in the file of its
+// name. match.go has what answers are compared with, lines.go what protocols of
+// lines have in common, tls.go the handshakes and the warnings of certificates.
+// mysql has its packets in mysql_packet.go and mysql_greeting.go, its polite way
+// out in mysql_leave.go and its driver in mysql_login.go and mysql_guard.go;
+// postgres is postgres_message.go, postgres_login.go and scram.go; icmp_echo.go
+// has the messages of icmp. reason.go turns errors into words for a human.
 //
 // What a server sends is never trusted: packets, headers and bodies are
 // bounded, and a malformed answer is a failed check with a reason.

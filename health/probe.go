@@ -37,27 +37,49 @@ const lingerFor = 10 * time.Minute
 
 // prepare returns the probe of target, which is used again and again, by one
 // goroutine at a time. What a check needs and is the same each time is made
-// here.
+// here. The probe of a check that Validate would refuse always fails.
 func prepare(target Target) probe {
-	simple := func(f func(context.Context, Target) (string, error)) probe {
-		return func(ctx context.Context) (finding, error) {
-			words, err := f(ctx, target)
-			return finding{words: words}, err
-		}
+	p, err := prepareKind(target)
+	if err != nil {
+		return func(context.Context) (finding, error) { return finding{}, err }
 	}
+	return p
+}
+
+func prepareKind(target Target) (probe, error) {
 	switch target.Check.Type {
 	case TCP:
-		return simple(probeTCP)
-	case HTTP:
-		return simple(probeHTTP)
+		return prepareTCP(target)
+	case TLS:
+		return prepareTLS(target)
+	case HTTP, HTTPS:
+		return prepareHTTP(target)
 	case MySQL:
-		return simple(probeMySQL)
+		return withoutWarning(target, probeMySQL), nil
+	case Postgres:
+		return preparePostgres(target)
+	case Redis:
+		return withoutWarning(target, probeRedis), nil
+	case SMTP:
+		return withoutWarning(target, probeSMTP), nil
+	case SSH:
+		return withoutWarning(target, probeSSH), nil
+	case DNS:
+		return prepareDNS(target)
+	case UDP:
+		return prepareUDP(target)
 	case ICMP:
-		return simple(probeICMP)
-	default:
-		return func(context.Context) (finding, error) {
-			return finding{}, fmt.Errorf("unknown check type %q", target.Check.Type)
-		}
+		return withoutWarning(target, probeICMP), nil
+	}
+	return nil, fmt.Errorf("unknown check type %q", target.Check.Type)
+}
+
+// withoutWarning returns the probe of a kind that needs nothing prepared and
+// warns of nothing.
+func withoutWarning(target Target, f func(context.Context, Target) (string, error)) probe {
+	return func(ctx context.Context) (finding, error) {
+		words, err := f(ctx, target)
+		return finding{words: words}, err
 	}
 }
 

@@ -2,6 +2,7 @@ package health
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -28,64 +29,110 @@ var (
 	errLongHead = fmt.Errorf("the head of the answer is longer than %d KiB", maxHTTPAnswer>>10)
 )
 
-// probeHTTP passes when the target answers the check's request with a status
-// in the check's list. A redirect is an answer, not an order.
+// prepareHTTP returns a probe that passes when the target answers the check's
+// request with a status in the check's list, and with a body that contains what
+// the check expects. A redirect is an answer, not an order.
 //
 // Each check has a connection of its own, because one that was kept would go
 // on passing while the server no longer accepts new ones. It does without
 // http.Transport, which would follow the environment to a proxy, and which
 // writes what a server says unasked to the log of the whole process.
-func probeHTTP(ctx context.Context, target Target) (string, error) {
+func prepareHTTP(target Target) (probe, error) {
 	check := target.Check
 	passing, err := parseStatus(check.Status)
 	if err != nil {
-		return "", err
+		return nil, err
+	}
+	want, err := newPattern(check)
+	if err != nil {
+		return nil, err
 	}
 	request, err := newRequest(check)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if request.Host == "" {
 		request.Host = target.Address.String()
 	}
-	conn, err := dial(ctx, target.Address)
-	if err != nil {
-		return "", err
+	var text bytes.Buffer
+	if err := request.Write(&text); err != nil {
+		return nil, err
 	}
-	defer func() { _ = conn.Close() }()
-	if err := request.Write(conn); err != nil {
-		return "", err
+	var client *tlsClient
+	if check.Type == HTTPS {
+		client = newTLSClient(check, hostName(check.Host, target.Address.Addr()), "http/1.1")
 	}
-	status, err := readStatus(conn, request)
-	if err != nil {
-		return "", err
-	}
-	for _, r := range passing {
-		if r.low <= status && status <= r.high {
-			return fmt.Sprintf("status %d", status), nil
+	return func(ctx context.Context) (finding, error) {
+		bound, err := dial(ctx, target.Address)
+		if err != nil {
+			return finding{}, err
 		}
-	}
-	return "", fmt.Errorf("status %d, want %s", status, orDefault(check.Status, defaultStatus))
+		var conn net.Conn = bound
+		defer func() { _ = conn.Close() }()
+		var found finding
+		if client != nil {
+			encrypted, warning, err := client.handshake(bound)
+			if err != nil {
+				return finding{}, err
+			}
+			conn, found.warning = encrypted, warning
+		}
+		if _, err := conn.Write(text.Bytes()); err != nil {
+			return finding{}, err
+		}
+		status, body, err := readAnswer(conn, request, want)
+		if status != 0 && !passes(passing, status) {
+			return finding{}, fmt.Errorf("status %d, want %s", status, orDefault(check.Status, defaultStatus))
+		}
+		if err != nil {
+			return finding{}, err
+		}
+		if !want.in(body) {
+			return finding{}, fmt.Errorf("status %d, but the body has no %v", status, want)
+		}
+		found.words = fmt.Sprintf("status %d", status)
+		return found, nil
+	}, nil
 }
 
-// readStatus reads the answer to request and returns its status.
-func readStatus(conn io.Reader, request *http.Request) (int, error) {
+// passes reports whether a status is in a list.
+func passes(passing []statusRange, status int) bool {
+	for _, r := range passing {
+		if r.low <= status && status <= r.high {
+			return true
+		}
+	}
+	return false
+}
+
+// readAnswer reads the answer to request and returns its status, 0 when it has
+// none. Unless everything will do, it also returns the body, as far as it is in
+// bounds.
+func readAnswer(conn io.Reader, request *http.Request, want pattern) (status int, body []byte, err error) {
 	bounded := &io.LimitedReader{R: conn, N: maxHTTPAnswer}
 	reader := bufio.NewReader(bounded)
 	for range maxInterim + 1 {
 		answer, err := http.ReadResponse(reader, request)
 		if err != nil {
-			return 0, answerError(err, bounded.N == 0)
+			return 0, nil, answerError(err, bounded.N == 0)
 		}
-		if answer.StatusCode/100 != 1 || answer.StatusCode == http.StatusSwitchingProtocols {
+		if answer.StatusCode/100 == 1 && answer.StatusCode != http.StatusSwitchingProtocols {
+			continue
+		}
+		defer func() { _ = answer.Body.Close() }()
+		if want.any() {
 			// The status is the verdict. The body is read only so that the
 			// server need not see its answer cut off.
 			_, _ = io.Copy(io.Discard, answer.Body)
-			_ = answer.Body.Close()
-			return answer.StatusCode, nil
+			return answer.StatusCode, nil, nil
 		}
+		body, err := io.ReadAll(answer.Body)
+		if err != nil && bounded.N > 0 && !want.in(body) {
+			return answer.StatusCode, nil, answerError(err, false)
+		}
+		return answer.StatusCode, body, nil
 	}
-	return 0, errNotHTTP
+	return 0, nil, errNotHTTP
 }
 
 // answerError returns why an answer could not be read: the connection broke,
@@ -121,5 +168,6 @@ func newRequest(check Config) (*http.Request, error) {
 	request.Host = check.Host
 	request.Close = true
 	request.Header.Set("User-Agent", "applianctl")
+	check.Headers.each(request.Header.Set)
 	return request, nil
 }

@@ -26,6 +26,12 @@ type treeDecoder interface {
 	decodeTree(r *report, path string, v any)
 }
 
+// tableUnmarshaler is implemented by types outside of this package that are
+// spelled as a table of strings.
+type tableUnmarshaler interface {
+	UnmarshalTable(table map[string]string) error
+}
+
 // defaulter is implemented by types whose defaults are not the zero value.
 type defaulter interface{ setDefaults() }
 
@@ -44,6 +50,10 @@ func (r *report) decode(path string, v any, dst reflect.Value) {
 	}
 	if d, ok := dst.Addr().Interface().(treeDecoder); ok {
 		d.decodeTree(r, path, v)
+		return
+	}
+	if u, ok := dst.Addr().Interface().(tableUnmarshaler); ok {
+		r.decodeStrings(path, v, u)
 		return
 	}
 	if read, ok := stringReaders[dst.Type()]; ok {
@@ -74,6 +84,27 @@ func (r *report) decodeString(path string, v any, dst reflect.Value, read string
 		return
 	}
 	dst.Set(reflect.ValueOf(value))
+}
+
+// decodeStrings reads a table whose values are strings.
+func (r *report) decodeStrings(path string, v any, u tableUnmarshaler) {
+	table, ok := v.(map[string]any)
+	if !ok {
+		r.unreadable(path, "want a table of strings, got %s", typeName(v))
+		return
+	}
+	texts := make(map[string]string, len(table))
+	for _, name := range slices.Sorted(maps.Keys(table)) {
+		text, ok := table[name].(string)
+		if !ok {
+			r.unreadable(join(path, name), "want a string, got %s", typeName(table[name]))
+			return
+		}
+		texts[name] = text
+	}
+	if err := u.UnmarshalTable(texts); err != nil {
+		r.unreadable(path, "%v", err)
+	}
 }
 
 // decodeKind reads everything that is decided by its kind alone.

@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -90,7 +91,10 @@ func (f *File) resolvePaths(dir string) {
 			resolve(&s.TLS.Certificates[i].Key)
 		}
 	}
-	f.eachCheck(func(_ string, check *health.Config) { resolve(&check.PasswordFile) })
+	f.eachCheck(func(_ string, check *health.Config) {
+		resolve(&check.PasswordFile)
+		resolve(&check.CAFile)
+	})
 }
 
 // checkFiles reports the files that the configuration names and that are of no
@@ -108,11 +112,17 @@ func (f *File) checkFiles(r *report) {
 		}
 	}
 	f.eachCheck(func(path string, check *health.Config) {
-		if check.PasswordFile == "" {
-			return
+		if check.PasswordFile != "" {
+			if _, err := os.ReadFile(check.PasswordFile); err != nil {
+				r.invalid(path+".password_file", "the password cannot be read: %v", err)
+			}
 		}
-		if _, err := os.ReadFile(check.PasswordFile); err != nil {
-			r.invalid(path+".password_file", "the password cannot be read: %v", err)
+		if check.CAFile != "" {
+			if text, err := os.ReadFile(check.CAFile); err != nil {
+				r.invalid(path+".ca_file", "the certificates cannot be read: %v", err)
+			} else if !x509.NewCertPool().AppendCertsFromPEM(text) {
+				r.invalid(path+".ca_file", "%s has no certificate in PEM", check.CAFile)
+			}
 		}
 	})
 }

@@ -1,0 +1,164 @@
+package health
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+var errNotRedis = errors.New("the answer is not the Redis protocol")
+
+// probeRedis logs in where the check has a password, and passes when the target
+// answers PING and, where the check expects a role, ROLE with that.
+func probeRedis(ctx context.Context, target Target) (string, error) {
+	check := target.Check
+	password, err := readPassword(check.PasswordFile)
+	if err != nil {
+		return "", err
+	}
+	conn, err := dial(ctx, target.Address)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close() }()
+	// All questions go out together; each answer has its turn.
+	var questions strings.Builder
+	var handle []func(respValue) error
+	ask := func(answer func(respValue) error, words ...string) {
+		fmt.Fprintf(&questions, "*%d\r\n", len(words))
+		for _, w := range words {
+			fmt.Fprintf(&questions, "$%d\r\n%s\r\n", len(w), w)
+		}
+		handle = append(handle, answer)
+	}
+	if check.PasswordFile != "" {
+		login := []string{"AUTH", password}
+		if check.User != "" {
+			login = []string{"AUTH", check.User, password}
+		}
+		ask(wantText("OK"), login...)
+	}
+	ask(wantText("PONG"), "PING")
+	words := "answered PONG"
+	if check.Role != "" {
+		ask(func(v respValue) error {
+			if len(v.array) == 0 {
+				return errNotRedis
+			}
+			if role := v.array[0].text; role != check.Role {
+				return fmt.Errorf("its role is %s, want %s", printable(role), check.Role)
+			}
+			words += " as " + check.Role
+			return nil
+		}, "ROLE")
+	}
+	if _, err := io.WriteString(conn, questions.String()); err != nil {
+		return "", err
+	}
+	lines := newLineReader(io.LimitReader(conn, maxRedisAnswer))
+	for _, h := range handle {
+		v, err := readRESP(lines, 0)
+		if err != nil {
+			return "", err
+		}
+		if v.refused {
+			return "", errors.New(printable(v.text))
+		}
+		if err := h(v); err != nil {
+			return "", err
+		}
+	}
+	return words, nil
+}
+
+// maxRedisAnswer bounds all answers to a check together, in bytes; the replicas
+// that ROLE lists take some forty each.
+const maxRedisAnswer = 64 << 10
+
+// wantText returns a judge of an answer that is to be one text.
+func wantText(text string) func(respValue) error {
+	return func(v respValue) error {
+		if v.text != text {
+			return fmt.Errorf("answered %s, want %s", quoted([]byte(v.text)), text)
+		}
+		return nil
+	}
+}
+
+// respValue is a value of the Redis serialization protocol, version 2.
+type respValue struct {
+	text    string // of a text, a number, or a refusal
+	refused bool
+	array   []respValue
+}
+
+// maxRESPDepth bounds how deep arrays may stand in arrays.
+const maxRESPDepth = 4
+
+// readRESP reads one value; depth is that of the array it stands in.
+func readRESP(r *bufio.Reader, depth int) (respValue, error) {
+	line, err := readLine(r)
+	if err != nil {
+		return respValue{}, err
+	}
+	if line == "" || depth > maxRESPDepth {
+		return respValue{}, errNotRedis
+	}
+	switch text := line[1:]; line[0] {
+	case '+', ':':
+		return respValue{text: text}, nil
+	case '-':
+		return respValue{text: text, refused: true}, nil
+	case '$':
+		return readBulk(r, text)
+	case '*':
+		n, err := respLength(text)
+		if err != nil {
+			return respValue{}, err
+		}
+		var v respValue
+		for range n { // ends with what comes, whatever was promised
+			element, err := readRESP(r, depth+1)
+			if err != nil {
+				return respValue{}, err
+			}
+			v.array = append(v.array, element)
+		}
+		return v, nil
+	}
+	return respValue{}, errNotRedis
+}
+
+// readBulk reads a text of a length that its first line says.
+func readBulk(r *bufio.Reader, length string) (respValue, error) {
+	n, err := respLength(length)
+	if err != nil {
+		return respValue{}, err
+	}
+	if n < 0 {
+		return respValue{}, nil
+	}
+	text, err := io.ReadAll(io.LimitReader(r, int64(n)+2))
+	switch {
+	case err != nil:
+		return respValue{}, err
+	case len(text) < n+2:
+		return respValue{}, io.ErrUnexpectedEOF
+	case string(text[n:]) != "\r\n":
+		return respValue{}, errNotRedis
+	}
+	return respValue{text: string(text[:n])}, nil
+}
+
+// respLength reads a length; -1 stands for nothing.
+func respLength(s string) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < -1 || n > maxRedisAnswer {
+		return 0, errNotRedis
+	}
+	return n, nil
+}

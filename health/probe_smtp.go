@@ -1,0 +1,96 @@
+package health
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+)
+
+var errNotSMTP = errors.New("the answer is not SMTP")
+
+// probeSMTP passes when the target greets with 220 and answers EHLO with 250
+// (RFC 5321). It takes its leave with QUIT, whose answer does not matter.
+func probeSMTP(ctx context.Context, target Target) (string, error) {
+	conn, err := dial(ctx, target.Address)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close() }()
+	lines := newLineReader(conn)
+	banner, err := smtpReply(lines, 220)
+	if err != nil {
+		return "", err
+	}
+	if _, err := io.WriteString(conn, "EHLO "+addressLiteral(conn.LocalAddr())+"\r\n"); err != nil {
+		return "", err
+	}
+	if _, err := smtpReply(lines, 250); err != nil {
+		return "", &stageError{"greeted, EHLO failed", err}
+	}
+	if _, err := io.WriteString(conn, "QUIT\r\n"); err == nil {
+		_, _ = smtpReply(lines, 221)
+	}
+	return "greeted: " + printable(banner), nil
+}
+
+// smtpReply reads a reply of one line or more, and returns the text of its
+// first. Another code than the one that is wanted is an error.
+func smtpReply(r *bufio.Reader, want int) (text string, err error) {
+	for n := range maxLines {
+		line, err := readLine(r)
+		if err != nil {
+			return "", err
+		}
+		code, rest, last, ok := smtpLine(line)
+		switch {
+		case !ok:
+			return "", errNotSMTP
+		case code != want:
+			return "", fmt.Errorf("answered %s, want %d", quoted([]byte(line)), want)
+		}
+		if n == 0 {
+			text = rest
+		}
+		if last {
+			return text, nil
+		}
+	}
+	return "", errNotSMTP
+}
+
+// smtpLine takes a line of a reply apart: "250-text" has more behind it, "250
+// text" and "250" have not.
+func smtpLine(line string) (code int, text string, last, ok bool) {
+	if len(line) < 3 {
+		return 0, "", false, false
+	}
+	code, err := strconv.Atoi(line[:3])
+	if err != nil || code < 200 || code > 599 {
+		return 0, "", false, false
+	}
+	switch {
+	case len(line) == 3:
+		return code, "", true, true
+	case line[3] == ' ' || line[3] == '-':
+		return code, line[4:], line[3] == ' ', true
+	}
+	return 0, "", false, false
+}
+
+// addressLiteral returns how a client without a name calls itself (RFC 5321,
+// section 4.1.3).
+func addressLiteral(local net.Addr) string {
+	tcp, ok := local.(*net.TCPAddr)
+	if !ok {
+		return "[127.0.0.1]"
+	}
+	address := tcp.AddrPort().Addr().Unmap().WithZone("")
+	if address.Is6() {
+		return "[IPv6:" + address.String() + "]"
+	}
+	return "[" + address.String() + "]"
+}

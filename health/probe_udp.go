@@ -1,0 +1,62 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+)
+
+// maxDatagram is more than the payload of any UDP datagram, in bytes.
+const maxDatagram = 64 << 10
+
+// dialUDP returns a socket that only hears of address. The caller closes it.
+func dialUDP(ctx context.Context, address netip.AddrPort) (*boundConn, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "udp", address.String())
+	if err != nil {
+		return nil, err
+	}
+	return bind(ctx, conn), nil
+}
+
+// prepareUDP returns a probe that sends a datagram. With something to expect it
+// passes when such an answer comes. Without, it passes when any answer comes, or
+// none within the timeout: only a refusal, by ICMP, speaks against the target.
+func prepareUDP(target Target) (probe, error) {
+	send, err := unescape(target.Check.Send)
+	if err != nil {
+		return nil, err
+	}
+	want, err := newPattern(target.Check)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) (finding, error) {
+		conn, err := dialUDP(ctx, target.Address)
+		if err != nil {
+			return finding{}, err
+		}
+		defer func() { _ = conn.Close() }()
+		if _, err := conn.Write(send); err != nil {
+			return finding{}, err
+		}
+		buffer, last, came := make([]byte, maxDatagram), "", false
+		for {
+			n, err := conn.Read(buffer)
+			switch {
+			case err == nil && want.in(buffer[:n]):
+				return finding{words: "answered " + quoted(buffer[:n])}, nil
+			case err == nil:
+				last, came = quoted(buffer[:n]), true
+			case timedOut(err) && want.any() && errors.Is(ctx.Err(), context.DeadlineExceeded):
+				return finding{words: fmt.Sprintf("no refusal within %s", target.Check.EffectiveTimeout())}, nil
+			case timedOut(err) && came:
+				return finding{}, fmt.Errorf("answered %s, want %v", last, want)
+			default:
+				return finding{}, err
+			}
+		}
+	}, nil
+}

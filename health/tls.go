@@ -1,0 +1,154 @@
+package health
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+)
+
+// errNotTLS says that a server answers a TLS handshake with something else.
+var errNotTLS = errors.New("the answer is not TLS")
+
+// tlsClient makes the TLS handshakes of a check.
+type tlsClient struct {
+	config *tls.Config
+	caFile string // read for each handshake, so that a new one counts at once
+	days   int    // of warning before a certificate expires
+}
+
+// newTLSClient returns the client that check asks for, which takes name for the
+// server's unless the check names another. Each handshake is a full one: a
+// resumed one would not show a certificate that has been replaced.
+func newTLSClient(check Config, name string, protocols ...string) *tlsClient {
+	return &tlsClient{
+		config: &tls.Config{
+			ServerName:         orDefault(check.ServerName, name),
+			InsecureSkipVerify: !check.Verify,
+			NextProtos:         protocols,
+		},
+		caFile: check.CAFile,
+		days:   check.EffectiveExpiryWarningDays(),
+	}
+}
+
+// handshake returns the encrypted connection over conn, and what is to be said
+// about its certificates. The caller closes either of them.
+func (c *tlsClient) handshake(conn *boundConn) (encrypted *tls.Conn, warning string, err error) {
+	config := c.config
+	if c.caFile != "" {
+		config = config.Clone()
+		if config.RootCAs, err = readCAs(c.caFile); err != nil {
+			return nil, "", err
+		}
+	}
+	encrypted = tls.Client(conn, config)
+	if err := encrypted.Handshake(); err != nil {
+		return nil, "", inTLSWords(err)
+	}
+	return encrypted, expiryWarning(encrypted.ConnectionState().PeerCertificates, time.Now(), c.days), nil
+}
+
+// readCAs reads a file of certificates in PEM.
+func readCAs(path string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s: no certificate in it", path)
+	}
+	return pool, nil
+}
+
+// inTLSWords replaces errors of a handshake that do not speak for themselves.
+func inTLSWords(err error) error {
+	var header tls.RecordHeaderError
+	var untrusted *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &header):
+		return errNotTLS
+	case errors.As(err, &untrusted):
+		return errors.New("the certificate does not pass: " + strings.TrimPrefix(untrusted.Err.Error(), "x509: "))
+	}
+	return err
+}
+
+// expiryWarning says which of the certificates that a server shows expires
+// first, when that is within so many days of now; it is empty otherwise.
+func expiryWarning(shown []*x509.Certificate, now time.Time, days int) string {
+	var first *x509.Certificate
+	for _, c := range shown {
+		if first == nil || c.NotAfter.Before(first.NotAfter) {
+			first = c
+		}
+	}
+	if first == nil {
+		return ""
+	}
+	const day = 24 * time.Hour
+	left := first.NotAfter.Sub(now)
+	whose, date := printable(subjectOf(first)), first.NotAfter.UTC().Format(time.DateOnly)
+	switch {
+	case left < 0:
+		return fmt.Sprintf("the certificate of %s expired on %s", whose, date)
+	case left < time.Duration(days)*day:
+		return fmt.Sprintf("the certificate of %s expires on %s, in %s", whose, date, count(int(left/day), "day"))
+	}
+	return ""
+}
+
+// count returns how many there are of a thing, in words.
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprint(n, " ", what)
+}
+
+// subjectOf returns the name by which people know a certificate.
+func subjectOf(c *x509.Certificate) string {
+	switch {
+	case len(c.DNSNames) > 0:
+		return c.DNSNames[0]
+	case c.Subject.CommonName != "":
+		return c.Subject.CommonName
+	default:
+		return c.Subject.String()
+	}
+}
+
+// hostName returns the name of a server by which it is asked for: the host of
+// an http check without its port, or else the address.
+func hostName(host string, address netip.Addr) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return orDefault(strings.Trim(host, "[]"), address.WithZone("").String())
+}
+
+// prepareTLS returns a probe that passes when the target makes a TLS handshake.
+func prepareTLS(target Target) (probe, error) {
+	client := newTLSClient(target.Check, hostName("", target.Address.Addr()))
+	return func(ctx context.Context) (finding, error) {
+		conn, err := dial(ctx, target.Address)
+		if err != nil {
+			return finding{}, err
+		}
+		defer func() { _ = conn.Close() }()
+		encrypted, warning, err := client.handshake(conn)
+		if err != nil {
+			return finding{}, err
+		}
+		state := encrypted.ConnectionState()
+		_ = encrypted.Close() // says goodbye
+		return finding{tls.VersionName(state.Version) + " handshake", warning}, nil
+	}, nil
+}
