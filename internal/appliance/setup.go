@@ -37,6 +37,7 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 	if next.pools, next.judges, err = buildPools(old.pools, node.Pools); err != nil {
 		return err
 	}
+	next.addReached()
 	l4Change, err := a.l4.Stage(node.L4, next.pools)
 	if err != nil {
 		return err
@@ -94,6 +95,23 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 	a.wire.rewire(next.plan())
 	a.watch(next.interfaces())
 	return nil
+}
+
+// addReached adds the checks of the hosts that routers track; they judge no
+// server.
+func (s *setup) addReached() {
+	for _, v := range s.node.VRRP {
+		for _, t := range v.Track {
+			if target := reached(t); t.Reach.IsValid() && s.judges[target] == nil {
+				s.judges[target] = []subject{}
+			}
+		}
+	}
+}
+
+// reached returns the check of the host that t names.
+func reached(t config.Track) health.Target {
+	return config.ReachCheck().For(netip.AddrPortFrom(t.Reach, 0))
 }
 
 // buildPools returns the pools of a configuration, those with the name of an

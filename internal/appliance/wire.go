@@ -283,7 +283,7 @@ func apply(r judged, have, want map[string]condition) {
 
 func (c condition) demotes() bool { return c.amount > 0 }
 
-// unjudged names the servers whose check has not been tried yet; empty when all
+// unjudged names the servers and hosts whose check has not been tried yet; empty when all
 // have. One try is enough: what it finds may be that this node cannot tell.
 func (s *wireState) unjudged() string {
 	results := s.results()
@@ -291,6 +291,9 @@ func (s *wireState) unjudged() string {
 	for target, subjects := range s.plan.judges {
 		if !results[target].Checked.IsZero() {
 			continue
+		}
+		if len(subjects) == 0 {
+			names = append(names, target.String())
 		}
 		for _, on := range subjects {
 			for _, server := range on.pool.Servers() {
@@ -313,7 +316,7 @@ func (s *wireState) unjudged() string {
 // conditions returns the demotions and faults that a router should have, by
 // source.
 func (s *wireState) conditions(r wiredRouter) map[string]condition {
-	want := make(map[string]condition)
+	want, results := make(map[string]condition), s.results()
 	if down := s.links[r.iface]; down != "" {
 		want["interface "+r.iface] = condition{reason: down}
 	}
@@ -327,6 +330,10 @@ func (s *wireState) conditions(r wiredRouter) map[string]condition {
 		case t.Service != "":
 			if reason := s.unserved(t.Service); reason != "" {
 				want["service "+t.Service] = condition{t.Weight, reason}
+			}
+		case t.Reach.IsValid():
+			if result := results[reached(t)]; result.State == health.Down {
+				want["reach "+t.Reach.String()] = condition{t.Weight, result.Reason}
 			}
 		case t.Interface != r.iface: // its own is a fault already, and no less
 			if down := s.links[t.Interface]; down != "" {

@@ -275,3 +275,36 @@ func TestNothingIsToldTwice(t *testing.T) {
 		}
 	})
 }
+
+func TestAHostThatIsNotReachedDemotes(t *testing.T) {
+	onBench(t, func(b *bench) {
+		gateway := config.Track{Reach: netip.MustParseAddr("192.168.15.1"), Weight: 11}
+		b.track = []config.Track{gateway}
+		b.rewire()
+		b.verdict(db1, health.Up)
+		b.verdict(db2, health.Up)
+		b.want(nil)
+		judge := func(state health.State) {
+			b.found.Store(reached(gateway), health.Result{State: state, Reason: "timeout", Checked: time.Now()})
+			b.wire.poke()
+		}
+		judge(health.Down)
+		b.want(map[string]int{"reach 192.168.15.1": 11})
+		judge(health.Unknown) // nobody can tell
+		b.want(nil)
+		judge(health.Down)
+		judge(health.Up)
+		b.want(nil)
+	})
+}
+
+func TestTheFirstCheckOfAHostIsWaitedFor(t *testing.T) {
+	track := config.Track{Reach: netip.MustParseAddr("192.168.15.1"), Weight: 11}
+	s := &setup{node: &config.Node{VRRP: []config.VRRPNode{{Track: []config.Track{track, {Interface: "eth1"}}}}},
+		judges: make(map[health.Target][]subject)}
+	s.addReached()
+	state := wireState{wire: newWire(zerolog.Nop(), func() map[health.Target]health.Result { return nil }), plan: &plan{judges: s.judges}}
+	if got := state.unjudged(); got != "the first check of 192.168.15.1" {
+		t.Error(got)
+	}
+}

@@ -93,7 +93,7 @@ check = { type = "tcp", path = "/", interval = "1d" }
 				`f.toml:22:1: vrrp[0].advert_interval: the interval must be a multiple of 10ms between 10ms and 40.95s`,
 				`f.toml:23:26: vrrp[0].priority.lb03: there is no node lb03; did you mean lb01?`,
 				`f.toml:24:13: vrrp[0].track[0].service: there is no service web; known: mysql, plain`,
-				`f.toml:24:32: vrrp[0].track[1]: needs either service or interface`,
+				`f.toml:24:32: vrrp[0].track[1]: needs one of service, interface and reach`,
 				`f.toml:28:1: l4[0].listen: want an array, got string; write ["192.168.15.3:3306"]`,
 				`f.toml:29:1: l4[0].pool: there is no pool mysqll; did you mean mysql?`,
 				`f.toml:30:14: l4[0].timeouts.conect: unknown key; did you mean connect?`,
@@ -237,13 +237,11 @@ name = "a"
 virtual_router_id = 7
 addresses = ["192.168.15.3/24"]
 virtual_mac = true
-track = [ { reach = "192.168.15.1" } ]
 [peer]
 `,
 			want: []string{
 				`f.toml:11:1: vrrp[0].virtual_mac: is not supported by this version`,
-				`f.toml:12:13: vrrp[0].track[0].reach: is not supported by this version`,
-				`f.toml:13:2: peer: is not supported by this version`,
+				`f.toml:12:2: peer: is not supported by this version`,
 			},
 		},
 		{

@@ -182,12 +182,14 @@ type TrackEntry struct {
 	// Interface, instead of Service, is the name of a network interface, which
 	// counts as failed while it is down.
 	Interface string `toml:"interface"`
+	// Reach, instead of both, is the address of a host that is never one of the
+	// pair, a gateway for example, which counts as failed while it answers no ICMP
+	// echo request.
+	Reach netip.Addr `toml:"reach"`
 	// Weight is what is taken off the priority meanwhile, 1 to 253. Without it
-	// a service weighs what defaultWeight says, and an interface is a fault:
-	// the node takes no part in the election at all.
+	// a service or a host weighs what defaultWeight says, and an interface is a
+	// fault: the node takes no part in the election at all.
 	Weight int `toml:"weight"`
-
-	_ later `toml:"reach,later"`
 }
 
 // L4Service is an l4 service as the file has it.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"appliance/health"
 	"appliance/l4"
 	"appliance/l7"
 	"appliance/vrrp"
@@ -44,8 +45,8 @@ type VRRPNode struct {
 	Track []Track
 }
 
-// Track is one thing whose failure lowers a virtual router's priority. Either
-// Service or Interface is set.
+// Track is one thing whose failure lowers a virtual router's priority. One of
+// Service, Interface and Reach is set.
 type Track struct {
 	// Service is the name of an l4 or l7 service, which fails while it has no
 	// usable server.
@@ -53,9 +54,18 @@ type Track struct {
 	// Interface is the name of a network interface, which fails while it is
 	// down.
 	Interface string
+	// Reach is the address of a host, which fails while ReachCheck says so.
+	Reach netip.Addr
 	// Weight is what the failure takes off the priority, 1 to 253. It is 0 only
 	// for an interface whose failure is a fault of the router.
 	Weight int
+}
+
+// ReachCheck returns the check of the hosts that are tracked by Reach.
+func ReachCheck() health.Config {
+	return health.Config{
+		Type: health.ICMP, Interval: time.Second, FastInterval: 250 * time.Millisecond, Timeout: 250 * time.Millisecond,
+	}
 }
 
 // NodeNames returns the names of all nodes of the file in alphabetical order.
@@ -169,10 +179,13 @@ func (f *File) router(v VRRPEntry, node string) vrrp.Config {
 }
 
 // settle returns by how much later than another node this one may learn that a
-// tracked service has lost its last server: what the slowest check of its pools
-// allows.
+// tracked service has lost its last server, or that a host is gone: what the
+// slowest check allows.
 func (f *File) settle(tracks []Track, pools map[string]Pool) time.Duration {
 	var slowest time.Duration
+	if slices.ContainsFunc(tracks, func(t Track) bool { return t.Reach.IsValid() }) {
+		slowest = ReachCheck().Skew()
+	}
 	for _, s := range f.services() {
 		if !slices.ContainsFunc(tracks, func(t Track) bool { return t.Service == s.name }) {
 			continue

@@ -1,6 +1,9 @@
 package config
 
-import "slices"
+import (
+	"net/netip"
+	"slices"
+)
 
 // minDefaultWeight is the smallest weight of a tracked service that gives none.
 const minDefaultWeight = 10
@@ -50,7 +53,7 @@ func (f *File) tracks(v VRRPEntry) []Track {
 	var tracks []Track
 	for _, m := range members {
 		for _, t := range m.Track {
-			track := Track{Service: t.Service, Interface: t.Interface, Weight: t.Weight}
+			track := Track{Service: t.Service, Interface: t.Interface, Reach: t.Reach, Weight: t.Weight}
 			if t.Weight == 0 && t.Interface == "" {
 				track.Weight = standard
 			}
@@ -70,7 +73,7 @@ func (f *File) tracks(v VRRPEntry) []Track {
 
 // same says whether two tracks name the same thing.
 func (t Track) same(other Track) bool {
-	return t.Service == other.Service && t.Interface == other.Interface
+	return t.Service == other.Service && t.Interface == other.Interface && t.Reach == other.Reach
 }
 
 // validateTracks reports mistakes in what the virtual routers track.
@@ -86,7 +89,7 @@ func (f *File) validateTracks(r *report) {
 		for j, t := range v.Track {
 			f.validateTrack(r, index(at, j), t, services)
 			for k, other := range v.Track[:j] {
-				if t.Service == other.Service && t.Interface == other.Interface {
+				if t.Service == other.Service && t.Interface == other.Interface && t.Reach == other.Reach {
 					r.invalid(index(at, j), "is the same as track[%d]", k)
 					break
 				}
@@ -99,8 +102,10 @@ func (f *File) validateTracks(r *report) {
 func (f *File) validateTrack(r *report, at string, t TrackEntry, services map[string]service) {
 	s, known := services[t.Service]
 	switch {
-	case (t.Service == "") == (t.Interface == ""):
-		r.invalid(at, "needs either service or interface")
+	case named(t.Service != "", t.Interface != "", t.Reach.IsValid()) != 1:
+		r.invalid(at, "needs one of service, interface and reach")
+	case t.Reach.IsValid():
+		f.validateReach(r, at+".reach", t.Reach)
 	case t.Service != "" && !known:
 		r.dangling(at+".service", "there is no service %s%s", t.Service, hint(t.Service, services, "the file has no services"))
 	case t.Service != "" && len(s.pools) == 0:
@@ -111,6 +116,28 @@ func (f *File) validateTrack(r *report, at string, t TrackEntry, services map[st
 	validateInterface(r, at+".interface", t.Interface)
 	if t.Weight < 0 || t.Weight > 253 {
 		r.invalid(at+".weight", "weight %d is out of range; 1 to 253 are allowed, to be taken off the priority", t.Weight)
+	}
+}
+
+// named counts what is set.
+func named(set ...bool) (n int) {
+	for _, is := range set {
+		if is {
+			n++
+		}
+	}
+	return n
+}
+
+// validateReach reports a host that says nothing about this node when it is not
+// reached.
+func (f *File) validateReach(r *report, at string, a netip.Addr) {
+	validateUsable(r, at, a)
+	switch {
+	case a.IsUnspecified():
+		r.invalid(at, "%s is no address of a host", a)
+	case f.isOwn(a):
+		r.invalid(at, "%s is one of the pair's own addresses; name a host that both nodes should reach, such as the gateway", a)
 	}
 }
 
