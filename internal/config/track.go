@@ -53,7 +53,7 @@ func (f *File) tracks(v VRRPEntry) []Track {
 	var tracks []Track
 	for _, m := range members {
 		for _, t := range m.Track {
-			track := Track{Service: t.Service, Interface: t.Interface, Reach: t.Reach, Weight: t.Weight}
+			track := Track(t)
 			if t.Weight == 0 && t.Interface == "" {
 				track.Weight = standard
 			}
