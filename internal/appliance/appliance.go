@@ -109,6 +109,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	a.began(file, node)
 	tasks := newTasks()
 	tasks.start("wire", func() error { a.wire.run(services); return nil })
+	tasks.start("removals", func() error { a.watchRemovals(services); return nil })
 	tasks.start("health checks", func() error { return a.checker.Run(services) })
 	if err := a.apply(ctx, file, node); err != nil {
 		stop()

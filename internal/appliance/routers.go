@@ -22,8 +22,10 @@ type member struct {
 	// vips are the addresses in force, which a reload may change, and own those
 	// that are this node's own or were at any time.
 	vips, own *atomic.Pointer[[]netip.Addr]
-	stop      context.CancelFunc
-	done      chan struct{} // closed when the router has ended; nil before start
+	// moved gets a word when vips have changed, for who watches them.
+	moved chan struct{}
+	stop  context.CancelFunc
+	done  chan struct{} // closed when the router has ended; nil before start
 }
 
 var _ vrrp.Backlog = (*link.Adverts)(nil)
@@ -130,7 +132,7 @@ func (a *Appliance) newMember(c vrrp.Config, detected bool) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &member{config: c, detected: detected, addresses: addresses,
+	m := &member{config: c, detected: detected, addresses: addresses, moved: make(chan struct{}, 1),
 		vips: new(atomic.Pointer[[]netip.Addr]), own: new(atomic.Pointer[[]netip.Addr])}
 	m.setVIPs(c)
 	log := a.log
@@ -227,8 +229,15 @@ func (c *routerChange) commit(a *Appliance) {
 			a.startRouter(m)
 			continue
 		}
+		before := *m.vips.Load()
 		m.setVIPs(m.config)
 		m.router.Reconfigure(m.config)
+		if !slices.Equal(before, *m.vips.Load()) {
+			select {
+			case m.moved <- struct{}{}:
+			default:
+			}
+		}
 	}
 }
 
@@ -263,9 +272,14 @@ func (a *Appliance) startRouter(m *member) {
 func (a *Appliance) runRouter(ctx context.Context, m *member) {
 	defer close(m.done)
 	defer m.addresses.Close()
+	watching, stop := context.WithCancel(context.Background())
+	var watcher sync.WaitGroup
+	watcher.Go(func() { a.watchClaims(watching, m) })
 	if err := m.router.Run(ctx); err != nil {
 		a.log.Error().Err(err).Str("vrrp", m.config.Name).Msg("the virtual router ended with an error")
 	}
+	stop()
+	watcher.Wait()
 }
 
 // stopRouters lets routers resign, all at the same time, and waits for them.

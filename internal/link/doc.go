@@ -10,7 +10,9 @@
 //     limited time, takes them off, and announces them by gratuitous ARP
 //     (arp.go) or unsolicited neighbour advertisement (ndp.go).
 //   - conf.go reads the settings of an interface.
-//   - Watch (watch.go) tells when an interface goes and comes.
+//   - Watch (watch.go) tells when an interface goes and comes, WatchRemovals
+//     (removals.go) when an address is taken off one, WatchClaims (claims.go) when
+//     another station on the LAN says that an address is its own.
 //   - InterfaceFor and SourceChoice (interface.go) answer what a
 //     configuration leaves out.
 //

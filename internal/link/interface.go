@@ -19,6 +19,17 @@ var (
 	errNotEthernet = errors.New("the interface is not an Ethernet")
 )
 
+// IsAbsent says whether an error means no more than that an interface is missing
+// or down.
+func IsAbsent(err error) bool {
+	for _, absent := range []error{errMissing, errDown, unix.ENETDOWN, unix.ENODEV, unix.ENXIO} {
+		if errors.Is(err, absent) {
+			return true
+		}
+	}
+	return false
+}
+
 // InterfaceFor returns the name of the interface that has an address in the
 // subnet of prefix. It is an error if none has, or more than one.
 func InterfaceFor(prefix netip.Prefix) (string, error) {
