@@ -21,6 +21,8 @@ type holding struct {
 	announceAt  time.Time // zero until the addresses are there
 	announced   int       // how many announcements of the schedule are over
 	announcedAt time.Time
+	healedAt    time.Time // the last announcement of heal
+	healing     bool      // one of heal waits for its time
 	restoredAt  time.Time // the last time that addresses were put back
 }
 
@@ -46,6 +48,9 @@ func (m *Machine) advertise(now time.Time) {
 // announce tells the LAN where the addresses are.
 func (m *Machine) announce(now time.Time) {
 	m.holding.announcedAt = now
+	if m.holding.healing {
+		m.holding.healing, m.holding.healedAt = false, now
+	}
 	m.do(Announce{Addresses: m.cfg.Addresses})
 }
 
@@ -143,13 +148,24 @@ func (m *Machine) heardAsActive(now time.Time, ev Heard) {
 // heals the ARP caches which the claim has misled. It begins the schedule anew,
 // for the other router's own announcement may be on its way still. What comes
 // less than announceGap after the last announcement waits for that long.
-func (m *Machine) reassert(now time.Time) {
+func (m *Machine) reassert(now time.Time) { m.announceAnew(now, m.holding.announcedAt) }
+
+// heal is reassert where somebody has been misled for certain: it comes at once,
+// whenever the last announcement was, unless that was one of these.
+func (m *Machine) heal(now time.Time) {
+	m.holding.healing = true
+	m.announceAnew(now, m.holding.healedAt)
+}
+
+// announceAnew begins the schedule of announcements anew, at once or announceGap
+// after last.
+func (m *Machine) announceAnew(now, last time.Time) {
 	h := &m.holding
 	if !h.acquired {
 		return // onAcquired announces
 	}
 	h.announced = 0
-	if next := h.announcedAt.Add(announceGap); now.Before(next) {
+	if next := last.Add(announceGap); now.Before(next) {
 		h.announceAt = next
 		return
 	}

@@ -12,11 +12,12 @@ const (
 	// be a frame of the former owner that was on its way. It is answered all the
 	// same.
 	claimGrace = time.Second
-	// claimQuiet is the time between two reports of the same claim, and
-	// claimReports how many reports there are in that time of all together: who
-	// forges hardware addresses must not fill the log.
-	claimQuiet   = time.Minute
-	claimReports = 8
+	// claimQuiet is the time between two reports of the same claim.
+	claimQuiet = time.Minute
+	// budgetReports is how many reports of a kind there are in budgetTime: who
+	// forges hardware addresses, or fights for an address, must not fill the log.
+	budgetReports = 8
+	budgetTime    = time.Minute
 	// claimsKept is how many claims are remembered; the one heard longest ago
 	// makes room.
 	claimsKept = 16
@@ -36,11 +37,27 @@ type Claim struct {
 
 // claims is what a machine knows of foreign claims, whatever its state is now.
 type claims struct {
-	list []Claim
-	told []time.Time // of each in list, when it was reported last
-	// reports is how many reports there were since window.
-	reports int
-	window  time.Time
+	list    []Claim
+	told    []time.Time // of each in list, when it was reported last
+	reports budget
+}
+
+// budget bounds the reports of one kind. The zero value is ready.
+type budget struct {
+	begun time.Time
+	spent int // since then
+}
+
+// allow says whether there may be a report now.
+func (b *budget) allow(now time.Time) bool {
+	if now.Sub(b.begun) >= budgetTime {
+		*b = budget{begun: now}
+	}
+	if b.spent >= budgetReports {
+		return false
+	}
+	b.spent++
+	return true
 }
 
 // onClaimed answers a foreign claim to an address that this router holds. What
@@ -49,7 +66,7 @@ func (m *Machine) onClaimed(now time.Time, ev Claimed) {
 	if m.state != Active || m.holding.listening() || !m.cfg.has(ev.Address) {
 		return
 	}
-	m.reassert(now)
+	m.heal(now)
 	if now.Sub(m.since) < claimGrace {
 		return
 	}
@@ -71,7 +88,7 @@ func (c *claims) note(now time.Time, ev Claimed) Foreign {
 	}
 	c.list[i].Last = now
 	c.list[i].Count += uint64(ev.Count)
-	tell := (c.told[i].IsZero() || now.Sub(c.told[i]) >= claimQuiet) && c.mayReport(now)
+	tell := (c.told[i].IsZero() || now.Sub(c.told[i]) >= claimQuiet) && c.reports.allow(now)
 	if tell {
 		c.told[i] = now
 	}
@@ -91,15 +108,6 @@ func (c *claims) room() int {
 		}
 	}
 	return oldest
-}
-
-// mayReport bounds the reports of all claims together.
-func (c *claims) mayReport(now time.Time) bool {
-	if now.Sub(c.window) >= claimQuiet {
-		c.window, c.reports = now, 0
-	}
-	c.reports++
-	return c.reports <= claimReports
 }
 
 // onRecheck looks whether the addresses are still there. To acquire what is
@@ -129,5 +137,5 @@ func (m *Machine) onRestored(now time.Time, ev Acquired, leased time.Time) {
 		reason = fmt.Sprintf("gone with their lease, which was not renewed for %s", round(by))
 	}
 	m.do(Restored{Addresses: ev.Added, Reason: reason})
-	m.reassert(now)
+	m.heal(now)
 }

@@ -86,13 +86,13 @@ func (r *Router) tellFault(ev SetFault) {
 // reportRestored tells of addresses that were put back.
 func (r *Router) reportRestored(a Restored) {
 	r.counters.addressesRestored.Add(uint64(len(a.Addresses)))
-	n, ok := r.logged.allow(time.Now(), "restored")
-	if !ok {
+	if !r.restored.allow(time.Now()) {
+		r.untold++
 		return
 	}
-	a.NotTold = n
+	a.NotTold, r.untold = r.untold, 0
 	r.tell(a)
-	r.log.Warn().Interface("addresses", a.Addresses).Str("reason", a.Reason).Int("not_logged", n).
+	r.log.Warn().Interface("addresses", a.Addresses).Str("reason", a.Reason).Int("not_logged", a.NotTold).
 		Msg("addresses were missing on the interface; they are put back and announced")
 }
 

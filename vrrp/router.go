@@ -120,8 +120,12 @@ type Router struct {
 	jobs    []func() // for the worker, in order
 	logged  limiter
 	raised  map[string]bool // the faults that were told to Hooks.Tell
-	message []byte
-	drains  drains
+	// restored bounds what is told of restorations, and untold is how many were
+	// not told since the last one.
+	restored budget
+	untold   int
+	message  []byte
+	drains   drains
 }
 
 // received is an accepted advert on its way to the machine.

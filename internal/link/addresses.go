@@ -41,8 +41,8 @@ func NewAddresses(ifname string, lease time.Duration) (*Addresses, error) {
 func (a *Addresses) Close() { a.handle.Close() }
 
 // Acquire puts addresses on the interface, or renews the lease of those that
-// are there. It returns those that were not. All are tried; the error joins
-// those that failed.
+// are there. It returns those that were not, but for one that goes in the very
+// moment in which it is renewed. All are tried; the error joins those that failed.
 func (a *Addresses) Acquire(addresses []netip.Prefix) (added []netip.Prefix, err error) {
 	l, err := a.link()
 	if err != nil {
