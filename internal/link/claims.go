@@ -165,7 +165,6 @@ const (
 	arpFixed    = 0x0001_0800 // hardware Ethernet, protocol IPv4
 	arpLengths  = 0x0604      // of their addresses
 	arpLength   = 28
-	ipv6Header  = 40
 	typeNA      = 136 // ICMPv6: neighbour advertisement
 	naLength    = 24  // without options
 	optTargetLL = 2   // its option: target link-layer address
