@@ -3,10 +3,10 @@
 VERSION ?= $(shell git describe --tags --always 2>/dev/null || echo 0.1.0-dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build test unit integration lint fuzz lab packages clean
+.PHONY: help build test unit integration lint fuzz lab packages clean soak soak-timing bench-failover
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the static binary build/applianctl
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o build/applianctl ./cmd/applianctl
@@ -19,6 +19,7 @@ packages: ## install the Debian packages that the tests need, where that is poss
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change:" $$unformatted; exit 1; }
 	go vet ./...
+	go vet -tags bench,soak ./integration
 	go tool staticcheck ./...
 
 unit: ## the tests of each package, with the race detector
@@ -33,6 +34,15 @@ fuzz: ## fuzz each parser for FUZZTIME (default 20s)
 			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $${FUZZTIME:-20s} $$package || exit 1; \
 		done; \
 	done
+
+soak: packages ## troubles at random for SOAK_FOR (default 3m); SOAK_SEED repeats a run
+	go test -count=1 -timeout 0 -tags soak -v -run '^TestSoak$$' ./integration
+
+soak-timing: packages ## adverts of 10 ms while both engines saturate the CPUs for TIMING_FOR (default 10m)
+	TIMING_FOR=$${TIMING_FOR:-10m} go test -count=1 -timeout 0 -v -run '^TestShortAdvertsUnderSaturation$$' ./integration
+
+bench-failover: packages ## lose the active node BENCH_CRASHES times (default 100), beside keepalived; writes docs/benchmarks.md
+	BENCH_INTO=$(CURDIR)/docs/benchmarks.md go test -count=1 -timeout 0 -tags bench -v -run '^TestBenchFailover$$' ./integration
 
 lab: ## a pair in namespaces, narrated
 	go run ./cmd/applianctl lab

@@ -3,6 +3,7 @@ package lab
 import (
 	"net"
 	"net/netip"
+	"os"
 
 	"appliance/internal/link"
 )
@@ -84,4 +85,17 @@ func (p *Pair) Part(on bool) error {
 		}
 	}
 	return nil
+}
+
+// Deafen keeps multicast away from a node on the LAN, the adverts of the other
+// one above all, while what it sends itself arrives and all else passes; with on
+// false it hears again.
+func (p *Pair) Deafen(n *Node, on bool) error {
+	flood := []byte("1")
+	if on {
+		flood = []byte("0")
+	}
+	return p.sw.Do(func() error {
+		return os.WriteFile("/sys/class/net/"+portName(n.Name, LAN)+"/brport/multicast_flood", flood, 0)
+	})
 }
