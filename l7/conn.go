@@ -8,8 +8,12 @@ import (
 	"time"
 )
 
-// place counts what is under way at one local IP address, for all services.
+// place knows what is under way at one local IP address, for all services.
 type place struct {
+	http1Conns
+
+	// active is what the other connections have under way: those by HTTP/2 and
+	// those whose TLS handshake is not over.
 	active atomic.Int64
 
 	// flushing is when an HTTP/2 connection here last became idle, in
@@ -35,7 +39,7 @@ func (p *place) underWay(now time.Time) int {
 	if n == 0 && now.UnixNano()-p.flushing.Load() < int64(flushTime) {
 		n = 1
 	}
-	return int(n)
+	return int(n) + p.count(now)
 }
 
 // conn is a connection to a client. A client that takes nothing for the time
@@ -46,7 +50,7 @@ type conn struct {
 	peer  netip.Addr
 	place *place
 	stall time.Duration
-	http2 bool // set before requests are read
+	http2 bool // set when that is known
 
 	fresh    atomic.Bool  // place counts it as it is: no request has come yet
 	aged     *time.Timer  // ends that
@@ -61,10 +65,7 @@ type conn struct {
 // newConn wraps an accepted connection, with its server as the first user. It
 // is closed, whoever uses it, when cut ends.
 func newConn(cut context.Context, tcp *net.TCPConn, at *place, stall time.Duration) *conn {
-	c := &conn{TCPConn: tcp, place: at, stall: stall, over: make(chan struct{})}
-	if a, ok := tcp.RemoteAddr().(*net.TCPAddr); ok {
-		c.peer = a.AddrPort().Addr().Unmap()
-	}
+	c := &conn{TCPConn: tcp, peer: peerAddr(tcp), place: at, stall: stall, over: make(chan struct{})}
 	c.users.Store(1)
 	c.fresh.Store(true)
 	at.active.Add(1)
@@ -166,11 +167,4 @@ func (c *conn) SetDeadline(t time.Time) error {
 		return err
 	}
 	return c.SetWriteDeadline(t)
-}
-
-// reset closes the connection so that the client sees that it broke, also
-// where the end of a connection would be the end of an answer.
-func (c *conn) reset() {
-	_ = c.SetLinger(0) // fails only if closed already
-	c.Close()
 }

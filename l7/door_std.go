@@ -26,16 +26,17 @@ type doorSettings struct {
 type door struct {
 	service *service
 	local   netip.AddrPort
+	place   *place
 	ctx     context.Context // ends when all connections are to be cut
 	tasks   *sync.WaitGroup // of the engine
-	http1   atomic.Pointer[httpServer]
+	http1   atomic.Pointer[http1Server]
 	http2   atomic.Pointer[httpServer]
 }
 
 // newDoor opens a door; with keep false no connection is kept for a second
 // request. retire ends it.
-func newDoor(ctx context.Context, tasks *sync.WaitGroup, s *service, local netip.AddrPort, keep bool) *door {
-	d := &door{service: s, local: local, ctx: ctx, tasks: tasks}
+func newDoor(ctx context.Context, tasks *sync.WaitGroup, s *service, local netip.AddrPort, at *place, keep bool) *door {
+	d := &door{service: s, local: local, place: at, ctx: ctx, tasks: tasks}
 	d.renew(keep)
 	return d
 }
@@ -43,10 +44,11 @@ func newDoor(ctx context.Context, tasks *sync.WaitGroup, s *service, local netip
 // renew replaces both servers, so that the service's settings are in force.
 func (d *door) renew(keep bool) {
 	set := d.service.state.Load().doorSettings()
-	for _, slot := range d.slots() {
-		if old := slot.Swap(newHTTPServer(d, set, keep, slot == &d.http2)); old != nil {
-			d.tasks.Go(old.retire)
-		}
+	if old := d.http1.Swap(newHTTP1Server(d, set, keep)); old != nil {
+		old.retire()
+	}
+	if old := d.http2.Swap(newHTTPServer(d, set, keep)); old != nil {
+		d.tasks.Go(old.retire)
 	}
 }
 
@@ -57,31 +59,25 @@ func (d *door) setKeep(keep bool) {
 		d.renew(false) // only the end of a server makes all its clients leave
 		return
 	}
-	for _, slot := range d.slots() {
-		slot.Load().server.SetKeepAlivesEnabled(true)
-	}
+	d.http1.Load().keep.Store(true)
+	d.http2.Load().server.SetKeepAlivesEnabled(true)
 }
 
 // retire ends the door: no connection gets in, and those inside leave when they
 // become idle.
 func (d *door) retire() {
-	for _, slot := range d.slots() {
-		d.tasks.Go(slot.Load().retire)
-	}
+	d.http1.Load().retire()
+	d.tasks.Go(d.http2.Load().retire)
 }
 
-func (d *door) slots() [2]*atomic.Pointer[httpServer] {
-	return [2]*atomic.Pointer[httpServer]{&d.http1, &d.http2}
-}
+// secure reports whether the door's connections begin with TLS.
+func (d *door) secure() bool { return d.service.state.Load().certs != nil }
 
-// serve takes the connection in and returns; c tells when it is over.
+// serve serves a connection that begins with TLS and closes it; c tells when it
+// is over.
 func (d *door) serve(c *conn) {
-	if d.service.state.Load().certs == nil {
-		d.hand(&d.http1, c, c)
-		return
-	}
 	t := tls.Server(c, d.service.tls)
-	if err := d.handshake(t); err != nil {
+	if err := d.handshake(t, c); err != nil {
 		d.service.pipeline.log.Debug().Stringer("client", c.peer).Err(err).Msg("TLS handshake failed")
 		c.Close()
 		c.leave()
@@ -89,17 +85,20 @@ func (d *door) serve(c *conn) {
 	}
 	if t.ConnectionState().NegotiatedProtocol == protocolHTTP2 {
 		c.http2 = true
-		d.hand(&d.http2, c, t)
+		d.hand(c, t)
 		return
 	}
-	d.hand(&d.http1, c, t)
+	c.grownUp() // now it counts as the server counts it
+	d.http1.Load().serve(c.TCPConn, t, newPeer(c.peer))
+	c.leave()
 }
 
 // handshake does the TLS handshake within the time for a request's head.
-func (d *door) handshake(t *tls.Conn) error {
-	ctx, cancel := context.WithTimeout(d.ctx, d.service.state.Load().cfg.Timeouts.EffectiveHeader())
-	defer cancel()
-	err := t.HandshakeContext(ctx)
+func (d *door) handshake(t *tls.Conn, c *conn) error {
+	if err := c.SetReadDeadline(time.Now().Add(d.service.state.Load().cfg.Timeouts.EffectiveHeader())); err != nil {
+		return err
+	}
+	err := t.HandshakeContext(context.Background()) // a cut closes the connection below
 	var re tls.RecordHeaderError
 	if errors.As(err, &re) && re.Conn != nil && startsLikeHTTP(re.RecordHeader) {
 		// Whoever made this mistake deserves to be told.
@@ -120,14 +119,14 @@ func startsLikeHTTP(first [5]byte) bool {
 	return true
 }
 
-// hand gives a connection to the server that slot holds; c is what is below nc.
-func (d *door) hand(slot *atomic.Pointer[httpServer], c *conn, nc net.Conn) {
+// hand gives a connection to the server for HTTP/2; c is what is below nc.
+func (d *door) hand(c *conn, nc net.Conn) {
 	for {
-		s := slot.Load()
+		s := d.http2.Load()
 		if s.feed.push(nc) {
 			return
 		}
-		if slot.Load() == s { // not replaced: the door is closed
+		if d.http2.Load() == s { // not replaced: the door is closed
 			nc.Close()
 			c.leave()
 			return

@@ -156,18 +156,19 @@ func (e *Engine) keeps(key doorKey) bool {
 }
 
 // admit lets a new connection in and returns the door to take it to; nil if the
-// engine has been shut down or the service was never committed. The caller calls e.conns.Done when it is over.
-func (e *Engine) admit(en *entrance, tcp *net.TCPConn) (*conn, *door) {
+// engine has been shut down or the service was never committed. The caller calls
+// e.conns.Done when it is over.
+func (e *Engine) admit(en *entrance, tcp *net.TCPConn) *door {
 	local, ok := tcp.LocalAddr().(*net.TCPAddr)
 	if !ok {
-		return nil, nil
+		return nil
 	}
 	key := doorKey{en.service, en.listen, plainAddrPort(local.AddrPort())}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	st := en.service.state.Load()
 	if e.closed || st == nil {
-		return nil, nil
+		return nil
 	}
 	at := e.places[key.local.Addr()]
 	if at == nil {
@@ -176,11 +177,11 @@ func (e *Engine) admit(en *entrance, tcp *net.TCPConn) (*conn, *door) {
 	}
 	d := e.doors[key]
 	if d == nil {
-		d = newDoor(e.ctx, &e.tasks, en.service, key.local, e.keeps(key))
+		d = newDoor(e.ctx, &e.tasks, en.service, key.local, at, e.keeps(key))
 		e.doors[key] = d
 	}
 	e.conns.Add(1)
-	return newConn(e.ctx, tcp, at, st.cfg.Timeouts.EffectiveIdle()), d
+	return d
 }
 
 // Active returns the number of requests and upgraded connections under way on
@@ -240,7 +241,7 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	e.cut()
+	e.cutAll()
 	<-left
 	e.tasks.Wait()
 	e.mu.Lock()
@@ -249,6 +250,16 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 		s.state.Load().upstream.retire()
 	}
 	return err
+}
+
+// cutAll breaks off all connections.
+func (e *Engine) cutAll() {
+	e.cut()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, at := range e.places {
+		at.cutAll()
+	}
 }
 
 // close closes all doors for good.

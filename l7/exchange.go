@@ -5,10 +5,15 @@ import (
 	"iter"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
+
+	"appliance/internal/pool"
+	"appliance/l7/http1"
 )
 
 // field is one line of a head or a trailer.
-type field struct{ name, value string }
+type field = http1.Field
 
 // fields are the lines of a head in the order of the wire. Names are compared
 // without regard to case. A slice is not changed after it was handed on.
@@ -16,27 +21,29 @@ type fields []field
 
 // get returns the value of the first field of that name, or "".
 func (f fields) get(name string) string {
-	for v := range f.values(name) {
-		return v
+	for i := range f {
+		if strings.EqualFold(f[i].Name, name) {
+			return f[i].Value
+		}
 	}
 	return ""
 }
 
 // has reports whether there is a field of that name.
 func (f fields) has(name string) bool {
-	for range f.values(name) {
-		return true
+	for i := range f {
+		if strings.EqualFold(f[i].Name, name) {
+			return true
+		}
 	}
 	return false
 }
 
-// values yields the values of all fields of that name.
-func (f fields) values(name string) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for _, l := range f {
-			if strings.EqualFold(l.name, name) && !yield(l.value) {
-				return
-			}
+// set gives all fields of that name that value.
+func (f fields) set(name, value string) {
+	for i := range f {
+		if strings.EqualFold(f[i].Name, name) {
+			f[i].Value = value
 		}
 	}
 }
@@ -45,8 +52,13 @@ func (f fields) values(name string) iter.Seq[string] {
 // as Connection, TE and Upgrade have them (RFC 9110, section 5.6.1).
 func (f fields) tokens(name string) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		for v := range f.values(name) {
-			for t := range strings.SplitSeq(v, ",") {
+		for i := range f {
+			if !strings.EqualFold(f[i].Name, name) {
+				continue
+			}
+			for rest, more := f[i].Value, true; more; {
+				var t string
+				t, rest, more = strings.Cut(rest, ",")
 				t, _, _ = strings.Cut(t, ";")
 				if t = strings.TrimSpace(t); t != "" && !yield(t) {
 					return
@@ -66,8 +78,9 @@ func (f fields) hasToken(name, token string) bool {
 	return false
 }
 
-// exchange is one request and the place for its answer. A door makes it; the
-// pipeline hands a changed copy to the upstream.
+// exchange is one request and the place for its answer. A door makes it and
+// fills in the first part; the rest is for the pipeline and the upstream. All
+// strings may be views of a buffer that the door uses again afterwards.
 type exchange struct {
 	method string
 	target string // "/path?query" exactly as it was sent, or "*"; see validTarget
@@ -79,50 +92,148 @@ type exchange struct {
 	// HTTP/1.0 (RFC 9112, section 3.2).
 	mayLackHost bool
 
-	// body is nil if the request has none. A read that fails because of the
-	// client returns a *bodyError. Reading it may outlast the exchange and
-	// fails from then on.
-	body   io.Reader
-	length int64 // of the body, in bytes; -1: known at its end
+	// body is nil if the request has none. Reading it may outlast the exchange
+	// and fails from then on.
+	body   requestBody
+	length int64  // of the body, in bytes; -1: known at its end
+	whole  []byte // the body, if all of it is there; then body is not read
+	// expect says that the client waits until its body is asked for.
+	expect bool
 
-	// trailerNames are the trailers that the head announces; trailers returns
-	// those that came, once body has returned io.EOF. Nil: none.
-	trailerNames []string
-	trailers     func() fields
-
-	client netip.Addr // the real peer
+	peer   *peer // who asks
 	answer answerWriter
 
 	// upgrade sends the answer 101 with this head and hands the connection
-	// over; the caller closes it. Nil: the client's wire has no such thing. It
-	// must not be called for a request with a body, which would be read by two.
+	// over; the caller closes it. Nil: the client's wire has no such thing, or
+	// the request has a body.
 	upgrade func(head fields) (io.ReadWriteCloser, error)
+
+	// gone reports whether the client has left, and is asked now and then while
+	// there is nothing else to do. Nil: the door calls interrupt by itself.
+	gone func() bool
+
+	// What the pipeline says about the exchange.
+	server *pool.Server // that the request is sent to
+	count  *counters
+	failed atomic.Pointer[bodyError] // the client's body could not be read
+
+	out  outgoing
+	hold hold
+}
+
+// outgoing is what the pipeline and the upstream make of an exchange. It is
+// used again for the next one, so that its slices need not grow again.
+type outgoing struct {
+	request fields // as the server gets it
+	head    fields // of the answer, as the client gets it
+	wire    []byte // the request's head in bytes
+	answer  answer
+	upload  upload
+}
+
+// reset makes an exchange ready for another request.
+func (ex *exchange) reset() {
+	ex.method, ex.target, ex.host, ex.fields = "", "", "", nil
+	ex.body, ex.length, ex.whole, ex.expect = nil, 0, nil, false
+	ex.upgrade, ex.server = nil, nil
+	if ex.failed.Load() != nil {
+		ex.failed.Store(nil)
+	}
+	ex.hold.mu.Lock()
+	defer ex.hold.mu.Unlock()
+	ex.hold.interrupted = false
+}
+
+// requestBody is the body of a request, on its way from the client.
+type requestBody interface {
+	// Read is that of io.Reader. A read that fails because of the client
+	// returns a *bodyError. The last data may come together with io.EOF.
+	io.Reader
+	// invite asks a client for the body that waits to be asked.
+	invite() error
+	// trailers returns the trailers that came, once Read has returned io.EOF.
+	trailers() fields
+	// stop makes a Read that waits fail, and all later ones.
+	stop()
 }
 
 // answerWriter takes the answer to an exchange. The wire decides about framing;
 // connection fields are the door's business.
 type answerWriter interface {
-	// WriteHead sends the head: of interim answers (1xx but 101) any number,
-	// then of the final one. Content-Length, if it is among the fields, holds.
+	// WriteHead takes the head: of interim answers (1xx but 101) any number,
+	// which are sent at once, then of the final one. Content-Length, if it is
+	// among the fields, holds.
 	WriteHead(status int, head fields) error
-	// Write sends some of the body without waiting for more.
+	// Write takes some of the body.
 	Write(p []byte) (int, error)
-	// Finish ends the answer. An answer that is not finished is a broken one,
-	// and the client gets to see that.
+	// Flush sends what was taken and may not have been sent yet.
+	Flush() error
+	// Finish ends the answer and sends all of it. An answer that is not
+	// finished is a broken one, and the client gets to see that.
 	Finish(trailers fields) error
 }
 
-// answer is what an upstream got from a server.
-type answer struct {
-	status int
-	fields fields
+// hold is the connection to a server that an exchange holds now.
+type hold struct {
+	mu          sync.Mutex
+	conn        *serverConn
+	interrupted bool
+}
 
-	// body is never nil, and closed by who got the answer. Of an answer 101 it
-	// is an io.ReadWriteCloser: the connection.
-	body io.ReadCloser
+// take notes that the exchange holds c (nil: none any more). It reports false
+// if the exchange has been interrupted.
+func (h *hold) take(c *serverConn) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.conn = c
+	return !h.interrupted
+}
 
-	// trailers returns what followed the body, once body has returned io.EOF.
-	trailers func() fields
+// interrupt makes the exchange fail soon: there is nobody to answer any more. It
+// may be called from any goroutine.
+func (ex *exchange) interrupt() {
+	ex.hold.mu.Lock()
+	defer ex.hold.mu.Unlock()
+	ex.hold.interrupted = true
+	if ex.hold.conn != nil {
+		ex.hold.conn.tcp.Close()
+	}
+}
+
+// over reports whether the exchange has been interrupted.
+func (ex *exchange) over() bool {
+	ex.hold.mu.Lock()
+	defer ex.hold.mu.Unlock()
+	return ex.hold.interrupted
+}
+
+// sent counts n bytes of the body that went to the server.
+func (ex *exchange) sent(n int) {
+	ex.count.bytesIn.Add(int64(n))
+	ex.server.AddBytes(int64(n), 0)
+}
+
+// peer is the other end of a client's connection. One exchange at a time uses it.
+type peer struct {
+	addr netip.Addr // the real one, without zone
+	text string     // the same, for people and fields
+
+	// What Forwarded was for the last host, for most clients ask for one.
+	host, scheme, forwarded string
+}
+
+func newPeer(addr netip.Addr) *peer {
+	addr = plainAddr(addr)
+	return &peer{addr: addr, text: addr.String()}
+}
+
+// forwardedField returns the value of the field Forwarded for that host.
+func (p *peer) forwardedField(host, scheme string) string {
+	if p.forwarded == "" || p.host != host || p.scheme != scheme {
+		p.host, p.scheme = strings.Clone(host), scheme
+		p.forwarded = forwarded(p.addr, p.host, scheme)
+	}
+	return p.forwarded
 }
 
 // bodyError says that the client's request body could not be read.

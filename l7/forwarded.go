@@ -2,88 +2,157 @@ package l7
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 )
 
-// requestFields returns the fields of ex as a server gets them: what concerns
-// only the connection to the client is removed, and who the client is and what
-// it asked for is told in the fields that servers look for.
-func requestFields(ex *exchange) fields {
+// requestFields appends to out the fields of ex as a server gets them: what
+// concerns only the connection to the client is removed, and who the client is
+// and what it asked for is told in the fields that servers look for.
+func requestFields(out fields, ex *exchange) fields {
 	drop := connectionFields(ex.fields)
-	out := make(fields, 0, len(ex.fields)+6)
+	te, trailer, upgrade := false, false, false
 	for _, f := range ex.fields {
-		if !drop(f.name) && !saysWhoAsks(f.name) {
-			out = append(out, f)
+		switch kindOf(f.Name) {
+		case kindTE:
+			te = true
+		case kindTrailer:
+			trailer = true
+		case kindUpgrade:
+			upgrade = true
+		case kindPlain:
+			if !drop.has(f.Name) {
+				out = append(out, f)
+			}
 		}
 	}
 	// RFC 9110, section 10.1.4: TE and the option that names it go together.
-	if ex.fields.hasToken("TE", "trailers") {
-		out = append(out, field{"TE", "trailers"}, field{"Connection", "TE"})
+	if te && ex.fields.hasToken("TE", "trailers") {
+		out = append(out, field{Name: "TE", Value: "trailers"}, field{Name: "Connection", Value: "TE"})
 	}
-	if protocol := upgradeWanted(ex); protocol != "" {
-		out = append(out, field{"Connection", "Upgrade"}, field{"Upgrade", protocol})
+	if upgrade {
+		if protocol := upgradeWanted(ex); protocol != "" {
+			out = append(out, field{Name: "Connection", Value: "Upgrade"}, field{Name: "Upgrade", Value: protocol})
+		}
 	}
-	client := ex.client.Unmap().WithZone("")
+	if trailer && ex.length < 0 {
+		out = appendTrailerNames(out, ex.fields)
+	}
 	out = append(out,
-		field{"X-Forwarded-For", client.String()},
-		field{"X-Forwarded-Proto", ex.scheme},
-		field{"X-Real-IP", client.String()}, // what nginx users' applications read
-		field{"Forwarded", forwarded(client, ex.host, ex.scheme)})
+		field{Name: "X-Forwarded-For", Value: ex.peer.text},
+		field{Name: "X-Forwarded-Proto", Value: ex.scheme},
+		field{Name: "X-Real-IP", Value: ex.peer.text}, // what nginx users' applications read
+		field{Name: "Forwarded", Value: ex.peer.forwardedField(ex.host, ex.scheme)})
 	if ex.host != "" {
-		out = append(out, field{"X-Forwarded-Host", ex.host})
+		out = append(out, field{Name: "X-Forwarded-Host", Value: ex.host})
 	}
 	return out
 }
 
-// answerFields returns the fields of a server's answer as the client gets them.
-func answerFields(in fields) fields {
+// answerFields appends to out the fields of a server's answer as the client gets
+// them.
+func answerFields(out, in fields) fields {
 	drop := connectionFields(in)
-	return slices.DeleteFunc(slices.Clone(in), func(f field) bool { return drop(f.name) })
+	for _, f := range in {
+		if k := kindOf(f.Name); (k == kindPlain || k == kindStatement) && !drop.has(f.Name) {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// appendTrailerNames appends to out the announcement of those trailers that in
+// announces and that may be passed on.
+func appendTrailerNames(out, in fields) fields {
+	var names []string
+	for t := range in.tokens("Trailer") {
+		if validTrailer(t) {
+			names = append(names, t)
+		}
+	}
+	if len(names) == 0 {
+		return out
+	}
+	return append(out, field{Name: "Trailer", Value: strings.Join(names, ", ")})
 }
 
 // trailerFields returns the trailers that may be passed on, in either
 // direction: none that would be refused, or taken for what only a head may say
-// (RFC 9110, section 6.5.1).
+// (RFC 9110, section 6.5.1). It is a part of in, rearranged.
 func trailerFields(in fields) fields {
-	return slices.DeleteFunc(slices.Clone(in), func(f field) bool { return !validTrailer(f.name) })
+	out := in[:0]
+	for _, f := range in {
+		if validTrailer(f.Name) {
+			out = append(out, f)
+		}
+	}
+	return out
 }
 
 func validTrailer(name string) bool {
 	switch strings.ToLower(name) {
 	case "content-length", "host", "authorization", "cookie", "set-cookie", "content-type",
-		"content-encoding", "content-range", "cache-control", "expect", "max-forwards", "te":
+		"content-encoding", "content-range", "cache-control", "expect", "max-forwards":
 		return false
 	}
-	return !hopByHop(name) && !saysWhoAsks(name)
+	return kindOf(name) == kindPlain
 }
 
-// connectionFields tells the fields that are for the next hop alone: the known
-// ones and those that Connection names (RFC 9110, section 7.6.1).
-func connectionFields(f fields) (drop func(name string) bool) {
-	var named map[string]bool // in lower case; nil in most heads
-	for t := range f.tokens("Connection") {
-		if hopByHop(t) || strings.EqualFold(t, "close") {
+// options are the fields that Connection names besides the known ones, in lower
+// case; nil in most heads.
+type options map[string]bool
+
+// connectionFields returns the fields that are for the next hop alone because
+// Connection names them (RFC 9110, section 7.6.1).
+func connectionFields(f fields) options {
+	var n options
+	for i := range f {
+		if kindOf(f[i].Name) == kindConnection {
+			n = n.add(f[i].Value)
+		}
+	}
+	return n
+}
+
+func (n options) add(list string) options {
+	for rest, more := list, true; more; {
+		var t string
+		t, rest, more = strings.Cut(rest, ",")
+		t, _, _ = strings.Cut(t, ";")
+		t = strings.TrimSpace(t)
+		if t == "" || strings.EqualFold(t, "close") || kindOf(t) != kindPlain && kindOf(t) != kindStatement {
 			continue
 		}
-		if named == nil {
-			named = make(map[string]bool)
+		if n == nil {
+			n = make(options)
 		}
-		named[strings.ToLower(t)] = true
+		n[strings.ToLower(t)] = true
 	}
-	return func(name string) bool {
-		return hopByHop(name) || named != nil && named[strings.ToLower(name)]
-	}
+	return n
 }
 
-func hopByHop(name string) bool {
-	for _, n := range [...]string{"Connection", "Proxy-Connection", "Keep-Alive", "TE", "Trailer",
-		"Transfer-Encoding", "Upgrade", "HTTP2-Settings", "Proxy-Authenticate", "Proxy-Authorization"} {
-		if strings.EqualFold(n, name) {
-			return true
-		}
-	}
-	return false
+func (n options) has(name string) bool { return n != nil && n[strings.ToLower(name)] }
+
+// kind says what a field is for, as far as that matters on the way.
+type kind uint8
+
+const (
+	kindPlain      kind = iota // passed on
+	kindStatement              // see statements
+	kindHop                    // for the next hop alone, like those that follow
+	kindConnection             // names such fields
+	kindTE
+	kindTrailer
+	kindUpgrade
+)
+
+// hops are the fields for the next hop alone.
+var hops = [...]struct {
+	name string
+	kind kind
+}{
+	{"Connection", kindConnection}, {"TE", kindTE}, {"Trailer", kindTrailer}, {"Upgrade", kindUpgrade},
+	{"Proxy-Connection", kindHop}, {"Keep-Alive", kindHop}, {"Transfer-Encoding", kindHop}, {"HTTP2-Settings", kindHop},
+	{"Proxy-Authenticate", kindHop}, {"Proxy-Authorization", kindHop},
 }
 
 // statements are the fields that servers take for a proxy's statement about the
@@ -95,20 +164,42 @@ var statements = [...]string{
 	"Proxy", // would become HTTP_PROXY in a CGI program's environment
 }
 
-// saysWhoAsks reports whether the field is one of statements or begins with
-// X-Forwarded-. Such a statement of the client itself is worth nothing.
-func saysWhoAsks(name string) bool {
+// kindOf tells what the field of that name is for. A client's statement about
+// itself is worth nothing, also one that begins with X-Forwarded-.
+func kindOf(name string) kind {
+	if len(name) == 0 || !suspects[name[0]] {
+		return kindPlain
+	}
+	for i := range hops {
+		if h := &hops[i]; len(h.name) == len(name) && strings.EqualFold(h.name, name) {
+			return h.kind
+		}
+	}
 	const family = "X-Forwarded-"
 	if len(name) > len(family) && sameVariable(name[:len(family)], family) {
-		return true
+		return kindStatement
 	}
 	for _, s := range statements {
 		if sameVariable(name, s) {
-			return true
+			return kindStatement
 		}
 	}
-	return false
+	return kindPlain
 }
+
+// suspects are the first bytes of the names that kindOf knows.
+var suspects = func() (is [256]bool) {
+	add := func(name string) {
+		is[strings.ToLower(name)[0]], is[strings.ToUpper(name)[0]] = true, true
+	}
+	for _, h := range hops {
+		add(h.name)
+	}
+	for _, s := range statements {
+		add(s)
+	}
+	return is
+}()
 
 // sameVariable reports whether gateways such as CGI make the same variable of
 // both names: they turn what is neither letter nor digit into an underscore, so

@@ -12,15 +12,24 @@ import (
 func request(fs ...field) *exchange {
 	return &exchange{
 		method: "GET", target: "/", scheme: "https", host: "blog.example.com:8443",
-		client: netip.MustParseAddr("192.0.2.7"), fields: fs,
+		peer: newPeer(netip.MustParseAddr("192.0.2.7")), fields: fs,
 		upgrade: func(fields) (io.ReadWriteCloser, error) { return nil, nil },
 	}
+}
+
+// pairs returns fields from their names and values in turn.
+func pairs(nameValues ...string) fields {
+	var out fields
+	for i := 0; i < len(nameValues); i += 2 {
+		out = append(out, field{Name: nameValues[i], Value: nameValues[i+1]})
+	}
+	return out
 }
 
 func lines(f fields) []string {
 	var out []string
 	for _, l := range f {
-		out = append(out, l.name+": "+l.value)
+		out = append(out, l.Name+": "+l.Value)
 	}
 	slices.Sort(out)
 	return out
@@ -41,42 +50,32 @@ func TestRequestFields(t *testing.T) {
 		in   fields
 		want []string // besides ours
 	}{
-		{"plain ones pass", fields{{"Accept", "a"}, {"Accept", "b"}, {"x_custom", "1"}, {"User-Agent", "u"}},
+		{"plain ones pass", pairs("Accept", "a", "Accept", "b", "x_custom", "1", "User-Agent", "u"),
 			[]string{"Accept: a", "Accept: b", "x_custom: 1", "User-Agent: u"}},
-		{"spoofed ones are dropped", fields{
-			{"X-Forwarded-For", "1.1.1.1"}, {"x-forwarded-for", "1.1.1.1"}, {"X_Forwarded_For", "1.1.1.1"},
-			{"X-Forwarded_For", "1.1.1.1"}, {"X.Forwarded.For", "1.1.1.1"}, {"X-Forwarded-Proto", "https"},
-			{"X-Forwarded-Host", "evil"}, {"X-Forwarded-Port", "1"}, {"X-Forwarded-Server", "evil"},
-			{"X-Forwarded-Ssl", "on"}, {"X-Real-IP", "1.1.1.1"}, {"X_REAL_IP", "1.1.1.1"},
-			{"Forwarded", "for=1.1.1.1"}, {"FORWARDED", "for=1.1.1.1"}, {"Proxy", "evil:80"},
-			{"X-Client-IP", "1.1.1.1"}, {"True-Client-Ip", "1.1.1.1"}, {"X-Cluster-Client-IP", "1.1.1.1"}, {"client_ip", "1.1.1.1"},
-			{"X-Original-Forwarded-For", "1.1.1.1"}, {"Front-End-Https", "on"}, {"X-Original-URL", "/admin"},
-			{"X-Rewrite-URL", "/admin"}, {"X-Scheme", "https"}}, nil},
-		{"likenesses pass", fields{{"X-Forwarding", "1"}, {"X-Forwarded-", "1"}, {"Forwarded-To", "1"}, {"Proxy-Thing", "1"}, {"XForwardedFor", "1"}},
+		{"spoofed ones are dropped", pairs("X-Forwarded-For", "1.1.1.1", "x-forwarded-for", "1.1.1.1", "X_Forwarded_For", "1.1.1.1", "X-Forwarded_For", "1.1.1.1", "X.Forwarded.For", "1.1.1.1", "X-Forwarded-Proto", "https", "X-Forwarded-Host", "evil", "X-Forwarded-Port", "1", "X-Forwarded-Server", "evil", "X-Forwarded-Ssl", "on", "X-Real-IP", "1.1.1.1", "X_REAL_IP", "1.1.1.1", "Forwarded", "for=1.1.1.1", "FORWARDED", "for=1.1.1.1", "Proxy", "evil:80", "X-Client-IP", "1.1.1.1", "True-Client-Ip", "1.1.1.1", "X-Cluster-Client-IP", "1.1.1.1", "client_ip", "1.1.1.1", "X-Original-Forwarded-For", "1.1.1.1", "Front-End-Https", "on", "X-Original-URL", "/admin", "X-Rewrite-URL", "/admin", "X-Scheme", "https"), nil},
+		{"likenesses pass", pairs("X-Forwarding", "1", "X-Forwarded-", "1", "Forwarded-To", "1", "Proxy-Thing", "1", "XForwardedFor", "1"),
 			[]string{"X-Forwarding: 1", "X-Forwarded-: 1", "Forwarded-To: 1", "Proxy-Thing: 1", "XForwardedFor: 1"}},
-		{"those of one provider pass", fields{{"CF-Connecting-IP", "1.1.1.1"}}, []string{"CF-Connecting-IP: 1.1.1.1"}},
-		{"hop by hop", fields{
-			{"Connection", "keep-alive, X-Mine"}, {"connection", "x-other"}, {"Keep-Alive", "5"}, {"X-Mine", "1"}, {"X-Other", "1"},
-			{"Proxy-Connection", "close"}, {"Proxy-Authorization", "x"}, {"Transfer-Encoding", "chunked"}, {"Trailer", "X-T"}}, nil},
-		{"Connection cannot take ours away", fields{{"Connection", "X-Forwarded-For, Forwarded, X-Real-IP, X-Forwarded-Proto"}}, nil},
-		{"TE without trailers", fields{{"TE", "gzip;q=0.5"}}, nil},
-		{"TE with trailers", fields{{"TE", "gzip, trailers;q=1"}}, []string{"TE: trailers", "Connection: TE"}},
-		{"WebSocket", fields{{"Connection", "keep-alive, upgrade"}, {"Upgrade", "websocket"}},
+		{"those of one provider pass", pairs("CF-Connecting-IP", "1.1.1.1"), []string{"CF-Connecting-IP: 1.1.1.1"}},
+		{"hop by hop", pairs("Connection", "keep-alive, X-Mine", "connection", "x-other", "Keep-Alive", "5", "X-Mine", "1", "X-Other", "1", "Proxy-Connection", "close", "Proxy-Authorization", "x", "Transfer-Encoding", "chunked", "Trailer", "X-T"), nil},
+		{"Connection cannot take ours away", pairs("Connection", "X-Forwarded-For, Forwarded, X-Real-IP, X-Forwarded-Proto"), nil},
+		{"TE without trailers", pairs("TE", "gzip;q=0.5"), nil},
+		{"TE with trailers", pairs("TE", "gzip, trailers;q=1"), []string{"TE: trailers", "Connection: TE"}},
+		{"WebSocket", pairs("Connection", "keep-alive, upgrade", "Upgrade", "websocket"),
 			[]string{"Connection: Upgrade", "Upgrade: websocket"}},
-		{"Upgrade not named in Connection", fields{{"Upgrade", "websocket"}}, nil},
-		{"HTTP/2 in the clear", fields{{"Connection", "Upgrade, HTTP2-Settings"}, {"Upgrade", "h2c"}, {"HTTP2-Settings", "x"}}, nil},
-		{"HTTP/2 among others", fields{{"Connection", "Upgrade"}, {"Upgrade", "websocket, HTTP/2.0"}}, nil},
+		{"Upgrade not named in Connection", pairs("Upgrade", "websocket"), nil},
+		{"HTTP/2 in the clear", pairs("Connection", "Upgrade, HTTP2-Settings", "Upgrade", "h2c", "HTTP2-Settings", "x"), nil},
+		{"HTTP/2 among others", pairs("Connection", "Upgrade", "Upgrade", "websocket, HTTP/2.0"), nil},
 	} {
 		want := append(slices.Clone(tc.want), ours...)
 		slices.Sort(want)
-		if got := lines(requestFields(request(tc.in...))); !slices.Equal(got, want) {
+		if got := lines(requestFields(nil, request(tc.in...))); !slices.Equal(got, want) {
 			t.Errorf("%s:\ngot  %q\nwant %q", tc.name, got, want)
 		}
 	}
 
-	ex := request(field{"Connection", "Upgrade"}, field{"Upgrade", "websocket"})
+	ex := request(field{Name: "Connection", Value: "Upgrade"}, field{Name: "Upgrade", Value: "websocket"})
 	ex.upgrade, ex.host = nil, ""
-	got := lines(requestFields(ex))
+	got := lines(requestFields(nil, ex))
 	if slices.ContainsFunc(got, func(l string) bool { return strings.Contains(l, "pgrade") || strings.Contains(l, "Host") }) {
 		t.Errorf("without upgrade and host: %q", got)
 	}
@@ -86,12 +85,12 @@ func TestRequestFields(t *testing.T) {
 // worth speaking of.
 func TestManyConnectionOptions(t *testing.T) {
 	const n = 60000
-	in := fields{{"Connection", strings.Repeat("b,", n) + "C"}}
+	in := pairs("Connection", strings.Repeat("b,", n)+"C")
 	for range n {
-		in = append(in, field{"a", ""})
+		in = append(in, field{Name: "a", Value: ""})
 	}
 	began := time.Now()
-	out := requestFields(request(append(in, field{"c", ""})...))
+	out := requestFields(nil, request(append(in, field{Name: "c", Value: ""})...))
 	if took := time.Since(began); took > 3*time.Second {
 		t.Errorf("took %v", took)
 	}
@@ -101,17 +100,15 @@ func TestManyConnectionOptions(t *testing.T) {
 }
 
 func TestAnswerFields(t *testing.T) {
-	in := fields{{"Connection", "close, X-Mine"}, {"X-Mine", "1"}, {"Keep-Alive", "1"}, {"Date", "d"}, {"Server", "s"},
-		{"Set-Cookie", "a"}, {"Set-Cookie", "b"}, {"Proxy-Authenticate", "x"}, {"Upgrade", "h2"}, {"X-Forwarded-For", "x"}}
+	in := pairs("Connection", "close, X-Mine", "X-Mine", "1", "Keep-Alive", "1", "Date", "d", "Server", "s", "Set-Cookie", "a", "Set-Cookie", "b", "Proxy-Authenticate", "x", "Upgrade", "h2", "X-Forwarded-For", "x")
 	want := []string{"Date: d", "Server: s", "Set-Cookie: a", "Set-Cookie: b", "X-Forwarded-For: x"}
-	if got := lines(answerFields(in)); !slices.Equal(got, want) {
+	if got := lines(answerFields(nil, in)); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
 func TestTrailerFields(t *testing.T) {
-	in := fields{{"X-Sum", "1"}, {"Content-Length", "5"}, {"X-Forwarded-For", "1.1.1.1"}, {"x_real_ip", "1.1.1.1"},
-		{"Transfer-Encoding", "chunked"}, {"Set-Cookie", "a"}, {"Grpc-Status", "0"}}
+	in := pairs("X-Sum", "1", "Content-Length", "5", "X-Forwarded-For", "1.1.1.1", "x_real_ip", "1.1.1.1", "Transfer-Encoding", "chunked", "Set-Cookie", "a", "Grpc-Status", "0")
 	if got, want := lines(trailerFields(in)), []string{"Grpc-Status: 0", "X-Sum: 1"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -129,12 +126,12 @@ func TestForwarded(t *testing.T) {
 		}
 	}
 	ex := request()
-	ex.client = netip.MustParseAddr("::ffff:192.0.2.7")
-	if got := requestFields(ex).get("X-Forwarded-For"); got != "192.0.2.7" {
+	ex.peer = newPeer(netip.MustParseAddr("::ffff:192.0.2.7"))
+	if got := requestFields(nil, ex).get("X-Forwarded-For"); got != "192.0.2.7" {
 		t.Errorf("a mapped address is told as %s", got)
 	}
-	ex.client = netip.MustParseAddr("fe80::1%eth0")
-	if got := requestFields(ex).get("Forwarded"); !strings.HasPrefix(got, `for="[fe80::1]"`) {
+	ex.peer = newPeer(netip.MustParseAddr("fe80::1%eth0"))
+	if got := requestFields(nil, ex).get("Forwarded"); !strings.HasPrefix(got, `for="[fe80::1]"`) {
 		t.Errorf("an address with a zone is told as %s", got)
 	}
 }

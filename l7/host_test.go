@@ -71,31 +71,6 @@ func TestNormalPath(t *testing.T) {
 	}
 }
 
-func TestOriginForm(t *testing.T) {
-	for in, want := range map[string]string{
-		"/a//b?c":         "/a//b?c",
-		"//a/b":           "//a/b",
-		"/x://y/z":        "/x://y/z",
-		"*":               "*",
-		"http://a":        "/",
-		"http://a/b?c":    "/b?c",
-		"HTTPS://a?c=/":   "/?c=/",
-		"http://a#/b":     "/#/b",
-		"http:///b":       "http:///b",
-		"http://":         "http://",
-		"http://?x":       "http://?x",
-		"http:/b":         "http:/b",
-		"x:/b":            "x:/b",
-		"ftp://a/b":       "ftp://a/b",
-		"example.com:443": "example.com:443",
-		"":                "",
-	} {
-		if got := originForm(in); got != want {
-			t.Errorf("originForm(%q) = %q, want %q", in, got, want)
-		}
-	}
-}
-
 func TestValidTarget(t *testing.T) {
 	for _, tc := range []struct {
 		method, target string

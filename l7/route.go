@@ -105,11 +105,16 @@ func (t *table) add(r Route, to *target) {
 	}
 }
 
-// find returns where a request for that Host field and target goes, nil if
-// nowhere. A Host field that is no host is not matched by routes with a host.
-func (t *table) find(hostport, requestTarget string) *target {
+// find returns where a request for that host, in the form of normalHost, and
+// target goes, nil if nowhere. "", which is no host, is not matched by routes
+// with a host.
+func (t *table) find(host, requestTarget string) *target {
+	hosts := len(t.exact) + len(t.wildcard)
+	if hosts+len(t.any) == 0 {
+		return t.fallback
+	}
 	path := normalPath(requestTarget)
-	if host, ok := normalHost(hostport); ok && len(t.exact)+len(t.wildcard) > 0 {
+	if host != "" && hosts > 0 {
 		if to := match(t.exact[host], path); to != nil {
 			return to
 		}

@@ -64,7 +64,8 @@ func TestRoutes(t *testing.T) {
 		{"other.org", "*", "rest"},
 		{"api.example.org", "*", "any"},
 	} {
-		to := table.find(tc.host, tc.target)
+		host, _ := normalHost(tc.host)
+		to := table.find(host, tc.target)
 		got := "nothing"
 		switch {
 		case to != nil && to.redirect != nil:

@@ -13,22 +13,19 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// httpServer is an http.Server that gets its connections one by one.
+// httpServer is an http.Server for HTTP/2 that gets its connections one by one.
 type httpServer struct {
 	server *http.Server
-	http2  bool
 	feed   *feed
 	ended  chan struct{}
 }
 
 // newHTTPServer starts a server for door d; retire ends it. With keep false it
 // keeps no connection for a second request.
-func newHTTPServer(d *door, set doorSettings, keep, http2 bool) *httpServer {
+func newHTTPServer(d *door, set doorSettings, keep bool) *httpServer {
 	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	s := &httpServer{
-		http2: http2,
 		feed:  newFeed(net.TCPAddrFromAddrPort(d.local)),
 		ended: make(chan struct{}),
 		server: &http.Server{
@@ -61,9 +58,6 @@ func (s *httpServer) retire() {
 	s.feed.Close()
 	<-s.ended
 	s.server.SetKeepAlivesEnabled(false)
-	if !s.http2 {
-		return // Shutdown would drop a request whose head arrives just now
-	}
 	// Shutdown sends GOAWAY to all clients. To wait, with a context that has
 	// ended, is not part of it.
 	ended, cancel := context.WithCancel(context.Background())

@@ -29,7 +29,7 @@ type state struct {
 	cfg      Config
 	routes   *table
 	certs    *certificates // nil: plain HTTP
-	upstream *stdUpstream
+	upstream *upstream
 }
 
 func newService(name string, log zerolog.Logger) *service {
@@ -56,7 +56,7 @@ func (s *service) build(cfg Config, pools map[string]*pool.Pool) (*state, error)
 	if old := s.state.Load(); old != nil && old.upstream.settings == set {
 		st.upstream = old.upstream
 	} else {
-		st.upstream = newStdUpstream(set)
+		st.upstream = newUpstream(set)
 	}
 	return st, nil
 }
@@ -84,12 +84,25 @@ type entrance struct {
 // ServeConn serves one connection, which it owns, and returns when that is
 // closed and all its requests have ended.
 func (en *entrance) ServeConn(tcp *net.TCPConn) {
-	c, d := en.engine.admit(en, tcp)
-	if c == nil {
+	d := en.engine.admit(en, tcp)
+	if d == nil {
 		tcp.Close()
 		return
 	}
 	defer en.engine.conns.Done()
+	if !d.secure() {
+		d.http1.Load().serve(tcp, nil, newPeer(peerAddr(tcp)))
+		return
+	}
+	c := newConn(d.ctx, tcp, d.place, d.service.state.Load().cfg.Timeouts.EffectiveIdle())
 	d.serve(c)
 	<-c.over
+}
+
+func peerAddr(tcp *net.TCPConn) netip.Addr {
+	a, _ := tcp.RemoteAddr().(*net.TCPAddr)
+	if a == nil {
+		return netip.Addr{}
+	}
+	return plainAddr(a.AddrPort().Addr())
 }

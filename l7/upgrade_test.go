@@ -21,7 +21,7 @@ const upgradeHead = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpg
 func echo(t *testing.T) string {
 	return raw(t, func(c *net.TCPConn, r *bufio.Reader) {
 		head := readHead(r)
-		for _, want := range []string{"\r\nConnection: Upgrade\r\n", "\r\nUpgrade: websocket\r\n", "\r\nSec-Websocket-Key: k\r\n", "\r\nX-Forwarded-For: 127.0.0.1\r\n"} {
+		for _, want := range []string{"\r\nConnection: Upgrade\r\n", "\r\nUpgrade: websocket\r\n", "\r\nSec-WebSocket-Key: k\r\n", "\r\nX-Forwarded-For: 127.0.0.1\r\n"} {
 			if !strings.Contains(head, want) {
 				t.Errorf("no %q in %q", want, head)
 			}

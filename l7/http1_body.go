@@ -1,0 +1,198 @@
+package l7
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"appliance/l7/http1"
+)
+
+// http1Body is the body of a request from a client that speaks HTTP/1. It is
+// read by the goroutine of an upload.
+type http1Body struct {
+	conn    *http1Conn
+	left    int64 // -1: it comes in chunks
+	chunks  http1.Chunks
+	asked   bool // for it, by 100
+	stopped atomic.Bool
+	ended   atomic.Bool // all of it has come
+	until   time.Time   // the deadline for reading
+
+	tail  []byte // what came behind the last chunk: trailers, and the next request
+	lines fields // the trailers
+}
+
+var errStopped = errors.New("the exchange has ended")
+
+// begin makes ready for a body of that length, -1: in chunks. whole says that it
+// is in other hands.
+func (b *http1Body) begin(length int64, whole bool) {
+	b.left, b.chunks, b.asked = length, http1.Chunks{}, false
+	b.stopped.Store(false)
+	b.ended.Store(whole)
+	b.until, b.tail, b.lines = time.Time{}, b.tail[:0], b.lines[:0]
+}
+
+// whole reports whether all of the body has come.
+func (b *http1Body) whole() bool { return b.ended.Load() }
+
+// invite is described at requestBody.
+func (b *http1Body) invite() error {
+	return b.conn.work.answer.interim(http.StatusContinue, nil)
+}
+
+// trailers is described at requestBody.
+func (b *http1Body) trailers() fields { return b.lines }
+
+// stop is described at requestBody.
+func (b *http1Body) stop() {
+	b.stopped.Store(true)
+	_ = b.conn.tcp.SetReadDeadline(time.Unix(1, 0)) // fails only if closed
+}
+
+// readBy returns the deadline for reading from the connection, which was before
+// the body was read.
+func (b *http1Body) readBy(before time.Time) time.Time {
+	if b.stopped.Load() {
+		return time.Time{}
+	}
+	if !b.until.IsZero() {
+		return b.until
+	}
+	return before
+}
+
+// Read is described at requestBody.
+func (b *http1Body) Read(p []byte) (int, error) {
+	if b.ended.Load() {
+		return 0, io.EOF
+	}
+	if b.left < 0 {
+		return b.readChunks(p)
+	}
+	if int64(len(p)) > b.left {
+		p = p[:b.left]
+	}
+	n, err := b.source(p)
+	if err != nil {
+		return 0, b.fail(err)
+	}
+	if b.left -= int64(n); b.left == 0 {
+		b.ended.Store(true)
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// source reads what came with the head, and then from the connection.
+func (b *http1Body) source(p []byte) (int, error) {
+	c := b.conn
+	if in := &c.work.in; in.r < in.w {
+		n := copy(p, in.b[in.r:in.w])
+		in.r += n
+		return n, nil
+	}
+	if now, d := time.Now(), c.server.set.idle; b.until.Sub(now) < d {
+		b.until = now.Add(d + d/4)
+		if err := c.tcp.SetReadDeadline(b.until); err != nil {
+			return 0, err
+		}
+	}
+	if b.stopped.Load() {
+		return 0, errStopped
+	}
+	n, err := c.rw.Read(p)
+	if n > 0 {
+		return n, nil
+	}
+	return 0, err
+}
+
+// readChunks reads into p and leaves there what is data.
+func (b *http1Body) readChunks(p []byte) (int, error) {
+	for {
+		n, err := b.source(p)
+		if err != nil {
+			return 0, b.fail(err)
+		}
+		got, rest, err := b.decode(p, p[:n])
+		if err != nil {
+			return 0, &bodyError{err}
+		}
+		if !b.chunks.Trailer() {
+			if got > 0 {
+				return got, nil
+			}
+			continue
+		}
+		b.tail = append(b.tail[:0], rest...)
+		if err := b.readTrailer(); err != nil {
+			return 0, err
+		}
+		b.ended.Store(true)
+		return got, io.EOF
+	}
+}
+
+// decode moves the data of the chunks in raw to the beginning of dst, which
+// begins where raw does. rest is what follows the last chunk.
+func (b *http1Body) decode(dst, raw []byte) (got int, rest []byte, err error) {
+	for len(raw) > 0 && !b.chunks.Trailer() {
+		n, data, err := b.chunks.Next(raw)
+		if err != nil {
+			return 0, nil, err
+		}
+		got += copy(dst[got:], data)
+		raw = raw[n:]
+	}
+	return got, raw, nil
+}
+
+// readTrailer reads the trailers; what is left in tail is what follows them.
+func (b *http1Body) readTrailer() error {
+	for {
+		lines, n, err := http1.ParseTrailer(b.lines[:0], b.tail)
+		if err != nil {
+			return &bodyError{err}
+		}
+		if n > 0 {
+			b.lines, b.tail = lines, b.tail[n:]
+			return nil
+		}
+		var more [1 << 10]byte
+		n, err = b.source(more[:])
+		if err != nil {
+			return b.fail(err)
+		}
+		b.tail = append(b.tail, more[:n]...)
+	}
+}
+
+// fail returns the error of a body that does not go on. A client that closes is
+// taken for gone.
+func (b *http1Body) fail(err error) error {
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != errStopped && !errors.Is(err, os.ErrDeadlineExceeded) {
+		b.conn.work.ex.interrupt()
+	}
+	return &bodyError{err}
+}
+
+// giveBack returns to in what was read behind the body, in the place of the
+// request, which is not needed any more.
+func (b *http1Body) giveBack(in *inbox) {
+	if len(b.tail) == 0 {
+		return
+	}
+	rest := append(append([]byte(nil), b.tail...), in.b[in.r:in.w]...)
+	if len(rest) > len(in.b) {
+		in.b = make([]byte, len(rest))
+	}
+	in.r, in.w = 0, copy(in.b, rest)
+}

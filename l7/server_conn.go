@@ -1,0 +1,382 @@
+package l7
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"appliance/l7/http1"
+)
+
+// errStale says that a kept connection could not be used: it was closed, or the
+// server had sent something that nobody had asked for. Nothing was sent on it.
+var errStale = errors.New("the kept connection was closed")
+
+// errTimeout says that the server took too long.
+var errTimeout error = &timeoutError{"the server did not answer in time"}
+
+// timeoutError is a timeout as net.Error has it.
+type timeoutError struct{ text string }
+
+func (e *timeoutError) Error() string   { return e.text }
+func (e *timeoutError) Timeout() bool   { return true }
+func (e *timeoutError) Temporary() bool { return true }
+
+// While an answer is awaited, the goroutine looks after its client now and then:
+// after firstLook for the first time, at least every lastLook at last.
+const (
+	firstLook = 50 * time.Millisecond
+	lastLook  = 2 * time.Second
+)
+
+// serverConn is a connection to a server. One exchange at a time uses it; its
+// goroutine calls all methods but those of upload.
+//
+// It reads and writes below package net, by net's rules for that (RawConn), to
+// save system calls: see turn.
+type serverConn struct {
+	tcp    *net.TCPConn
+	raw    syscall.RawConn
+	up     *upstream
+	server netip.AddrPort
+	since  time.Time // when it became idle
+
+	deadline time.Time // for reading, as the poller has it
+	writeBy  time.Time // for writing
+	in       *inbox    // nil: nothing was read in this exchange
+
+	// For turn, which is a field because a method value would be allocated.
+	turnFunc func(fd uintptr) bool
+	request  []byte // to be written; nil: it was
+	probe    bool   // the connection was kept: see that nobody has spoken
+	n        int
+	err      error
+}
+
+// inbox is a buffer of what was read and not used yet.
+type inbox struct {
+	b    []byte
+	r, w int
+}
+
+const inboxSize = 32 << 10
+
+var inboxes = sync.Pool{New: func() any { return &inbox{b: make([]byte, inboxSize)} }}
+
+// putInbox gives an inbox back.
+func putInbox(in *inbox) {
+	if len(in.b) == inboxSize {
+		in.r, in.w = 0, 0
+		inboxes.Put(in)
+	}
+}
+
+func newServerConn(u *upstream, server netip.AddrPort, tcp *net.TCPConn) (*serverConn, error) {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		tcp.Close()
+		return nil, err
+	}
+	c := &serverConn{tcp: tcp, raw: raw, up: u, server: server}
+	c.turnFunc = c.turn
+	return c, nil
+}
+
+// turn is called by RawConn.Read, which has told the poller to forget what it
+// knew, and then again whenever there is something to read. To write the request
+// in between, when the connection has been found silent, makes sure that the
+// answer is noticed without a read(2) in vain.
+func (c *serverConn) turn(fd uintptr) bool {
+	if c.request != nil {
+		if c.probe {
+			if err := peek(fd); err != syscall.EAGAIN {
+				c.n, c.err = 0, errStale
+				return true
+			}
+		}
+		n, err := writeSocket(fd, c.request)
+		switch {
+		case err == nil && n == len(c.request):
+			c.request = nil
+			return false
+		case err == nil || err == syscall.EAGAIN:
+			c.request = c.request[n:]
+			c.n, c.err = 0, nil // the rest is written by write
+		default:
+			c.n, c.err = 0, os.NewSyscallError("write", err)
+		}
+		return true
+	}
+	if c.in == nil {
+		c.in = inboxes.Get().(*inbox)
+	}
+	in := c.in
+	n, err := readSocket(fd, in.b[in.w:])
+	if err == syscall.EAGAIN {
+		if in.w == 0 {
+			putInbox(in)
+			c.in = nil
+		}
+		return false
+	}
+	c.n, c.err = n, nil
+	switch {
+	case err != nil:
+		c.n, c.err = 0, os.NewSyscallError("read", err)
+	case n == 0:
+		c.err = io.EOF
+	default:
+		in.w += n
+	}
+	return true
+}
+
+// silent reports whether the server has sent nothing yet.
+func (c *serverConn) silent() bool { return c.in == nil || c.in.w == 0 }
+
+// drop gives back what the connection holds.
+func (c *serverConn) drop() {
+	if c.in != nil {
+		putInbox(c.in)
+		c.in = nil
+	}
+}
+
+// arm makes the poller end a wait at most about d after now. It does so rarely,
+// so what it sets is up to twice as late.
+func (c *serverConn) arm(now time.Time, d time.Duration) error {
+	if left := c.deadline.Sub(now); left >= d && left <= 2*d {
+		return nil
+	}
+	c.deadline = now.Add(2 * d)
+	return c.tcp.SetReadDeadline(c.deadline)
+}
+
+// armWrite gives the server time to take more.
+func (c *serverConn) armWrite(now time.Time) error {
+	if c.writeBy.Sub(now) >= c.up.settings.response {
+		return nil
+	}
+	c.writeBy = now.Add(c.up.settings.response * 5 / 4)
+	return c.tcp.SetWriteDeadline(c.writeBy)
+}
+
+// more waits until the server has sent more, and reads it. It gives up when the
+// exchange is over, and limit after now or, if that is later, after the request's
+// body has been sent.
+func (c *serverConn) more(ex *exchange, now time.Time, limit time.Duration) error {
+	began, look := now, firstLook
+	if err := c.arm(now, min(look, limit)/2); err != nil {
+		return c.closed(ex, err)
+	}
+	for {
+		err := c.raw.Read(c.turnFunc)
+		if err == nil && c.err == nil && c.request != nil {
+			// The request does not fit the socket's buffer.
+			if err := c.write(c.request, time.Now()); err != nil {
+				return c.closed(ex, err)
+			}
+			c.request = nil
+			continue
+		}
+		if err == nil {
+			return c.err
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return c.closed(ex, err)
+		}
+		now = time.Now()
+		if sent, running := ex.out.upload.ended(); running {
+			began = now
+		} else if sent.After(began) {
+			began = sent
+		}
+		if now.Sub(began) >= limit {
+			return errTimeout
+		}
+		if ex.gone != nil && ex.gone() {
+			ex.interrupt()
+		}
+		if ex.over() {
+			return errAborted
+		}
+		look = min(2*look, lastLook)
+		c.deadline = now.Add(min(look, limit-now.Sub(began)+time.Millisecond))
+		if err := c.tcp.SetReadDeadline(c.deadline); err != nil {
+			return c.closed(ex, err)
+		}
+	}
+}
+
+// closed returns errAborted if the connection was closed because the exchange is
+// over, else err.
+func (c *serverConn) closed(ex *exchange, err error) error {
+	if ex.over() {
+		return errAborted
+	}
+	return err
+}
+
+// write writes all of b.
+func (c *serverConn) write(b []byte, now time.Time) error {
+	if err := c.armWrite(now); err != nil {
+		return err
+	}
+	_, err := c.tcp.Write(b)
+	return err
+}
+
+// ask sends the request and reads the head of the answer, with interim ones
+// before it.
+func (c *serverConn) ask(ex *exchange, now time.Time, kept bool, interim func(ex *exchange, status int, head fields)) (*answer, error) {
+	c.request, c.probe = ex.out.wire, kept
+	up := &ex.out.upload
+	up.reset()
+	switch {
+	case ex.body == nil:
+	case ex.whole != nil:
+		c.request = append(c.request, ex.whole...)
+		ex.out.wire = c.request
+	case !ex.expect:
+		if kept {
+			if err := c.fresh(); err != nil {
+				return nil, err
+			}
+		}
+		if err := c.write(c.request, now); err != nil {
+			return nil, err
+		}
+		c.request = nil
+		up.start(c, ex)
+	}
+	a, err := c.readHead(ex, now, interim)
+	if err != nil {
+		up.end(c, ex)
+		return nil, err
+	}
+	return a, nil
+}
+
+// fresh reports errStale if the kept connection is of no use.
+func (c *serverConn) fresh() (err error) {
+	ctl := c.raw.Control(func(fd uintptr) {
+		if peek(fd) != syscall.EAGAIN {
+			err = errStale
+		}
+	})
+	if ctl != nil {
+		return errStale
+	}
+	return err
+}
+
+// readHead reads heads up to that of the final answer.
+func (c *serverConn) readHead(ex *exchange, now time.Time, interim func(ex *exchange, status int, head fields)) (*answer, error) {
+	a := &ex.out.answer
+	asked := false // the client's body is on its way, or there is none
+	for range maxInterim {
+		n, err := c.nextHead(ex, now, &asked)
+		if err != nil {
+			return nil, err
+		}
+		in := c.in
+		if err := a.head.Parse(in.b[in.r:in.r+n], ex.method); err != nil {
+			return nil, err
+		}
+		in.r += n
+		switch {
+		case a.head.Status == 100:
+			if ex.expect && ex.whole == nil && !asked {
+				if err := c.invite(ex); err != nil {
+					return nil, err
+				}
+				asked = true
+			}
+		case a.head.Status == 101 || a.head.Status >= 200:
+			a.begin(c, ex)
+			if ex.whole != nil {
+				ex.sent(len(ex.whole))
+			}
+			return a, nil
+		default:
+			interim(ex, a.head.Status, a.head.Fields)
+		}
+		now = time.Now()
+	}
+	return nil, fmt.Errorf("more than %d interim answers", maxInterim)
+}
+
+// nextHead returns the length of the next head, once it has come.
+func (c *serverConn) nextHead(ex *exchange, now time.Time, asked *bool) (int, error) {
+	searched := 0
+	for {
+		if in := c.in; in != nil {
+			if n := http1.End(in.b[in.r:in.w], searched); n > 0 {
+				return n, nil
+			}
+			searched = in.w - in.r
+			if searched >= maxAnswerHead {
+				return 0, errors.New("the head of the answer is too large")
+			}
+			in.room()
+			now = time.Now()
+		}
+		switch err := c.awaitHead(ex, now, asked); err {
+		case nil:
+		case io.EOF:
+			return 0, io.ErrUnexpectedEOF
+		default:
+			return 0, err
+		}
+	}
+}
+
+// awaitHead waits for more of a head.
+func (c *serverConn) awaitHead(ex *exchange, now time.Time, asked *bool) error {
+	limit := c.up.settings.response
+	if ex.expect && ex.whole == nil && !*asked {
+		if err := c.more(ex, now, min(limit, waitForContinue)); err != errTimeout {
+			return err
+		}
+		*asked = true
+		if err := c.invite(ex); err != nil {
+			return err
+		}
+		now = time.Now()
+	}
+	return c.more(ex, now, limit)
+}
+
+// invite asks the client for its body and lets it come.
+func (c *serverConn) invite(ex *exchange) error {
+	if err := ex.body.invite(); err != nil {
+		ex.interrupt()
+		return errAborted
+	}
+	ex.out.upload.start(c, ex)
+	return nil
+}
+
+// room makes room for more at the end of an inbox.
+func (in *inbox) room() {
+	if in.r == in.w {
+		in.r, in.w = 0, 0
+	}
+	if in.w < len(in.b) {
+		return
+	}
+	if in.r > 0 {
+		in.w = copy(in.b, in.b[in.r:in.w])
+		in.r = 0
+		return
+	}
+	b := make([]byte, 2*len(in.b))
+	copy(b, in.b[:in.w])
+	in.b = b
+}
