@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"net/textproto"
 	"strconv"
 	"strings"
 	"sync"
@@ -81,10 +80,7 @@ func (a *stdAnswer) WriteHead(status int, head fields) error {
 		return nil
 	}
 	h := a.w.Header()
-	for _, f := range head {
-		name := textproto.CanonicalMIMEHeaderKey(f.Name)
-		h[name] = append(h[name], f.Value)
-	}
+	add(h, "", head)
 	if status < 200 {
 		a.w.WriteHeader(status)
 		clear(h)
@@ -99,6 +95,14 @@ func (a *stdAnswer) WriteHead(status int, head fields) error {
 		return a.control.Flush() // the body may be long in coming
 	}
 	return nil
+}
+
+// add adds fields to h. net/http writes them later than it gets them, when what
+// they are views of may have been overwritten.
+func add(h http.Header, prefix string, fs fields) {
+	for _, f := range fs {
+		h.Add(strings.Clone(prefix+f.Name), strings.Clone(f.Value))
+	}
 }
 
 // contentLength returns the value of Content-Length, -1 if there is none.
@@ -135,10 +139,7 @@ func (a *stdAnswer) Flush() error {
 
 // Finish is described at answerWriter.
 func (a *stdAnswer) Finish(trailers fields) error {
-	h := a.w.Header()
-	for _, f := range trailers {
-		h.Add(http.TrailerPrefix+f.Name, f.Value)
-	}
+	add(a.w.Header(), http.TrailerPrefix, trailers)
 	return nil
 }
 

@@ -150,3 +150,32 @@ func TestHTTP2ClientsThatAbort(t *testing.T) {
 	clients.Wait()
 	r.until("the end of all requests", func() bool { return r.stats("web").Current == 0 && r.engine.Active(nil) == 0 })
 }
+
+// A head outlives the buffer that it was read into, which others get.
+func TestHTTP2HeadsOutliveTheirBuffers(t *testing.T) {
+	_, addr := secure(t, web(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Path", r.URL.Path)
+		io.WriteString(w, r.URL.Path)
+	}))
+	c := client(t, addr, protocolHTTP2)
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			path := "/" + strings.Repeat(string(rune('a'+i)), 1+i)
+			for range 50 {
+				resp, err := c.Get("https://a" + path)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				b, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if string(b) != path || resp.Header.Get("X-Path") != path || err != nil {
+					t.Errorf("%s: %q %v, %v", path, b, resp.Header, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
