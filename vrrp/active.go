@@ -51,7 +51,7 @@ func (m *Machine) announce(now time.Time) {
 	if m.holding.healing {
 		m.holding.healing, m.holding.healedAt = false, now
 	}
-	m.do(Announce{Addresses: m.cfg.Addresses})
+	m.do(Announce{Addresses: m.cfg.Addresses, Term: m.holding.term})
 }
 
 // listening says whether the router leaves open for a moment if it is active.
@@ -84,6 +84,11 @@ func (m *Machine) tickAsActive(now time.Time) {
 	}
 	if now.Before(h.listenUntil) {
 		return
+	}
+	if at := m.evidence.rivalAt; !at.IsZero() && !now.Before(at) {
+		if m.judgeRival(now); m.state != Active {
+			return
+		}
 	}
 	h.listenUntil = time.Time{}
 	if m.considerLending(now) {
@@ -124,6 +129,7 @@ func (m *Machine) scheduleAnnounce(now time.Time) {
 func (m *Machine) heardAsActive(now time.Time, ev Heard) {
 	own := m.Effective()
 	switch {
+	case m.heedless(now, ev):
 	case m.holding.listening() && ev.Priority > 0:
 		m.giveWayAfterSilence(now, ev)
 	case ev.Priority == 0:
@@ -224,6 +230,7 @@ func (m *Machine) leaveActive(goodbye bool, reason string) {
 	m.holding = holding{term: m.holding.term}
 	m.mate.back = false
 	m.endDrain()
+	m.endTakeOver(reason)
 	m.failFailback(reason)
 }
 

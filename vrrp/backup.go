@@ -48,6 +48,7 @@ func (m *Machine) restart(now time.Time) {
 // the rule of health in place of the plain comparison.
 func (m *Machine) heardAsBackup(now time.Time, ev Heard) {
 	m.follow(now, ev)
+	m.trust(now)
 	// RFC 9568 section 6.4.2: if the Priority in the ADVERTISEMENT is 0, set
 	// the Active_Down_Timer to Skew_Time.
 	if ev.Priority == 0 {
@@ -77,10 +78,7 @@ func (m *Machine) ignores(now time.Time, source netip.Addr, p int) string {
 	b := &m.backup
 	effective := m.Effective()
 	base, known := m.baseOf(source)
-	mine, theirs := m.cfg.Priority-effective, 0
-	if known {
-		theirs = max(0, base-p)
-	}
+	mine, theirs := m.cfg.Priority-effective, m.theirDemotion(source, base, p, known)
 	beats := effective > p
 	if !beats || mine >= theirs {
 		b.healthierSince = time.Time{}
@@ -158,6 +156,9 @@ func (m *Machine) tickAsBackup(now time.Time, unread bool) {
 		return
 	case unread && now.Sub(b.late) < unreadIntervals*b.interval:
 		b.downAt = now.Add(unreadPause)
+		return
+	}
+	if m.heldBack(now) {
 		return
 	}
 	if reason := m.silence(now); !m.waits(now, reason) {

@@ -83,6 +83,9 @@ type Config struct {
 	// them a backup tells an active router that is small by configuration from
 	// one that is demoted. A sender that is not listed counts as not demoted.
 	Peers []Peer
+	// Linked says that there is a link to the other nodes, whose news come as
+	// PeerReport.
+	Linked bool
 	// Settle is how long an active router must have looked less healthy than
 	// this one before that alone makes this one take over. It covers the time
 	// by which two nodes may learn of the same dead server at different

@@ -26,7 +26,7 @@
 // message. The timers by which the versions differ are in timers.go. Whatever is refused has a name (Refusal,
 // in refusal.go) and changes nothing: no timer, no state.
 //
-// Four things go beyond the RFC:
+// Five things go beyond the RFC:
 //
 //   - Health is apart from preemption. Priority may be lowered by named
 //     demotions, and a backup that has been healthier than the active router
@@ -38,6 +38,11 @@
 //   - An active router that was held up for longer than Active_Down_Interval
 //     sends nothing for one interval and gives way to whoever it hears: another
 //     one has probably taken over meanwhile.
+//   - The link to the other node, where there is one, is a second witness
+//     (evidence.go). While it says that the active router lives, a silence of
+//     adverts is an alarm and no reason to take over; when it says that the
+//     process is dead, nobody waits for a silence. A planned switch goes over it
+//     (takeover.go): the new router has announced before the old one lets go.
 //   - A failover by command drains connections first and holds: the node that
 //     yielded does not take over from a live active router until failback.
 package vrrp

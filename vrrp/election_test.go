@@ -31,7 +31,13 @@ var update = flag.Bool("update", false, "write what happens into testdata/*.txt 
 //	kill NAME                 no more of it; what it holds ends with its lease
 //	stop NAME, cont NAME      SIGSTOP, SIGCONT
 //	cut NAME, heal NAME       take it off the LAN, and back
+//	link                      the nodes have a peer link from now on
+//	linkcut, linkheal         nothing passes on it, and again
 //	acquire-fails NAME, acquire-works NAME
+//
+// failover NAME back gives the addresses back instead, failover NAME force asks
+// no questions.
+//
 //	remove NAME               somebody takes its addresses off, and it is told to look
 //	claim NAME MAC [N]        it hears N frames of a station that claims the first one
 func TestElections(t *testing.T) {
@@ -95,6 +101,21 @@ func (n *network) command(words []string) error {
 		return err
 	case "group":
 		return n.join(words[1], words[2:])
+	case "link":
+		n.link()
+		return nil
+	case "linkcut":
+		n.linkCut = true
+		for _, x := range n.nodes {
+			x.linkEnds(LinkLost, "silent for 500ms", 500*ms)
+		}
+		return nil
+	case "linkheal":
+		n.linkCut = false
+		for _, x := range n.nodes {
+			x.linkBegins()
+		}
+		return nil
 	case "start":
 		for _, name := range words[1:] {
 			n.node(name).step(SetFault{Source: StartupFault})
@@ -110,7 +131,10 @@ func (n *network) command(words []string) error {
 	case "fault":
 		x.step(SetFault{Source: "test", Reason: strings.Join(rest, " ")})
 	case "failover":
-		x.step(Failover{ID: 1, By: strings.Join(rest, " ")})
+		m := Move{By: strings.Join(rest, " ")}
+		m.By, m.Back = strings.CutSuffix(m.By, "back")
+		m.By, m.Force = strings.CutSuffix(m.By, "force")
+		x.step(Failover{ID: 1, Move: m})
 	case "failback":
 		x.step(Failback{ID: 1, By: strings.Join(rest, " ")})
 	case "shutdown":
@@ -120,10 +144,15 @@ func (n *network) command(words []string) error {
 		members := append(slices.Clone(g.members), x.m)
 		g.leave(n.now, x.m)
 		n.collect(members)
-	case "kill", "stop":
+	case "kill":
 		x.dead = true
+		x.linkEnds(LinkDied, "its host refuses connections", 2*delay)
+	case "stop":
+		x.dead = true
+		x.linkEnds(LinkLost, "silent for 500ms", 500*ms)
 	case "cont":
 		x.dead = false
+		x.linkBegins()
 	case "cut":
 		n.cut[x.name] = true
 	case "heal":

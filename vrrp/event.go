@@ -37,11 +37,25 @@ type SetFault struct{ Source, Reason string }
 type Opened struct{ Source netip.Addr }
 
 // Failover asks an active router to give the addresses away. The answer is the
-// Reply of the same ID. By is who typed it, for the reason of what comes of it;
-// empty if nobody knows.
+// Reply of the same ID.
 type Failover struct {
 	ID uint64
+	Move
+}
+
+// Move says how addresses are to be given away.
+type Move struct {
+	// By is who typed the command; empty if nobody knows.
 	By string
+	// Reason says in words why; empty for a command of By.
+	Reason string
+	// Back: the addresses go back to where a Failover took them from. This router
+	// does not yield then.
+	Back bool
+	// Force moves them also where the other node is absent or less healthy.
+	Force bool
+	// Drain replaces Config.Drain for this move, unless it is nil.
+	Drain *time.Duration
 }
 
 // Failback asks a router that yielded to take over again. The answer is the
@@ -135,8 +149,12 @@ type Renew struct {
 // Release wants Addresses taken off the interface.
 type Release struct{ Addresses []netip.Prefix }
 
-// Announce wants the LAN told that Addresses are here (gratuitous ARP).
-type Announce struct{ Addresses []netip.Prefix }
+// Announce wants the LAN told that Addresses are here (gratuitous ARP). That it
+// was is told by Announced of the same Term.
+type Announce struct {
+	Addresses []netip.Prefix
+	Term      uint64
+}
 
 // Drain wants new connections held off while those under way end. When they
 // have ended before Deadline, that is told by Drained of the same ID.

@@ -105,8 +105,8 @@ func (g *group) step(now time.Time, m *Machine, ev Event) {
 	case m.state == Active && m.handover.draining:
 		for _, x := range m.mates() {
 			if x.state == Active && !x.handover.draining {
-				x.handover.by = m.handover.by
-				x.drain(now)
+				x.handover.move = m.handover.move
+				x.drain(now, m.handover.move.drain(&m.cfg))
 			}
 		}
 	case m.state == Active:

@@ -51,7 +51,7 @@ func twoNodes(t *testing.T) (a, b *arms) {
 func TestRoutersOfAGroupMoveTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := twoNodes(t)
-		if _, err := a.srv.router.Failover(t.Context(), ""); err != nil {
+		if _, err := a.srv.router.Failover(t.Context(), vrrp.Move{}); err != nil {
 			t.Fatal(err)
 		}
 		wait(100 * ms)

@@ -22,7 +22,14 @@ type handover struct {
 	drainEnd time.Time // zero unless draining
 
 	failover, failback *uint64 // the commands that wait for their Reply
-	by                 string  // who typed the failover; empty if nobody knows
+	move               Move    // of the failover
+
+	// Of a switch by the peer link; see takeover.go.
+	offered       string // the node that is asked to take over; empty when none is
+	offerID       uint64
+	takeover      *uint64 // the TakeOver that waits for its Reply
+	predecessor   string  // the node whose adverts are not heeded; empty when all are
+	successionEnd time.Time
 }
 
 // onFailover begins to give the addresses away.
@@ -45,10 +52,20 @@ func (m *Machine) onFailover(now time.Time, ev Failover) {
 		m.refuse(ev.ID, "a failover is already under way")
 	case h.failback != nil:
 		m.refuse(ev.ID, "a failback is under way")
+	case !ev.Force && m.unfit() != "":
+		m.refuse(ev.ID, m.unfit()+"; --force overrides")
 	default:
-		h.failover, h.by = &ev.ID, ev.By
-		m.drain(now)
+		h.failover, h.move = &ev.ID, ev.Move
+		m.drain(now, ev.drain(&m.cfg))
 	}
+}
+
+// drain is how long connections get to end.
+func (v Move) drain(c *Config) time.Duration {
+	if v.Drain != nil {
+		return *v.Drain
+	}
+	return c.Drain
 }
 
 // onFailback takes the addresses back from the router they were given to.
@@ -93,22 +110,22 @@ func (m *Machine) onShutdown(now time.Time) {
 	case m.state != Active:
 		m.becomeFault(now, "stopping")
 	case !h.draining:
-		m.drain(now)
+		m.drain(now, m.cfg.Drain)
 	}
 	// A failover under way goes on draining, and ends in the stop.
 }
 
 // drain begins to let connections end; without a time for that the addresses
 // go at once.
-func (m *Machine) drain(now time.Time) {
+func (m *Machine) drain(now time.Time, d time.Duration) {
 	h := &m.handover
-	if m.cfg.Drain <= 0 {
+	if d <= 0 {
 		m.handOver(now)
 		return
 	}
 	h.draining, h.drained = true, false
 	h.drainID++
-	h.drainEnd = now.Add(m.cfg.Drain)
+	h.drainEnd = now.Add(d)
 	m.do(Drain{ID: h.drainID, Deadline: h.drainEnd})
 }
 
@@ -136,13 +153,30 @@ func (m *Machine) endDrain() {
 // handOver is the end of a drain: the addresses go, to the other node or with
 // this one.
 func (m *Machine) handOver(now time.Time) {
-	if m.handover.stopping {
+	h := &m.handover
+	if h.offered != "" {
+		return // it is under way
+	}
+	if m.switches() {
+		v, why := m.heir()
+		if v != nil {
+			m.offer(v)
+			return
+		}
+		if !h.stopping && !h.move.Force {
+			m.keep(now, why)
+			return
+		}
+	}
+	if h.stopping {
 		m.becomeFault(now, "stopping")
 		return
 	}
-	reason := "failover" + commandOf(m.handover.by)
+	reason := m.moveReason()
 	m.leaveActive(true, reason)
-	m.yield(now)
+	if !h.move.Back {
+		m.yield(now)
+	}
 	m.learn(m.cfg.AdvertInterval)
 	m.becomeBackup(now, reason)
 }

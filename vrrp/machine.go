@@ -88,6 +88,7 @@ type Machine struct {
 	handover handover
 	mate     mate
 	lending  lending
+	evidence evidence
 
 	out []Action // of the step under way
 }
@@ -161,6 +162,16 @@ func (m *Machine) step(now time.Time, ev Event) {
 		m.onRecheck(now)
 	case Claimed:
 		m.onClaimed(now, ev)
+	case PeerReport:
+		m.onPeerReport(now, ev)
+	case TakeOver:
+		m.onTakeOver(now, ev)
+	case Withdrawn:
+		m.onWithdrawn(now, ev)
+	case Offered:
+		m.onOffered(now, ev)
+	case Announced:
+		m.onAnnounced(now, ev)
 	case Reconfigure:
 		m.onReconfigure(now, ev.Config)
 	case Shutdown:
@@ -181,7 +192,7 @@ func (m *Machine) Deadline() time.Time {
 	case m.state == Active && m.holding.listening():
 		return earliest(m.holding.listenUntil, m.handover.drainEnd)
 	case m.state == Active:
-		return earliest(m.holding.advertAt, m.holding.renewAt, m.holding.announceAt, m.handover.drainEnd)
+		return earliest(m.holding.advertAt, m.holding.renewAt, m.holding.announceAt, m.handover.drainEnd, m.evidence.rivalAt)
 	}
 	return time.Time{}
 }
@@ -369,6 +380,7 @@ func (m *Machine) becomeActive(now time.Time, reason string) {
 func (m *Machine) transition(now time.Time, to State, reason string) {
 	from := m.state
 	m.state, m.since, m.reason = to, now, reason
+	m.trust(now)
 	m.do(Transition{From: from, To: to, Reason: reason, At: now})
 }
 

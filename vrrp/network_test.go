@@ -18,6 +18,9 @@ type network struct {
 	wire    []message
 	cut     map[string]bool // nodes that are off the LAN
 	check   func()          // after every step of a group
+	linked  bool            // there is a peer link
+	linkCut bool            // it is silent
+	later   []timed         // what happens on it, in order
 	log     strings.Builder
 	started time.Time
 }
@@ -26,6 +29,12 @@ type message struct {
 	at     time.Time
 	from   *simulated
 	advert Heard
+}
+
+// timed is something that will happen.
+type timed struct {
+	at time.Time
+	do func()
 }
 
 // simulated is one machine with the outside world it wants.
@@ -40,7 +49,8 @@ type simulated struct {
 	busy        bool // connections never end by themselves
 	dead        bool // killed or stopped: it does nothing
 	transitions int
-	lastSent    int // priority
+	lastSent    int        // priority
+	said        PeerReport // what the others know of it by the link
 }
 
 func newNetwork() *network {
@@ -86,6 +96,14 @@ func (n *network) run(d time.Duration) {
 		if len(n.wire) > 0 && !n.wire[0].at.After(next) {
 			next, do = n.wire[0].at, n.deliver
 		}
+		if len(n.later) > 0 && !n.later[0].at.After(next) {
+			next = n.later[0].at
+			do = func() {
+				first := n.later[0]
+				n.later = n.later[1:]
+				first.do()
+			}
+		}
 		for _, x := range n.nodes {
 			if at := x.m.Deadline(); !x.dead && !at.IsZero() && at.Before(next) {
 				next, do = at, func() { x.step(Tick{}) }
@@ -95,7 +113,7 @@ func (n *network) run(d time.Duration) {
 		if next.After(n.now) {
 			n.now = next
 		}
-		if n.now.Equal(end) && (len(n.wire) == 0 || n.wire[0].at.After(end)) {
+		if n.now.Equal(end) && (len(n.later) == 0 || n.later[0].at.After(end)) && (len(n.wire) == 0 || n.wire[0].at.After(end)) {
 			return
 		}
 		do()
@@ -173,11 +191,20 @@ func (x *simulated) carryOut(actions []Action) {
 			n.note("%s: release %s", x.name, list(a.Addresses))
 		case Announce:
 			n.note("%s: announce %s", x.name, list(a.Addresses))
+			next = append(next, Announced{Term: a.Term})
 		case Drain:
 			n.note("%s: drain for %s", x.name, a.Deadline.Sub(n.now))
 			if !x.busy {
 				next = append(next, Drained{ID: a.ID})
 			}
+		case Alarm:
+			n.note("%s: alarm %s: %s", x.name, a.Name, a.Reason)
+		case Ask:
+			x.ask(a)
+		case AskYield:
+			x.askYield(a)
+		case Offer:
+			x.offer(a)
 		case Resume:
 			n.note("%s: resume", x.name)
 		case Transition:
@@ -197,6 +224,9 @@ func (x *simulated) carryOut(actions []Action) {
 		case Late:
 			n.note("%s: late by %s", x.name, a.By.Round(ms))
 		case Reply:
+			if x.replied(a) {
+				continue
+			}
 			if a.Err != nil {
 				n.note("%s: reply: %s", x.name, a.Err)
 			} else {
@@ -205,11 +235,13 @@ func (x *simulated) carryOut(actions []Action) {
 		case Stopped:
 			n.note("%s: stopped", x.name)
 			x.dead = true
+			x.linkEnds(LinkGoodbye, "it has stopped", delay)
 		}
 	}
 	for _, ev := range next {
 		x.step(ev)
 	}
+	x.tellPeers()
 }
 
 // acquire answers an Acquire or Renew.

@@ -78,6 +78,11 @@ type Hooks struct {
 	Tell func(Notice)
 	// Groups are the groups of the process; without them the router moves alone.
 	Groups *Groups
+	// Peer is the link to the other nodes.
+	Peer PeerLink
+	// Changed is called when Status has changed in what other nodes want to know
+	// at once. It must not block.
+	Changed func()
 }
 
 // Outcome is what became of a Failover or Failback.
@@ -126,6 +131,8 @@ type Router struct {
 	untold   int
 	message  []byte
 	drains   drains
+
+	asides sync.WaitGroup // what waits for the other node
 }
 
 // received is an accepted advert on its way to the machine.
@@ -193,6 +200,7 @@ func (r *Router) Run(ctx context.Context) (err error) {
 	stopListening()
 	tasks.Wait()
 	r.drains.wait()
+	r.asides.Wait()
 	return err
 }
 
@@ -223,8 +231,8 @@ func (r *Router) Reconfigure(cfg Config) {
 // which none did. ErrRefused is in the error if this router is not active.
 // When ctx ends first, the failover goes on without a listener. by is who wants
 // it, for the reason of the transition; it may be empty.
-func (r *Router) Failover(ctx context.Context, by string) (Outcome, error) {
-	return r.command(ctx, func(id uint64) Event { return Failover{ID: id, By: by} })
+func (r *Router) Failover(ctx context.Context, move Move) (Outcome, error) {
+	return r.command(ctx, func(id uint64) Event { return Failover{ID: id, Move: move} })
 }
 
 // Failback takes the addresses back after a Failover of this router, at once,
@@ -366,7 +374,7 @@ func (r *Router) carryOut(a Action) {
 	case Release:
 		r.jobs = append(r.jobs, func() { r.release(a.Addresses) })
 	case Announce:
-		r.jobs = append(r.jobs, func() { r.announce(a.Addresses) })
+		r.jobs = append(r.jobs, func() { r.announce(a) })
 	case Drain:
 		r.drains.begin(a, r.hooks.Traffic, r.post)
 	case Resume:
@@ -375,6 +383,18 @@ func (r *Router) carryOut(a Action) {
 		r.jobs = append(r.jobs, r.drains.resume)
 	case Transition:
 		r.report(a)
+	case Offer:
+		r.offer(a)
+	case Ask:
+		if r.hooks.Peer != nil {
+			r.hooks.Peer.Ask(a.Node)
+		}
+	case AskYield:
+		if r.hooks.Peer != nil {
+			r.hooks.Peer.AskYield(a.Node)
+		}
+	case Alarm:
+		r.reportAlarm(a)
 	case Restored:
 		r.reportRestored(a)
 	case Foreign:

@@ -109,10 +109,10 @@ func TestRefusedAdvertsChangeNothing(t *testing.T) {
 func TestRouterFailoverAndFailback(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, a, b := pair(t, vrrp.Hooks{}, 0)
-		if _, err := b.router.Failover(t.Context(), ""); !errors.Is(err, vrrp.ErrRefused) {
+		if _, err := b.router.Failover(t.Context(), vrrp.Move{}); !errors.Is(err, vrrp.ErrRefused) {
 			t.Errorf("failover on the backup: %v", err)
 		}
-		out, err := a.router.Failover(t.Context(), "")
+		out, err := a.router.Failover(t.Context(), vrrp.Move{})
 		if err != nil || out.Active != netip.MustParseAddr("192.168.15.12") {
 			t.Fatalf("%+v, %v", out, err)
 		}
@@ -135,7 +135,7 @@ func TestRouterFailoverAndFailback(t *testing.T) {
 		}
 		a.end()
 		b.end()
-		if _, err := a.router.Failover(t.Context(), ""); !errors.Is(err, vrrp.ErrStopped) {
+		if _, err := a.router.Failover(t.Context(), vrrp.Move{}); !errors.Is(err, vrrp.ErrStopped) {
 			t.Errorf("after the end: %v", err)
 		}
 		a.router.SetDemotion("web", 20, "does not block")
@@ -172,7 +172,7 @@ func TestRouterDrainsBeforeItHandsOver(t *testing.T) {
 			hook.holding = a.holder.Held
 			start := time.Now()
 			sent := a.router.Status().Counters.Sent
-			if _, err := a.router.Failover(t.Context(), ""); err != nil {
+			if _, err := a.router.Failover(t.Context(), vrrp.Move{}); err != nil {
 				t.Fatal(err)
 			}
 			if took := time.Since(start); took < tt.want || took > tt.want+100*ms {
@@ -199,7 +199,7 @@ func TestRouterResumesOnlyWhenTheAddressesAreGone(t *testing.T) {
 		_, a, b := pair(t, vrrp.Hooks{Traffic: hook}, 5*time.Second)
 		hook.holding = a.holder.Held
 		unblock := a.holder.Block()
-		if _, err := a.router.Failover(t.Context(), ""); err != nil {
+		if _, err := a.router.Failover(t.Context(), vrrp.Move{}); err != nil {
 			t.Fatal(err)
 		}
 		wait(100 * ms)
@@ -376,7 +376,7 @@ func TestCommandsEndWithTheirContext(t *testing.T) {
 		_, a, b := pair(t, vrrp.Hooks{Traffic: hook}, 5*time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := a.router.Failover(ctx, ""); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := a.router.Failover(ctx, vrrp.Move{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v", err)
 		}
 		wait(10 * time.Second) // it goes on without a listener

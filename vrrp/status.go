@@ -37,6 +37,11 @@ type Status struct {
 	// Yielded: the addresses were given away by command and failback has not
 	// been called.
 	Yielded bool
+	// Alarms are what is wrong and of which the election makes the best.
+	Alarms []FaultReport
+	// Published is when this was the state last: an active router says so more
+	// than once in the time of RenewInterval.
+	Published time.Time
 	// Draining: the addresses are about to be given away by command or stop.
 	Draining bool
 	// Claims are the foreign claims to the addresses while this router was
@@ -119,6 +124,7 @@ func (r *Router) Status() Status {
 	s.Addresses = slices.Clone(s.Addresses)
 	s.Demotions = slices.Clone(s.Demotions)
 	s.Faults = slices.Clone(s.Faults)
+	s.Alarms = slices.Clone(s.Alarms)
 	s.Claims = slices.Clone(s.Claims)
 	s.Lateness, s.Counters = r.lateness.read(), r.counters.read()
 	return s
@@ -129,7 +135,11 @@ func (r *Router) publish() {
 	r.groups.mu.Lock()
 	s := r.machine.snapshot()
 	r.groups.mu.Unlock()
-	r.status.Store(&s)
+	s.Published = time.Now()
+	before := r.status.Swap(&s)
+	if r.hooks.Changed != nil && (before == nil || before.headline() != s.headline()) {
+		r.hooks.Changed()
+	}
 }
 
 // snapshot describes the machine; what the router counts is left out.
@@ -147,6 +157,7 @@ func (m *Machine) snapshot() Status {
 		Effective: m.Effective(),
 		Demotions: slices.Clone(m.demotions),
 		Faults:    slices.Clone(m.faults),
+		Alarms:    slices.Clone(m.evidence.alarms),
 		Active:    m.active,
 		Group:     m.cfg.Group,
 		Waiting:   m.mate.waiting,

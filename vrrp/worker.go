@@ -38,8 +38,10 @@ func (r *Router) release(addresses []netip.Prefix) {
 }
 
 // announce is an Announce on the worker.
-func (r *Router) announce(addresses []netip.Prefix) {
-	if err := r.addresses.Announce(addresses); err != nil {
+func (r *Router) announce(a Announce) {
+	err := r.addresses.Announce(a.Addresses)
+	r.post(Announced{Term: a.Term, Err: err})
+	if err != nil {
 		r.counters.addressErrors.Add(1)
 		r.log.Error().Err(err).Msg("cannot announce the addresses")
 	}

@@ -68,7 +68,9 @@ func (a *Appliance) setServer(ctx context.Context, r control.ServerRequest) erro
 // failover gives away the addresses of the named instance, or of all that are
 // active here.
 func (a *Appliance) failover(ctx context.Context, r control.MoveRequest) ([]control.MoveResult, error) {
-	return a.move(ctx, r, "is active here", (*vrrp.Router).Failover,
+	return a.move(ctx, r, "is active here", func(router *vrrp.Router, ctx context.Context, by string) (vrrp.Outcome, error) {
+		return router.Failover(ctx, vrrp.Move{By: by})
+	},
 		func(s vrrp.Status) bool { return s.State == vrrp.Active })
 }
 
