@@ -42,7 +42,7 @@ type pair struct {
 }
 
 // newPair builds a pair, which ends with the test. config is the text of
-// appliance.toml, empty for the laboratory's own.
+// appliance.toml, empty for labConfig.
 func newPair(t *testing.T, config string) *pair {
 	t.Helper()
 	return newPairFor(t, lab.DefaultVIP, config)
@@ -51,6 +51,9 @@ func newPair(t *testing.T, config string) *pair {
 // newPairFor is newPair for another virtual address.
 func newPairFor(t *testing.T, vip netip.Addr, config string) *pair {
 	t.Helper()
+	if config == "" {
+		config = labConfig(t)
+	}
 	p, err := lab.NewPair(lab.PairOptions{Config: config, Binary: os.Getenv(binaryVariable), VIP: vip})
 	if err != nil {
 		t.Fatal(err)
@@ -240,11 +243,21 @@ func newCertificate(t *testing.T, names ...string) (cert, key []byte) {
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
 }
 
+// peerTable is the peer link of the laboratory's own appliance.toml.
+const peerTable = `[peer]
+secret_file = "peer.secret"        # made by ` + "`applianctl secret`" + `, the same on both
+
+`
+
 // labConfig returns the laboratory's own appliance.toml with some of its text
-// replaced: pairs of old and new.
+// replaced, pairs of old and new, and without its
+// peer link: most promises are kept without one.
 func labConfig(t *testing.T, oldnew ...string) string {
 	t.Helper()
-	text := lab.DefaultConfig
+	text := strings.Replace(lab.DefaultConfig, peerTable, "", 1)
+	if text == lab.DefaultConfig {
+		t.Fatal("the laboratory's file has no peer link any more")
+	}
 	for i := 0; i < len(oldnew); i += 2 {
 		if !strings.Contains(text, oldnew[i]) {
 			t.Fatalf("the laboratory's file does not contain %q any more", oldnew[i])

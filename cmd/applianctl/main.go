@@ -103,7 +103,7 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong command line, 3 no appliance ru
 	root.AddCommand(
 		newRunCommand(&o), newCheckCommand(&o), newStatusCommand(&o), newEventsCommand(&o),
 		newFailoverCommand(&o), newFailbackCommand(&o), newReloadCommand(&o), newServerCommand(&o),
-		newLabCommand(), newVersionCommand(), newGuardCommand(),
+		newLabCommand(), newSecretCommand(), newVersionCommand(), newGuardCommand(),
 	)
 	return root
 }

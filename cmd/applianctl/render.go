@@ -23,6 +23,7 @@ func renderStatus(w io.Writer, s control.Status) error {
 		fmt.Fprintf(t, "the latest reload was refused:\n%s\n", indent(s.Config.Error))
 	}
 	renderVRRP(t, now, s.VRRP)
+	renderPeers(t, now, s.Peers)
 	renderServices(t, s.Services)
 	renderPools(t, now, s.Pools)
 	return t.Flush()
@@ -64,6 +65,9 @@ func renderVRRP(w io.Writer, now time.Time, routers []control.VRRP) {
 		}
 		for _, f := range r.Faults {
 			fmt.Fprintf(w, "%s: fault: %s: %s, for %s\n", r.Name, f.Source, f.Reason, age(now, f.Since))
+		}
+		for _, f := range r.Alarms {
+			fmt.Fprintf(w, "%s: ALARM: %s: %s, for %s\n", r.Name, f.Source, f.Reason, age(now, f.Since))
 		}
 		for _, d := range r.Demotions {
 			fmt.Fprintf(w, "%s: demoted by %d: %s: %s, for %s\n", r.Name, d.Amount, d.Source, d.Reason, age(now, d.Since))

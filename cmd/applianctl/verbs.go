@@ -51,17 +51,23 @@ func writeJSON(w io.Writer, v any) error {
 
 func newFailoverCommand(o *options) *cobra.Command {
 	return newMoveCommand(o, "failover", "Give the virtual addresses to the other node",
-		`Typed on the active node: connections get a moment to end, then the virtual
-addresses go to the other node. The command returns when that is active, or
-says what prevented it. The move holds until failback, or until the other node
-is gone.`, (*control.Client).Failover)
+		`Connections get a moment to end, then the virtual addresses go to the other node.
+The command returns when that is active, or says what prevented it. The move
+holds until failback, or until the other node is gone.
+
+With a peer link it may be typed on either node, the other node is active before
+the first one lets go, and the move is refused when the other node is absent, in
+fault or less healthy, unless forced. Without one it is typed on the active node.`, (*control.Client).Failover)
 }
 
 func newFailbackCommand(o *options) *cobra.Command {
 	return newMoveCommand(o, "failback", "Take back what failover gave away",
-		`Typed on the node that yielded: it becomes active again, unless it is the less
-healthy one. It takes the addresses at once, and what is under way on the other
-node is cut; failover typed there gives it a moment to end.`, (*control.Client).Failback)
+		`The node that yielded becomes active again, unless it is the less healthy one.
+
+With a peer link it may be typed on either node, and goes as gently as failover.
+Without one it is typed on the node that yielded: that takes the addresses at
+once, and what is under way on the other node is cut; failover typed there gives
+it a moment to end.`, (*control.Client).Failback)
 }
 
 // newMoveCommand is the shape that failover and failback share.
@@ -91,11 +97,16 @@ func newMoveCommand(o *options, name, short, long string,
 					at = r.ActiveNode + " (" + r.Active + ")"
 				}
 				fmt.Fprintf(c.OutOrStdout(), "%s: %s is active, after %.0f ms\n", r.VRRP, at, r.Seconds*1000)
+				for _, s := range r.Connections {
+					fmt.Fprintf(c.OutOrStdout(), "%s: %s: %d connections or requests under way ended by themselves, %d were cut\n", r.VRRP, s.Service, s.Ended, s.Cut)
+				}
 			}
 			return errors.Join(errs...)
 		},
 	}
 	c.Flags().StringVar(&request.VRRP, "vrrp", "", "only this instance")
+	c.Flags().StringVar(&request.Drain, "drain", "", "how long connections get to end, such as 30s (default: the file's handover.drain)")
+	c.Flags().BoolVar(&request.Force, "force", false, "also where the other node is absent or less healthy")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return c
 }

@@ -20,6 +20,7 @@ import (
 	"appliance/internal/events"
 	"appliance/internal/guard"
 	"appliance/internal/listen"
+	"appliance/internal/peer"
 	"appliance/l4"
 	"appliance/l7"
 	"appliance/vrrp"
@@ -59,6 +60,7 @@ type Appliance struct {
 	l4        *l4.Engine
 	l7        *l7.Engine
 	links     links // of the goroutine of Run
+	peers     *peerLink
 	reloads   chan reloadRequest
 	stopping  chan struct{} // closed when no more reloads are taken
 
@@ -150,6 +152,7 @@ func newAppliance(o Options, node *config.Node) *Appliance {
 		fallen.take(t, r)
 		a.wire.poke()
 	})
+	a.peers = newPeerLink(a)
 	a.wire = newWire(o.Log, a.checker.Results)
 	a.listeners = listen.NewSet(o.Log, a.wire.listener)
 	a.current.Store(&setup{})
@@ -241,6 +244,7 @@ func (a *Appliance) shutdown() error {
 	ctx, cancel := context.WithTimeout(urgent, current.node.Handover.Drain)
 	defer cancel()
 	stopRouters(current.routers)
+	a.peers.end(peer.ErrGoodbye)
 	a.watch(nil)
 	err := a.listeners.Close()
 	ended := make(chan error, 2)

@@ -65,26 +65,10 @@ func (a *Appliance) setServer(ctx context.Context, r control.ServerRequest) erro
 	return nil
 }
 
-// failover gives away the addresses of the named instance, or of all that are
-// active here.
-func (a *Appliance) failover(ctx context.Context, r control.MoveRequest) ([]control.MoveResult, error) {
-	return a.move(ctx, r, "is active here", func(router *vrrp.Router, ctx context.Context, by string) (vrrp.Outcome, error) {
-		return router.Failover(ctx, vrrp.Move{By: by})
-	},
-		func(s vrrp.Status) bool { return s.State == vrrp.Active })
-}
-
-// failback takes back the addresses of the named instance, or of all that
-// yielded.
-func (a *Appliance) failback(ctx context.Context, r control.MoveRequest) ([]control.MoveResult, error) {
-	return a.move(ctx, r, "has yielded", (*vrrp.Router).Failback,
-		func(s vrrp.Status) bool { return s.Yielded })
-}
-
 // move carries out a command on the named instance, or else on all that fit,
 // at the same time.
 func (a *Appliance) move(ctx context.Context, r control.MoveRequest, condition string,
-	command func(*vrrp.Router, context.Context, string) (vrrp.Outcome, error), fits func(vrrp.Status) bool) ([]control.MoveResult, error) {
+	command func(*vrrp.Router, context.Context) (vrrp.Outcome, error), fits func(vrrp.Status) bool) ([]control.MoveResult, error) {
 	members, err := a.choose(r.VRRP, condition, fits)
 	if err != nil {
 		return nil, err
@@ -107,13 +91,16 @@ func (a *Appliance) move(ctx context.Context, r control.MoveRequest, condition s
 	return results, nil // some moved: the caller must hear of each
 }
 
-func (a *Appliance) moveOne(ctx context.Context, m *member, command func(*vrrp.Router, context.Context, string) (vrrp.Outcome, error)) control.MoveResult {
+func (a *Appliance) moveOne(ctx context.Context, m *member, command func(*vrrp.Router, context.Context) (vrrp.Outcome, error)) control.MoveResult {
 	begun := time.Now()
-	outcome, err := command(m.router, ctx, control.Caller(ctx))
+	outcome, err := command(m.router, ctx)
 	r := control.MoveResult{VRRP: m.config.Name, Seconds: time.Since(begun).Seconds()}
 	if err != nil {
 		r.Error = err.Error()
 		return r
+	}
+	if moved := m.traffic.moved.Load(); moved != nil {
+		r.Connections = *moved
 	}
 	r.Active, r.ActiveNode = outcome.Active.String(), a.nodeAt(m, m.router.Status().Source, outcome.Active)
 	return r

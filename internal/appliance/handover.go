@@ -3,10 +3,12 @@ package appliance
 import (
 	"context"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"appliance/internal/control"
 	"appliance/internal/listen"
 	"appliance/l4"
 	"appliance/vrrp"
@@ -33,6 +35,9 @@ type traffic struct {
 	held  []netip.Addr
 
 	release func() error // ends the hold of the listeners
+
+	// moved is what became of the connections of the latest Hold.
+	moved atomic.Pointer[[]control.MovedService]
 }
 
 // Hold holds new connections off and returns when none has been under way for
@@ -42,6 +47,12 @@ func (t *traffic) Hold(ctx context.Context) {
 	defer cancel()
 	defer context.AfterFunc(t.parts.patience, cancel)()
 	t.held = t.vips()
+	t.moved.Store(nil)
+	before := t.parts.count(t.held)
+	defer func() {
+		moved := t.parts.count(t.held).since(before)
+		t.moved.Store(&moved)
+	}()
 	var err error
 	if t.release, err = t.parts.listeners.Hold(t.held); err != nil {
 		t.log.Warn().Err(err).Msg("new connections could not be held off; some may be reset by the hand-over")

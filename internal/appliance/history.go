@@ -86,6 +86,12 @@ func (c *chronicle) tell(n vrrp.Notice) {
 		k := n.Claim
 		c.add(events.ForeignClaim, fmt.Sprintf("%s is claimed by another station, %s (%d times since %s); announced again",
 			k.Address, k.MAC, k.Count, k.First.Format(time.TimeOnly)), "address", k.Address.String(), "mac", k.MAC)
+	case vrrp.Alarm:
+		if n.Reason != "" {
+			c.add(events.Alarm, n.Name+": "+n.Reason, "alarm", n.Name)
+		} else {
+			c.add(events.AlarmEnd, "no longer: "+n.Name, "alarm", n.Name)
+		}
 	case vrrp.Held:
 		if n.Reason != "" {
 			c.add(events.Alarm, "not taking over: "+n.Reason)

@@ -27,12 +27,12 @@ var layers = map[string][]string{
 	"internal/link":      nil,
 	"internal/guard":     {"internal/link"},
 	"internal/peer":      nil,
-	"internal/config":    {"vrrp", "health", "l4", "l7", "internal/pool", "internal/certs"},
+	"internal/config":    {"vrrp", "health", "l4", "l7", "internal/pool", "internal/certs", "internal/peer"},
 	"internal/events":    nil,
 	"internal/control":   {"internal/events"},
-	"internal/appliance": {"vrrp", "health", "l4", "l7", "internal/pool", "internal/listen", "internal/link", "internal/guard", "internal/config", "internal/control", "internal/events"},
-	"internal/lab":       {"internal/control", "internal/link", "vrrp"},
-	"cmd/applianctl":     {"internal/appliance", "internal/guard", "internal/config", "internal/control", "internal/lab"},
+	"internal/appliance": {"vrrp", "health", "l4", "l7", "internal/pool", "internal/listen", "internal/link", "internal/guard", "internal/config", "internal/control", "internal/events", "internal/peer"},
+	"internal/lab":       {"internal/control", "internal/link", "internal/peer", "vrrp"},
+	"cmd/applianctl":     {"internal/appliance", "internal/guard", "internal/config", "internal/control", "internal/lab", "internal/peer"},
 	"integration":        {"internal/control", "internal/lab"},
 }
 

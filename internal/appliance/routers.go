@@ -19,6 +19,7 @@ type member struct {
 	detected  bool // the file leaves the interface out
 	router    *vrrp.Router
 	addresses *link.Addresses
+	traffic   *traffic
 	// vips are the addresses in force, which a reload may change, and own those
 	// that are this node's own or were at any time.
 	vips, own *atomic.Pointer[[]netip.Addr]
@@ -136,11 +137,14 @@ func (a *Appliance) newMember(c vrrp.Config, detected bool) (*member, error) {
 		vips: new(atomic.Pointer[[]netip.Addr]), own: new(atomic.Pointer[[]netip.Addr])}
 	m.setVIPs(c)
 	log := a.log
+	m.traffic = &traffic{parts: a, vips: func() []netip.Addr { return *m.vips.Load() }, log: log}
 	told := &chronicle{history: a.history, subject: "vrrp " + c.Name}
 	hooks := vrrp.Hooks{
-		Traffic: &traffic{parts: a, vips: func() []netip.Addr { return *m.vips.Load() }, log: log},
+		Traffic: m.traffic,
 		Tell:    told.tell,
 		Groups:  a.groups,
+		Peer:    routerLink{a.peers, m},
+		Changed: a.peers.poke,
 	}
 	watched := &guarded{Addresses: addresses, guard: a.guard, name: c.Name, describe: m.holding}
 	held := &shared{Addresses: severing{watched, everyone{a.listeners, a.l4}, log}, iface: c.Interface, claims: a.claims}

@@ -69,6 +69,10 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 	}
 	discard = append(discard, routers.discard)
 	next.routers = routers.next
+	mesh, link, err := a.peers.stage(node.Peer)
+	if err != nil {
+		return err
+	}
 	if old.node != nil {
 		a.learn(ctx, old, next)
 	}
@@ -92,6 +96,8 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 	routers.retire(a)
 	a.current.Store(next)
 	routers.commit(a)
+	a.peers.commit(mesh, link)
+	a.peers.brief()
 	a.wire.rewire(next.plan())
 	a.watch(next.interfaces())
 	return nil

@@ -23,7 +23,7 @@ func (a *Appliance) status() control.Status {
 		Config:  control.Config{Path: a.options.ConfigPath, Error: *a.refused.Load()},
 		Events:  control.Events{Path: a.history.Path(), Error: a.history.Trouble()},
 		// Empty lists rather than null, for those who read JSON.
-		VRRP: []control.VRRP{}, Services: []control.Service{}, Pools: []control.Pool{},
+		VRRP: []control.VRRP{}, Peers: []control.Peer{}, Services: []control.Service{}, Pools: []control.Pool{},
 	}
 	if current.node == nil {
 		return s // asked before the first configuration is in force
@@ -33,6 +33,7 @@ func (a *Appliance) status() control.Status {
 	for _, m := range current.routers {
 		s.VRRP = append(s.VRRP, describeRouter(m.router.Status()))
 	}
+	s.Peers = a.describePeers(current)
 	s.Services = a.describeServices(current, known)
 	for _, name := range slices.Sorted(maps.Keys(current.pools)) {
 		s.Pools = append(s.Pools, a.describePool(current, name))
@@ -57,6 +58,7 @@ func describeRouter(s vrrp.Status) control.VRRP {
 		Draining:      s.Draining,
 		Demotions:     []control.Condition{},
 		Faults:        []control.Condition{},
+		Alarms:        []control.Condition{},
 		ForeignClaims: []control.ForeignClaim{},
 		Counters:      routerCounters(s.Counters),
 		AdvertLateness: control.Lateness{
@@ -71,6 +73,9 @@ func describeRouter(s vrrp.Status) control.VRRP {
 	}
 	for _, d := range s.Demotions {
 		r.Demotions = append(r.Demotions, control.Condition{Source: d.Source, Amount: d.N, Reason: d.Reason, Since: d.Since})
+	}
+	for _, f := range s.Alarms {
+		r.Alarms = append(r.Alarms, control.Condition{Source: f.Source, Reason: f.Reason, Since: f.Since})
 	}
 	for _, f := range s.Faults {
 		r.Faults = append(r.Faults, control.Condition{Source: f.Source, Reason: f.Reason, Since: f.Since})

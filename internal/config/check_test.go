@@ -81,7 +81,7 @@ servers = [
 check = { type = "tcp", path = "/", interval = "1d" }
 `,
 			want: []string{
-				`f.toml:1:1: peer: is not supported by this version`,
+				`f.toml:1:1: peer.secret_file: the link between the nodes needs a secret; let applianctl secret print one into a file, and name that file here`,
 				`f.toml:7:1: node.lb02.address: 192.168.15.11 is node lb01's already`,
 				`f.toml:8:1: node.lb02.priority: priority 256 is out of range; 1 to 254 are allowed, and 255 for the owner of the addresses`,
 				`f.toml:9:1: node.lb02.weight: unknown key; known here: address, priority, keepalived`,
@@ -237,11 +237,40 @@ name = "a"
 virtual_router_id = 7
 addresses = ["192.168.15.3/24"]
 virtual_mac = true
-[peer]
 `,
 			want: []string{
 				`f.toml:11:1: vrrp[0].virtual_mac: is not supported by this version`,
-				`f.toml:12:2: peer: is not supported by this version`,
+			},
+		},
+		{
+			name: "peer link",
+			text: nodes + `[[vrrp]]
+name = "a"
+virtual_router_id = 7
+addresses = ["192.168.15.3/24"]
+[peer]
+port = 70000
+heartbeat = "20ms"
+`,
+			want: []string{
+				`f.toml:11:2: peer.secret_file: the link between the nodes needs a secret; let applianctl secret print one into a file, and name that file here`,
+				`f.toml:12:1: peer.port: 70000 is no port; 1 to 65535 are`,
+				`f.toml:13:1: peer.heartbeat: the heartbeat may be 50ms to 10s`,
+			},
+		},
+		{
+			name: "peer link without another node",
+			text: `[node.lb01]
+address = "192.168.15.11"
+[peer]
+secret_file = "s"
+[[l4]]
+name = "a"
+listen = ["192.168.15.3:1"]
+servers = ["10.0.0.1:1"]
+`,
+			want: []string{
+				`f.toml:3:2: peer: there is no other node to have a link with; the file needs two [node.NAME] that run no keepalived`,
 			},
 		},
 		{

@@ -37,7 +37,8 @@ type File struct {
 	// Pools are the tables [pool.NAME].
 	Pools map[string]Pool `toml:"pool"`
 
-	_ later `toml:"peer,later"`
+	// Peer is the table [peer]; nil without it.
+	Peer *Peer `toml:"peer"`
 }
 
 func (f *File) setDefaults() {

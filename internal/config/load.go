@@ -91,6 +91,9 @@ func (f *File) resolvePaths(dir string) {
 			resolve(&s.TLS.Certificates[i].Key)
 		}
 	}
+	if f.Peer != nil {
+		resolve(&f.Peer.SecretFile)
+	}
 	f.eachCheck(func(_ string, check *health.Config) {
 		resolve(&check.PasswordFile)
 		resolve(&check.CAFile)
@@ -111,6 +114,7 @@ func (f *File) checkFiles(r *report) {
 			checkPair(r, index(index("l7", i)+".tls.certificates", j), pair)
 		}
 	}
+	f.checkSecret(r)
 	f.eachCheck(func(path string, check *health.Config) {
 		if check.PasswordFile != "" {
 			if _, err := os.ReadFile(check.PasswordFile); err != nil {

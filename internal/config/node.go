@@ -34,6 +34,8 @@ type Node struct {
 	// Admin and Handover are as in the file, defaults filled in.
 	Admin    Admin
 	Handover Handover
+	// Peer is the link to the other nodes; nil if there is none.
+	Peer *PeerNode
 }
 
 // VRRPNode is a virtual router as one node runs it. Of its Config, Source is
@@ -90,6 +92,7 @@ func (f *File) ForNode(name string) (*Node, error) {
 		Pools:    make(map[string]Pool),
 		Admin:    f.Admin,
 		Handover: f.Handover,
+		Peer:     f.peerNode(name),
 	}
 	maps.Copy(n.Pools, f.Pools)
 	for _, s := range f.services() {
@@ -160,6 +163,7 @@ func (f *File) router(v VRRPEntry, node string) vrrp.Config {
 		Preempt:        v.Preempt,
 		PreemptDelay:   v.PreemptDelay,
 		Drain:          f.Handover.Drain,
+		Linked:         f.linked(node),
 	}
 	if own := f.Nodes[node].Address; f.owns(v, node, own) {
 		c.Own = []netip.Addr{own}

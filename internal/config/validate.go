@@ -31,6 +31,7 @@ func (f *File) validate(r *report) {
 		r.invalid("handover.drain", "the drain may last %s at most: new clients wait for its end", "5m")
 	}
 	f.validateNodes(r)
+	f.validatePeer(r)
 	f.validateRouters(r)
 	f.validateServices(r)
 	f.validatePools(r)

@@ -11,8 +11,10 @@ type Status struct {
 	Config  Config    `json:"config"`
 	// Ready is false until the listeners are bound and the first round of
 	// checks is done; until then the node takes part in no election.
-	Ready    bool      `json:"ready"`
-	VRRP     []VRRP    `json:"vrrp"`
+	Ready bool   `json:"ready"`
+	VRRP  []VRRP `json:"vrrp"`
+	// Peers are the links to the other nodes; empty without [peer].
+	Peers    []Peer    `json:"peers"`
 	Services []Service `json:"services"`
 	Pools    []Pool    `json:"pools"`
 	Events   Events    `json:"events"`
@@ -60,6 +62,8 @@ type VRRP struct {
 	Yielded bool `json:"yielded"`
 	// Draining is true while connections get to end before the addresses go.
 	Draining bool `json:"draining"`
+	// Alarms are what is wrong and of which the election makes the best.
+	Alarms []Condition `json:"alarms"`
 	// ActiveRouter is the router heard as active last; absent while that is
 	// this node, or nobody has been heard.
 	ActiveRouter *Router     `json:"active_router,omitempty"`
@@ -178,6 +182,11 @@ type Server struct {
 type MoveRequest struct {
 	// VRRP names one instance; empty means all that the command fits.
 	VRRP string `json:"vrrp,omitempty"`
+	// Force moves it also where the other node is absent or less healthy.
+	Force bool `json:"force,omitempty"`
+	// Drain is how long connections get to end, such as "30s"; empty means what
+	// the file says.
+	Drain string `json:"drain,omitempty"`
 }
 
 // MoveResult is what a failover or failback did to one instance.
@@ -192,6 +201,9 @@ type MoveResult struct {
 	ActiveNode string `json:"active_node,omitempty"`
 	// Seconds is how long the move took.
 	Seconds float64 `json:"seconds"`
+	// Connections says what became of those that were under way; absent where
+	// there were none, or nothing waited for them.
+	Connections []MovedService `json:"connections,omitempty"`
 }
 
 // ServerRequest sets a server's administrative state.

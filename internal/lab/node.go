@@ -16,6 +16,8 @@ const (
 	ConfigPath = "/run/appliance/appliance.toml"
 	SocketPath = "/run/appliance/control.sock"
 	LogPath    = "/run/appliance/run.log"
+	// SecretPath is the secret that the nodes share for their peer link.
+	SecretPath = "/run/appliance/peer.secret"
 	EventsPath = "/run/appliance/events.jsonl"
 )
 

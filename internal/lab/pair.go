@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+
+	"appliance/internal/peer"
 )
 
 // DefaultConfig is the appliance.toml of a pair that is not given another: the
@@ -59,6 +61,7 @@ type Pair struct {
 	// VIP is the address that Monitor watches.
 	VIP netip.Addr
 
+	secret  string            // of the peer link
 	sw      *Host             // its network holds the bridges and the cables' near ends
 	hosts   []*Host           // all but sw
 	bridges map[string]string // of each port, by names
@@ -82,7 +85,7 @@ func NewPair(o PairOptions) (*Pair, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	p := &Pair{VIP: o.VIP, bridges: make(map[string]string), onLAN: make(map[int]string)}
+	p := &Pair{VIP: o.VIP, secret: peer.NewSecret(), bridges: make(map[string]string), onLAN: make(map[int]string)}
 	if err := p.build(o); err != nil {
 		return nil, errors.Join(fmt.Errorf("building the pair: %w", err), p.Close())
 	}
@@ -158,6 +161,9 @@ func (p *Pair) addHost(name, binary string) (*Host, error) {
 func (p *Pair) addNode(name string, number byte, o PairOptions) (*Node, error) {
 	h, err := p.addHost(name, o.Binary)
 	if err != nil {
+		return nil, err
+	}
+	if err := h.WriteFile(SecretPath, []byte(p.secret)); err != nil {
 		return nil, err
 	}
 	n := &Node{Host: h, args: o.Args}

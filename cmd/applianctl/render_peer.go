@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"appliance/internal/control"
+)
+
+// renderPeers prints what is known of the other nodes by the links to them.
+func renderPeers(w io.Writer, now time.Time, peers []control.Peer) {
+	for _, p := range peers {
+		link := p.Link
+		if p.Link != "up" {
+			link = strings.ToUpper(p.Link)
+		}
+		fmt.Fprintf(w, "\nPEER %s (%s): link %s for %s: %s", p.Node, p.Address, link, age(now, p.Since), p.Reason)
+		if p.Reported == nil {
+			fmt.Fprintln(w)
+			continue
+		}
+		same := "same configuration"
+		if !p.SameConfig {
+			same = fmt.Sprintf("DIFFERENT CONFIGURATION (sha256 %.12s)", p.ConfigSHA256)
+		}
+		if p.Link != "up" {
+			same += ", as it was last"
+		}
+		fmt.Fprintf(w, "; version %s, %s\n", p.Version, same)
+		renderPeerVRRP(w, now, p)
+	}
+}
+
+func renderPeerVRRP(w io.Writer, now time.Time, p control.Peer) {
+	for _, r := range p.VRRP {
+		state := strings.ToUpper(r.State)
+		if r.Yielded {
+			state += " (yielded)"
+		}
+		fmt.Fprintf(w, "%s on %s: %s for %s, priority %d of %d\n", r.Name, p.Node, state, age(now, r.Since), r.Priority, r.BasePriority)
+		for _, f := range r.Faults {
+			fmt.Fprintf(w, "%s on %s: fault: %s: %s, for %s\n", r.Name, p.Node, f.Source, f.Reason, age(now, f.Since))
+		}
+		for _, d := range r.Demotions {
+			fmt.Fprintf(w, "%s on %s: demoted by %d: %s: %s, for %s\n", r.Name, p.Node, d.Amount, d.Source, d.Reason, age(now, d.Since))
+		}
+	}
+	for _, s := range p.Services {
+		switch {
+		case s.Fault != "":
+			fmt.Fprintf(w, "%s on %s: fault: %s\n", s.Name, p.Node, s.Fault)
+		case s.Usable == 0:
+			fmt.Fprintf(w, "%s on %s: no usable server\n", s.Name, p.Node)
+		}
+	}
+}
