@@ -5,6 +5,7 @@ package integration
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -30,6 +31,7 @@ import (
 //	BENCH_INTERVALS the advert intervals, default "10ms 1s"
 //	BENCH_WAYS      the ways to lose it, default "kill cut switch"
 //	BENCH_INTO      the file whose section is replaced, none if empty
+//	BENCH_STATE     a file in which events are kept, so that several runs add up
 
 const (
 	ourPort      = 7100             // of the greeting; that of the echo is the next one
@@ -66,9 +68,8 @@ type failoverBench struct {
 
 // outcome is what one contestant did with one way to lose its active node.
 type outcome struct {
-	wire, connect, stream distribution
-	failed                int // connections, but for those that a crash cuts
-	probes                int
+	Wire, Connect, Stream distribution
+	Probes, Failed        int // connections that were begun, and those of them that failed
 }
 
 func TestBenchFailover(t *testing.T) {
@@ -80,7 +81,7 @@ func TestBenchFailover(t *testing.T) {
 		}
 	}
 	var report strings.Builder
-	begun := time.Now()
+	begun, state := time.Now(), readBenchState(t)
 	for _, text := range strings.Fields(or(os.Getenv("BENCH_INTERVALS"), "10ms 1s")) {
 		interval, err := time.ParseDuration(text)
 		if err != nil {
@@ -88,6 +89,7 @@ func TestBenchFailover(t *testing.T) {
 		}
 		t.Run(text, func(t *testing.T) {
 			b := newFailoverBench(t, interval)
+			b.results = state.of(text)
 			b.run(strings.Fields(or(os.Getenv("BENCH_WAYS"), "kill cut switch")), crashes)
 			b.tell(&report)
 		})
@@ -95,12 +97,49 @@ func TestBenchFailover(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	text := benchHead(t, crashes, begun) + report.String()
+	state.write(t)
+	text := benchHead(t, begun) + report.String()
 	fmt.Println(text)
 	if path := os.Getenv("BENCH_INTO"); path != "" {
 		if err := replaceSection(path, "failover", text); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// benchState is what has been measured: by interval, way and contestant.
+type benchState map[string]map[string]map[string]*outcome
+
+func (s benchState) of(interval string) map[string]map[string]*outcome {
+	if s[interval] == nil {
+		s[interval] = make(map[string]map[string]*outcome)
+	}
+	return s[interval]
+}
+
+func readBenchState(t *testing.T) benchState {
+	state := make(benchState)
+	text, err := os.ReadFile(os.Getenv("BENCH_STATE"))
+	if err != nil {
+		return state // the first run
+	}
+	if err := json.Unmarshal(text, &state); err != nil {
+		t.Fatal(err)
+	}
+	return state
+}
+
+func (s benchState) write(t *testing.T) {
+	path := os.Getenv("BENCH_STATE")
+	if path == "" {
+		return
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, text, 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -134,7 +173,7 @@ name    = "echo"
 listen  = ["192.168.15.3:%d"]
 servers = ["172.16.1.51:%d"]
 `, interval, ourPort, ourPort, ourPort+1, ourPort+1)
-	b := &failoverBench{pair: newPair(t, config+benchPeer), interval: interval, results: make(map[string]map[string]*outcome)}
+	b := &failoverBench{pair: newPair(t, config+benchPeer), interval: interval}
 	b.dual = time.Hour // a killed keepalived leaves its address, which is no news
 	serveGreeting(t, b.Servers[0].Host, netip.MustParseAddrPort("172.16.1.51:7100"))
 	return b
@@ -153,7 +192,9 @@ func (b *failoverBench) run(ways []string, crashes int) {
 	b.calibrate(ours.vip())
 	b.calibrate(theirs.vip())
 	for _, way := range ways {
-		b.results[way] = make(map[string]*outcome)
+		if b.results[way] == nil {
+			b.results[way] = make(map[string]*outcome)
+		}
 		for range crashes {
 			for _, c := range []contestant{ours, theirs} {
 				o := b.results[way][c.name()]
@@ -165,8 +206,8 @@ func (b *failoverBench) run(ways []string, crashes int) {
 			}
 		}
 		for _, c := range []contestant{ours, theirs} {
-			b.t.Logf("%v, %s, %s: wire %v; connect %v; stream %v; failed %d of %d", b.interval, way, c.name(), b.results[way][c.name()].wire,
-				b.results[way][c.name()].connect, b.results[way][c.name()].stream, b.results[way][c.name()].failed, b.results[way][c.name()].probes)
+			b.t.Logf("%v, %s, %s: wire %v; connect %v; stream %v; failed %d of %d", b.interval, way, c.name(), b.results[way][c.name()].Wire,
+				b.results[way][c.name()].Connect, b.results[way][c.name()].Stream, b.results[way][c.name()].Failed, b.results[way][c.name()].Probes)
 		}
 	}
 }
@@ -258,17 +299,26 @@ func (b *failoverBench) lose(c contestant, way string, o *outcome) {
 	p.waitSuccesses(b.t, 200)
 	s.waitEchoes(b.t, 50)
 	ended := time.Now()
-	p.stop()
 	s.stop()
-	if way != "switch" {
-		o.wire = append(o.wire, first.Time.Sub(begun))
-	}
-	gap, failed, total := p.report(begun, ended)
-	o.connect = append(o.connect, gap)
-	o.stream = append(o.stream, s.gap(begun, ended))
-	o.failed += failed
-	o.probes += total
+	p.halt()
+	b.mend(c, way, gone)
+	p.stop()
 
+	gap, failed, total := p.report(begun, ended)
+	if way != "switch" {
+		o.Wire = append(o.Wire, first.Time.Sub(begun))
+	}
+	o.Connect = append(o.Connect, gap)
+	o.Stream = append(o.Stream, s.gap(begun, ended))
+	o.Failed += failed
+	o.Probes += total
+	b.t.Logf("%s, %s on %s: first advert of %s after %.1f ms; no connection for %.1f ms, no echo for %.1f ms", c.name(), way, gone.Name,
+		heir.Name, ms(first.Time.Sub(begun)), ms(gap), ms(s.gap(begun, ended)))
+}
+
+// mend makes the pair whole again after a loss.
+func (b *failoverBench) mend(c contestant, way string, gone *lab.Node) {
+	b.t.Helper()
 	switch way {
 	case "kill":
 		c.clean(gone)
@@ -284,8 +334,6 @@ func (b *failoverBench) lose(c contestant, way string, o *outcome) {
 		time.Sleep(max(500*time.Millisecond, 5*b.interval))
 		c.start(gone)
 	}
-	b.t.Logf("%s, %s on %s: first advert of %s after %.1f ms; no connection for %.1f ms, no echo for %.1f ms", c.name(), way, gone.Name,
-		heir.Name, ms(first.Time.Sub(begun)), ms(gap), ms(s.gap(begun, ended)))
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
@@ -309,15 +357,15 @@ func (b *failoverBench) tell(w io.Writer) {
 	for _, way := range []string{"kill", "cut", "switch"} {
 		for _, who := range []string{"applianctl", "keepalived"} {
 			if o := b.results[way][who]; o != nil {
-				fmt.Fprintf(w, "| %s | %s | %d | %s | %s | %s | %d of %d |\n", names[way], who, len(o.connect),
-					cell(o.wire), cell(o.connect), cell(o.stream), o.failed, o.probes)
+				fmt.Fprintf(w, "| %s | %s | %d | %s | %s | %s | %d of %d |\n", names[way], who, len(o.Connect),
+					cell(o.Wire), cell(o.Connect), cell(o.Stream), o.Failed, o.Probes)
 			}
 		}
 	}
 }
 
 // benchHead tells what was measured, where and when.
-func benchHead(t *testing.T, crashes int, begun time.Time) string {
+func benchHead(t *testing.T, begun time.Time) string {
 	first := func(name string, args ...string) string {
 		out, _ := exec.Command(name, args...).CombinedOutput()
 		line, _, _ := bytes.Cut(out, []byte("\n"))
@@ -326,13 +374,13 @@ func benchHead(t *testing.T, crashes int, begun time.Time) string {
 	return fmt.Sprintf(`## Losing the active node
 
 %s, %d CPUs, kernel %s, %s; applianctl and %s on the same two hosts of one
-bridge, in turns, %d events of each kind. Each cell: median / 99th percentile / largest, counted from the event. A client
+bridge, in turns. Each cell: median / 99th percentile / largest, counted from the event. A client
 opens a new connection every millisecond, reads a greeting, and notes the longest time without one; beside it a stream
 sends a byte and waits for its echo, and connects anew after a reset or %v of silence. Connections fail when
 they are refused or reset, or are not answered within %v. With keepalived the greeting is served by a process
 on each node that is killed together with it; with applianctl it comes through its L4 proxy from a server behind.
 `, begun.UTC().Format("2006-01-02"), runtime.NumCPU(), first("uname", "-r"), runtime.Version(), first("keepalived", "--version"),
-		crashes, streamPatient, probePatient)
+		streamPatient, probePatient)
 }
 
 // replaceSection replaces a section of a file of Markdown that is marked by
@@ -558,7 +606,8 @@ func (k *benchKeepalived) clean(n *lab.Node) {
 
 // probes opens a connection every millisecond.
 type probes struct {
-	stop func()
+	halt func() // begins no more
+	stop func() // and waits for those under way
 
 	mu        sync.Mutex
 	outcomes  []probeOutcome
@@ -572,7 +621,7 @@ type probeOutcome struct {
 
 func startProbes(from *lab.Host, to netip.AddrPort) *probes {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &probes{}
+	p := &probes{halt: cancel}
 	var running sync.WaitGroup
 	p.stop = sync.OnceFunc(func() {
 		cancel()

@@ -94,6 +94,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := beLessNice(); err != nil {
+		o.Log.Warn().Err(err).Msg("on a busy machine adverts wait for the CPU like all else; CAP_SYS_NICE, or Nice=-10 in the unit, prevents that")
+	}
 	a := newAppliance(o, node)
 	defer a.history.Close()
 	socket, err := control.Listen(a.socketPath(node), a.backend(), a.log)
