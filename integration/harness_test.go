@@ -184,12 +184,12 @@ func (p *pair) waitAdverts(n *lab.Node, count int) {
 	})
 }
 
-// holders returns the names of the nodes that have an address on the LAN.
+// holders returns the names of the nodes that have an address.
 func (p *pair) holders(address netip.Addr) []string {
 	p.t.Helper()
 	var names []string
 	for _, n := range p.Nodes() {
-		has, err := n.Network.HasAddress(lab.LAN, address)
+		has, err := n.Network.HasAddress(address)
 		if err != nil {
 			p.t.Fatal(err)
 		}

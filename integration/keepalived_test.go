@@ -22,10 +22,20 @@ type dialect struct {
 	interval   time.Duration
 	version    int
 	ipv6       bool
-	// some leaves out what is not the wire's: preempt is true where ours is the
-	// larger, and false where keepalived is.
-	some bool
+	scenarios  []scenario
 }
+
+// scenario is how a pair is set up: which of the two is the larger, and what
+// preempt says on both.
+type scenario struct{ oursLarger, preempt bool }
+
+// What is shown of a dialect: everything; what is the wire's, in both roles; and
+// what takes long, once.
+var (
+	allScenarios  = []scenario{{true, true}, {true, false}, {false, true}, {false, false}}
+	bothScenarios = []scenario{{true, true}, {false, false}}
+	oneScenario   = []scenario{{true, true}}
+)
 
 // addresses are the virtual ones; the last is what the monitor watches.
 func (d dialect) addresses() []netip.Prefix {
@@ -33,6 +43,14 @@ func (d dialect) addresses() []netip.Prefix {
 		return []netip.Prefix{netip.MustParsePrefix("fe80::50/64"), netip.MustParsePrefix("fd15::3/64")}
 	}
 	return []netip.Prefix{netip.PrefixFrom(lab.DefaultVIP, 24)}
+}
+
+// lb01 is the address that lb01's adverts come from.
+func (d dialect) lb01() string {
+	if d.ipv6 {
+		return "fe80::c0ff:fea8:f0b"
+	}
+	return "192.168.15.11"
 }
 
 // lb02 is the address that lb02's adverts come from.
@@ -50,6 +68,7 @@ var dialects = []dialect{
 		ours:       "version = 2\nauthentication = { type = \"pass\", password = \"1111\" }",
 		interval:   time.Second,
 		version:    2,
+		scenarios:  allScenarios,
 	},
 	{
 		name:       "version 2",
@@ -57,6 +76,7 @@ var dialects = []dialect{
 		ours:       "version = 2",
 		interval:   time.Second,
 		version:    2,
+		scenarios:  bothScenarios,
 	},
 	{
 		name:       "version 3",
@@ -64,6 +84,7 @@ var dialects = []dialect{
 		ours:       "version = 3\nadvert_interval = \"100ms\"",
 		interval:   100 * time.Millisecond,
 		version:    3,
+		scenarios:  allScenarios,
 	},
 	{
 		name:       "IPv6",
@@ -72,6 +93,7 @@ var dialects = []dialect{
 		interval:   100 * time.Millisecond,
 		version:    3,
 		ipv6:       true,
+		scenarios:  allScenarios,
 	},
 	{
 		name:       "version 2 with a password, unicast",
@@ -79,7 +101,7 @@ var dialects = []dialect{
 		ours:       "version = 2\nauthentication = { type = \"pass\", password = \"1111\" }\nunicast = true",
 		interval:   time.Second,
 		version:    2,
-		some:       true,
+		scenarios:  oneScenario,
 	},
 	{
 		name:       "version 3, unicast",
@@ -87,9 +109,44 @@ var dialects = []dialect{
 		ours:       "unicast = true\nadvert_interval = \"100ms\"",
 		interval:   100 * time.Millisecond,
 		version:    3,
-		some:       true,
+		scenarios:  bothScenarios,
+	},
+	{
+		name:       "virtual MAC",
+		keepalived: "version 3\n advert_int 0.1" + keepalivedVMAC,
+		ours:       "virtual_mac = true\nadvert_interval = \"100ms\"",
+		interval:   100 * time.Millisecond,
+		version:    3,
+		scenarios:  bothScenarios,
+	},
+	{
+		name:       "virtual MAC of ours alone",
+		keepalived: "version 3\n advert_int 0.1",
+		ours:       "virtual_mac = true\nadvert_interval = \"100ms\"",
+		interval:   100 * time.Millisecond,
+		version:    3,
+		scenarios:  bothScenarios,
+	},
+	{
+		name:       "virtual MAC of keepalived alone",
+		keepalived: "version 3\n advert_int 0.1" + keepalivedVMAC,
+		ours:       "advert_interval = \"100ms\"",
+		interval:   100 * time.Millisecond,
+		version:    3,
+		scenarios:  bothScenarios,
+	},
+	{
+		name:       "IPv6, virtual MAC",
+		keepalived: "version 3\n advert_int 0.1" + keepalivedVMAC,
+		ours:       "interface = \"eth0\"\nvirtual_mac = true\nadvert_interval = \"100ms\"",
+		interval:   100 * time.Millisecond,
+		version:    3,
+		ipv6:       true,
+		scenarios:  bothScenarios,
 	},
 }
+
+const keepalivedVMAC = "\n use_vmac"
 
 const keepalivedUnicast = "\n unicast_src_ip 192.168.15.12\n unicast_peer {\n 192.168.15.11\n }"
 
@@ -164,12 +221,53 @@ vrrp_instance VI_1 {
 	if err := m.LB02.WriteFile(keepalivedConfig, []byte(text)); err != nil {
 		t.Fatal(err)
 	}
+	m.tcpdump()
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("log of keepalived:\n%s", m.keepalivedLog())
 		}
 	})
 	return m
+}
+
+// tcpdump has tcpdump look at all adverts that lb02 sends and receives. At the end
+// the test fails if it finds a checksum wrong, or has not seen both nodes.
+func (m *mixed) tcpdump() {
+	program := need(m.t, "tcpdump", "tcpdump")
+	path := m.LB02.Path("/run/tcpdump.log")
+	log, err := os.Create(path)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer log.Close() // the process has it too
+	cmd := m.LB02.Command(program, "-i", lab.LAN, "-n", "-vv", "-e", "-l", "--immediate-mode", "ip proto 112 or ip6 proto 112")
+	cmd.Stdout, cmd.Stderr = log, log
+	process, err := m.LB02.Host.Start(cmd)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	read := func() string {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		return string(text)
+	}
+	eventually(m.t, 20*time.Second, "tcpdump listens", func() bool { return strings.Contains(read(), "listening on") })
+	m.t.Cleanup(func() {
+		process.Kill()
+		text := read()
+		for line := range strings.Lines(text) {
+			if strings.Contains(line, "bad vrrp cksum") {
+				m.t.Errorf("tcpdump: %s", line)
+			}
+		}
+		for _, address := range []string{m.lb01(), m.lb02()} {
+			if strings.Count(text, " "+address+" > ") < 3 || !strings.Contains(text, ": VRRPv"+strconv.Itoa(m.version)) {
+				m.t.Errorf("tcpdump has not seen the adverts of %s:\n%s", address, text)
+			}
+		}
+	})
 }
 
 // startKeepalived starts keepalived and waits until it takes part.
@@ -375,20 +473,15 @@ func (m *mixed) checkBelieved(want int) {
 // to the other: in every dialect, with either one the larger.
 func TestKeepalived(t *testing.T) {
 	for _, d := range dialects {
-		for _, preempt := range []bool{true, false} {
-			name := fmt.Sprintf("%s, preempt = %v", d.name, preempt)
-			if preempt || !d.some {
-				t.Run(name+", keepalived smaller", func(t *testing.T) {
-					t.Parallel()
-					newMixed(t, d, 90, preempt).oursIsLarger(preempt)
-				})
+		for _, s := range d.scenarios {
+			theirs, play, who := 150, (*mixed).theirsIsLarger, "larger"
+			if s.oursLarger {
+				theirs, play, who = 90, (*mixed).oursIsLarger, "smaller"
 			}
-			if !preempt || !d.some {
-				t.Run(name+", keepalived larger", func(t *testing.T) {
-					t.Parallel()
-					newMixed(t, d, 150, preempt).theirsIsLarger(preempt)
-				})
-			}
+			t.Run(fmt.Sprintf("%s, preempt = %v, keepalived %s", d.name, s.preempt, who), func(t *testing.T) {
+				t.Parallel()
+				play(newMixed(t, d, theirs, s.preempt), s.preempt)
+			})
 		}
 	}
 }

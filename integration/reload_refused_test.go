@@ -53,7 +53,7 @@ func TestReloadAddressTaken(t *testing.T) {
 	if last, ok := p.Capture.Last(lab.Advert, "lb01", time.Now()); !ok || last.Priority != 100 {
 		t.Errorf("lb01 says priority %d", last.Priority)
 	}
-	if has, err := p.LB01.Network.HasAddress(lab.LAN, netip.MustParseAddr("192.168.15.4")); err != nil || has {
+	if has, err := p.LB01.Network.HasAddress(netip.MustParseAddr("192.168.15.4")); err != nil || has {
 		t.Errorf("lb01 has the address of the refused file: %v, %v", has, err)
 	}
 	if s := now.Pools[1].Servers; len(s) != 3 || s[0].Weight != 1 {

@@ -19,6 +19,7 @@ import (
 	"appliance/internal/control"
 	"appliance/internal/events"
 	"appliance/internal/guard"
+	"appliance/internal/link"
 	"appliance/internal/listen"
 	"appliance/internal/peer"
 	"appliance/l4"
@@ -56,6 +57,7 @@ type Appliance struct {
 	claims    *claims // of virtual addresses, by the routers
 	groups    *vrrp.Groups
 	guard     *guard.Guard
+	record    *link.Record // of what virtual MAC addresses change
 	history   *events.Log
 	l4        *l4.Engine
 	l7        *l7.Engine
@@ -111,6 +113,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	services, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	defer a.hurry()
+	a.undo()
 	a.began(file, node)
 	tasks := newTasks()
 	tasks.start("wire", func() error { a.wire.run(services); return nil })
@@ -149,6 +152,7 @@ func newAppliance(o Options, node *config.Node) *Appliance {
 		stopping: make(chan struct{}),
 	}
 	a.patience, a.hurry = context.WithCancel(context.Background())
+	a.record = link.NewRecord(a.socketPath(node) + ".undo")
 	a.history = events.Open(a.eventsPath(node.Admin.Events), o.Log)
 	fallen := deaths{history: a.history, told: make(map[health.Target]death)}
 	a.checker = health.NewChecker(o.Log, func(t health.Target, r health.Result) {
@@ -178,6 +182,18 @@ func (a *Appliance) socketPath(node *config.Node) string {
 		return a.options.Socket
 	}
 	return node.Admin.Socket
+}
+
+// undo removes what an earlier process has left on the interfaces that was killed
+// together with its guard.
+func (a *Appliance) undo() {
+	removed, err := link.Undo(a.record.Path())
+	if err != nil {
+		a.log.Error().Err(err).Msg("what a crash left on the interfaces could not be undone")
+	}
+	if len(removed) > 0 {
+		a.log.Warn().Strs("interfaces", removed).Msg("removed interfaces that a crash left")
+	}
 }
 
 // loop carries out reloads until ctx ends or a task fails.

@@ -63,13 +63,17 @@ func (g *guarded) tell() {
 // holding describes what m holds, with the adverts of priority 0 that tell the
 // other nodes not to wait for this one.
 func (m *member) holding(addresses []netip.Prefix) guard.Holding {
-	return guard.Holding{
+	h := guard.Holding{
 		Interface: m.config.Interface,
 		Source:    m.router.Status().Source,
 		Addresses: addresses,
 		Unicast:   m.config.Unicast,
 		Farewells: m.farewells(),
 	}
+	if h.MAC = virtualMAC(m.config); h.MAC != nil {
+		h.Undo = m.undo
+	}
+	return h
 }
 
 func (m *member) farewells() []guard.Farewell {

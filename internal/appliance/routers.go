@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -20,6 +21,8 @@ type member struct {
 	router    *vrrp.Router
 	addresses *link.Addresses
 	traffic   *traffic
+	// undo is the path of the record of what a virtual MAC address changes.
+	undo string
 	// vips are the addresses in force, which a reload may change, and own those
 	// that are this node's own or were at any time.
 	vips, own *atomic.Pointer[[]netip.Addr]
@@ -117,6 +120,7 @@ func sameRouter(members []*member, c vrrp.Config) *member {
 	for _, m := range members {
 		if m.config.Name == c.Name && m.config.VRID == c.VRID && m.config.Interface == c.Interface &&
 			m.config.Version == c.Version && isIPv6(m.config) == isIPv6(c) && m.config.Unicast == c.Unicast &&
+			m.config.VirtualMAC == c.VirtualMAC &&
 			// In unicast it is the file that says what this node's address is.
 			(!c.Unicast || m.config.Source == c.Source) {
 			return m
@@ -129,11 +133,11 @@ func sameRouter(members []*member, c vrrp.Config) *member {
 // not exist yet: the router has a fault until it does. Run by start, the member
 // owns all of it.
 func (a *Appliance) newMember(c vrrp.Config, detected bool) (*member, error) {
-	addresses, err := link.NewAddresses(c.Interface, vrrp.Lease)
+	addresses, err := a.newAddresses(c)
 	if err != nil {
 		return nil, err
 	}
-	m := &member{config: c, detected: detected, addresses: addresses, moved: make(chan struct{}, 1),
+	m := &member{config: c, detected: detected, addresses: addresses, undo: a.record.Path(), moved: make(chan struct{}, 1),
 		vips: new(atomic.Pointer[[]netip.Addr]), own: new(atomic.Pointer[[]netip.Addr])}
 	m.setVIPs(c)
 	log := a.log
@@ -147,10 +151,36 @@ func (a *Appliance) newMember(c vrrp.Config, detected bool) (*member, error) {
 		Changed: a.peers.poke,
 	}
 	watched := &guarded{Addresses: addresses, guard: a.guard, name: c.Name, describe: m.holding}
-	held := &shared{Addresses: severing{watched, everyone{a.listeners, a.l4}, log}, iface: c.Interface, claims: a.claims}
+	held := &shared{Addresses: severing{watched, everyone{a.listeners, a.l4}, log}, iface: place(c), claims: a.claims}
 	own := &owned{Addresses: held, own: m.ownVIPs, missing: addresses.Missing}
 	m.router = vrrp.NewRouter(c, a.opener(m), own, hooks, log)
 	return m, nil
+}
+
+// newAddresses returns the addresses of a router.
+func (a *Appliance) newAddresses(c vrrp.Config) (*link.Addresses, error) {
+	if c.VirtualMAC {
+		return link.NewVirtualAddresses(c.Interface, vrrp.Lease, c.VRID, isIPv6(c), a.record)
+	}
+	return link.NewAddresses(c.Interface, vrrp.Lease)
+}
+
+// virtualMAC returns the hardware address of a router, nil for that of its
+// interface.
+func virtualMAC(c vrrp.Config) net.HardwareAddr {
+	if !c.VirtualMAC {
+		return nil
+	}
+	return link.VirtualMAC(c.VRID, isIPv6(c))
+}
+
+// place returns what claims call the interface that c's addresses are on: the one
+// of the configuration, or one that c has to itself.
+func place(c vrrp.Config) string {
+	if mac := virtualMAC(c); mac != nil {
+		return c.Interface + " " + mac.String()
+	}
+	return c.Interface
 }
 
 // opener returns how m's router listens for adverts. Their source is this node's
@@ -158,7 +188,7 @@ func (a *Appliance) newMember(c vrrp.Config, detected bool) (*member, error) {
 // which the other nodes know this node, else one in the subnet of the first
 // virtual address. In unicast it is the one by which the other nodes know it.
 func (a *Appliance) opener(m *member) vrrp.Open {
-	iface, options := m.config.Interface, link.AdvertOptions{Unicast: m.config.Unicast}
+	iface, options := m.config.Interface, link.AdvertOptions{Unicast: m.config.Unicast, MAC: virtualMAC(m.config)}
 	options.Source.Virtual = a.isVirtual
 	if m.config.Unicast {
 		options.Source.Only = m.config.Source
@@ -263,7 +293,7 @@ func (c *routerChange) discard() {
 // startRouter runs m until stopRouters.
 func (a *Appliance) startRouter(m *member) {
 	virtual := slices.DeleteFunc(slices.Clone(m.config.Addresses), func(p netip.Prefix) bool { return slices.Contains(m.config.Own, p.Addr()) })
-	if swept, err := a.claims.sweep(m.config.Interface, virtual, m.addresses.Sweep); err != nil {
+	if swept, err := a.claims.sweep(place(m.config), virtual, m.addresses.Sweep); err != nil {
 		a.log.Error().Err(err).Str("vrrp", m.config.Name).Msg("addresses that a crash left could not be removed")
 	} else if len(swept) > 0 {
 		a.log.Warn().Str("vrrp", m.config.Name).Stringers("addresses", stringers(swept)).Msg("removed addresses that were there before the election")

@@ -231,18 +231,6 @@ addresses = ["192.168.15.6"]
 			},
 		},
 		{
-			name: "keys of later versions",
-			text: nodes + `[[vrrp]]
-name = "a"
-virtual_router_id = 7
-addresses = ["192.168.15.3/24"]
-virtual_mac = true
-`,
-			want: []string{
-				`f.toml:11:1: vrrp[0].virtual_mac: is not supported by this version`,
-			},
-		},
-		{
 			name: "peer link",
 			text: nodes + `[[vrrp]]
 name = "a"
@@ -309,6 +297,20 @@ virtual_router_id = 5
 addresses = ["192.168.15.6"]
 version = 2
 checksum = "message"
+[[vrrp]]
+name = "f"
+virtual_router_id = 6
+addresses = ["192.168.15.7", "192.168.15.11"]
+interface = "eth0"
+priority = { lb01 = 255 }
+virtual_mac = true
+[[vrrp]]
+name = "g"
+virtual_router_id = 7
+addresses = ["fe80::8"]
+interface = "eth0"
+unicast = true
+virtual_mac = true
 `,
 			want: []string{
 				`f.toml:11:1: vrrp[0].version: version 2 has no IPv6; leave it out, or use version = 3`,
@@ -318,6 +320,9 @@ checksum = "message"
 				`f.toml:24:3: vrrp[3].interface: the interface is missing: link-local addresses do not tell it, for their subnet is on all of them`,
 				`f.toml:28:1: vrrp[3].checksum: "rfc" is not a form of the checksum; "pseudo_header" and "message" are`,
 				`f.toml:34:1: vrrp[4].checksum: there is a choice in version 3 over IPv4 alone; leave it out`,
+				`f.toml:41:1: vrrp[5].virtual_mac: 192.168.15.11 is lb01's own address and has the hardware address of its interface; leave virtual_mac out`,
+				`f.toml:47:1: vrrp[6].unicast: adverts are of the family of the virtual addresses, and node lb01 has the address 192.168.15.11`,
+				`f.toml:48:1: vrrp[6].virtual_mac: a virtual MAC address needs adverts to the group, from which the switches learn where it is; leave it out, or unicast`,
 			},
 		},
 		{

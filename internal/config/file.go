@@ -114,6 +114,9 @@ type VRRPEntry struct {
 	// Unicast sends adverts to the addresses of the other nodes instead of the
 	// group; default false.
 	Unicast bool `toml:"unicast,zero"`
+	// VirtualMAC gives the virtual addresses the hardware address of the virtual
+	// router instead of the interface's; default false.
+	VirtualMAC bool `toml:"virtual_mac,zero"`
 	// AdvertInterval is the time between two adverts; default 1 s.
 	AdvertInterval time.Duration `toml:"advert_interval,zero"`
 	// Preempt says whether a node takes over merely because its priority is
@@ -129,7 +132,6 @@ type VRRPEntry struct {
 	// Track names what lowers the priority.
 	Track []TrackEntry `toml:"track"`
 
-	_ later `toml:"virtual_mac,later"`
 }
 
 func (v *VRRPEntry) setDefaults() {

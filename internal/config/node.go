@@ -157,6 +157,7 @@ func (f *File) router(v VRRPEntry, node string) vrrp.Config {
 		Authentication: v.Authentication,
 		Checksum:       v.Checksum,
 		Unicast:        v.Unicast,
+		VirtualMAC:     v.VirtualMAC,
 		AdvertInterval: v.AdvertInterval,
 		Priority:       f.basePriority(v, node),
 		Group:          v.Group,

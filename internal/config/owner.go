@@ -43,6 +43,9 @@ func (f *File) validateOwners(r *report) {
 		if ok && v.Interface == "" {
 			r.invalid(at+".interface", "%s is %s's own address: name the interface that has it", a, node)
 		}
+		if ok && v.VirtualMAC {
+			r.invalid(at+".virtual_mac", "%s is %s's own address and has the hardware address of its interface; leave virtual_mac out", a, node)
+		}
 		if ok && len(v.Track) > 0 {
 			r.invalid(at+".track", "nothing can move %s: it is %s's own address and stays there as long as the machine runs; leave track out, or give %s another address",
 				a, node, at)

@@ -15,6 +15,10 @@ type LAN struct{}
 // Sweep takes the addresses off the interface and sends the farewells. The
 // addresses go first: from then on at most one node answers for them.
 func (LAN) Sweep(h Holding) error {
+	if h.Undo != "" {
+		_, err := link.Undo(h.Undo)
+		return errors.Join(err, farewell(h))
+	}
 	addresses, err := link.NewAddresses(h.Interface, time.Second)
 	if err != nil {
 		return errors.Join(err, farewell(h))
@@ -31,7 +35,7 @@ func farewell(h Holding) error {
 	if h.Unicast {
 		choice.Only = h.Source
 	}
-	adverts, err := link.OpenAdverts(h.Interface, link.AdvertOptions{Source: choice, Unicast: h.Unicast})
+	adverts, err := link.OpenAdverts(h.Interface, link.AdvertOptions{Source: choice, Unicast: h.Unicast, MAC: h.MAC})
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 )
@@ -18,6 +19,12 @@ type Holding struct {
 	Source netip.Addr
 	// Addresses are the virtual addresses on Interface.
 	Addresses []netip.Prefix
+	// MAC is the hardware address that the farewells leave from; nil is the
+	// interface's own.
+	MAC net.HardwareAddr `json:",omitempty"`
+	// Undo is the path of the link.Record of what else is to be undone; empty if
+	// there is nothing. With it the addresses go.
+	Undo string `json:",omitempty"`
 	// Unicast says that the farewells go to single nodes, and so from Source and
 	// no other address.
 	Unicast bool

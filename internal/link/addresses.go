@@ -13,13 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Addresses puts addresses on one interface for a limited time. It looks
-// the interface up by name every time, so one that was replaced by another of
-// the same name is followed. It belongs to one goroutine at a time.
+// Addresses puts addresses on one interface for a limited time, or with the
+// hardware address of a virtual router on an interface of their own on top of
+// that one. It looks the interface up by name every time, so one that was
+// replaced by another of the same name is followed. It belongs to one goroutine
+// at a time.
 type Addresses struct {
-	name   string
-	lease  time.Duration
-	handle *netlink.Handle
+	name    string
+	lease   time.Duration
+	handle  *netlink.Handle
+	virtual *virtual // nil: the addresses have the interface's hardware address
 }
 
 // NewAddresses returns the addresses of the interface ifname, in the network
@@ -37,6 +40,18 @@ func NewAddresses(ifname string, lease time.Duration) (*Addresses, error) {
 	return &Addresses{name: ifname, lease: lease, handle: handle}, nil
 }
 
+// NewVirtualAddresses is NewAddresses with the hardware address of the virtual
+// router vrid of a family. What that changes on this machine is in record until
+// it is undone.
+func NewVirtualAddresses(ifname string, lease time.Duration, vrid int, ipv6 bool, record *Record) (*Addresses, error) {
+	a, err := NewAddresses(ifname, lease)
+	if err != nil {
+		return nil, err
+	}
+	a.virtual = &virtual{vrid: vrid, ipv6: ipv6, record: record, parent: ifname}
+	return a, nil
+}
+
 // Close closes netlink. Addresses that are held go when their lease ends.
 func (a *Addresses) Close() { a.handle.Close() }
 
@@ -44,11 +59,17 @@ func (a *Addresses) Close() { a.handle.Close() }
 // are there. It returns those that were not, but for one that goes in the very
 // moment in which it is renewed. All are tried; the error joins those that failed.
 func (a *Addresses) Acquire(addresses []netip.Prefix) (added []netip.Prefix, err error) {
-	l, err := a.link()
+	main, err := a.link()
 	if err != nil {
 		return nil, err
 	}
-	return a.acquire(l, l, addresses)
+	l := main
+	if a.virtual != nil {
+		if l, err = a.virtual.raise(a.handle, main); err != nil {
+			return nil, fmt.Errorf("the virtual MAC address on %s: %w", a.name, err)
+		}
+	}
+	return a.acquire(l, main, addresses)
 }
 
 // acquire is Acquire on l. The LAN's other addresses are on main, which may be
@@ -113,14 +134,37 @@ func (a *Addresses) routed(l, main netlink.Link, addresses []netip.Prefix) (func
 }
 
 // Release takes addresses off the interface. One that is missing is no error,
-// nor is a missing interface: it has no addresses. All are tried.
+// nor is a missing interface: it has no addresses. All are tried. With the last
+// address goes the interface that they have to themselves.
 func (a *Addresses) Release(addresses []netip.Prefix) error {
-	l, err := a.link()
+	l, err := a.holder()
+	if a.virtual != nil {
+		return a.releaseVirtual(l, err, addresses)
+	}
 	if errors.Is(err, errMissing) {
 		return nil
 	} else if err != nil {
 		return err
 	}
+	return a.release(l, addresses)
+}
+
+// releaseVirtual is Release on the interface of a virtual router, which may be
+// missing.
+func (a *Addresses) releaseVirtual(l netlink.Link, missing error, addresses []netip.Prefix) error {
+	if missing == nil {
+		if err := a.release(l, addresses); err != nil {
+			return errors.Join(err, a.virtual.lower(a.handle))
+		}
+		left, err := a.handle.AddrList(l, netlink.FAMILY_ALL)
+		if err == nil && len(left) > 0 {
+			return nil
+		}
+	}
+	return a.virtual.lower(a.handle)
+}
+
+func (a *Addresses) release(l netlink.Link, addresses []netip.Prefix) error {
 	var failed []error
 	for _, p := range addresses {
 		err := a.handle.AddrDel(l, a.netlinkAddr(p))
@@ -156,7 +200,7 @@ func (a *Addresses) Sweep(addresses []netip.Prefix) ([]netip.Prefix, error) {
 			left = append(left, p)
 		}
 	}
-	return left, a.Release(left)
+	return left, a.release(l, left)
 }
 
 // Announce tells the LAN that each of addresses is here: by a gratuitous ARP, or
@@ -168,7 +212,11 @@ func (a *Addresses) Announce(addresses []netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	return announce(l, l.Attrs().HardwareAddr, addresses)
+	mac := l.Attrs().HardwareAddr
+	if a.virtual != nil {
+		mac = a.virtual.mac()
+	}
+	return announce(l, mac, addresses)
 }
 
 // announce tells the LAN of l that addresses are at mac.
@@ -224,6 +272,17 @@ func announcements(index int, mac net.HardwareAddr, addresses []netip.Prefix) ([
 		}
 	}
 	return frames, nil
+}
+
+// holder returns the interface that the addresses are on.
+func (a *Addresses) holder() (netlink.Link, error) {
+	if a.virtual == nil {
+		return a.link()
+	}
+	if a.virtual.name == "" {
+		return nil, errMissing // not made yet
+	}
+	return findLink(a.handle, a.virtual.name)
 }
 
 func (a *Addresses) link() (netlink.Link, error) {

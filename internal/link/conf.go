@@ -12,14 +12,20 @@ import (
 // What the kernel calls the settings of an interface: IPV4_DEVCONF_* less one of
 // linux/ip.h, in whose array they are, and DEVCONF_FORWARDING of linux/ipv6.h.
 const (
+	confRPFilter    = 8
+	confARPFilter   = 13
+	confARPAnnounce = 18
+	confARPIgnore   = 19
 	confForwarding6 = 0
 )
 
 // Attributes of linux/if_link.h that golang.org/x/sys does not have.
 const (
-	iflaInetConf  = 1
-	iflaInet6Conf = 2
-	attributeType = 0x3fff // NLA_TYPE_MASK
+	iflaInetConf         = 1
+	iflaInet6Conf        = 2
+	iflaInet6AddrGenMode = 8
+	addrGenModeNone      = 1
+	attributeType        = 0x3fff // NLA_TYPE_MASK
 )
 
 // conf holds settings of one interface, those of /proc/sys/net. Netlink reads and
@@ -80,4 +86,22 @@ func nested(b []byte, path ...uint16) ([]byte, error) {
 		}
 	}
 	return b, nil
+}
+
+// writeConf changes IPv4 settings of an interface, by number.
+func writeConf(index int, inet map[uint16]uint32) error {
+	req := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	req.AddData(msg)
+	families := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	settings := families.AddRtAttr(unix.AF_INET, nil).AddRtAttr(iflaInetConf|unix.NLA_F_NESTED, nil)
+	for number, value := range inet {
+		settings.AddRtAttr(int(number), nl.Uint32Attr(value))
+	}
+	req.AddData(families)
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+		return fmt.Errorf("change the settings of the interface: %w", err)
+	}
+	return nil
 }

@@ -9,7 +9,7 @@
 //   - Addresses (addresses.go) puts virtual addresses on an interface for a
 //     limited time, takes them off, and announces them by gratuitous ARP
 //     (arp.go) or unsolicited neighbour advertisement (ndp.go).
-//   - conf.go reads the settings of an interface.
+//   - conf.go reads and changes the settings of an interface.
 //   - Watch (watch.go) tells when an interface goes and comes, WatchRemovals
 //     (removals.go) when an address is taken off one, WatchClaims (claims.go) when
 //     another station on the LAN says that an address is its own.

@@ -10,7 +10,7 @@ import (
 // Missing returns those of addresses that are not on the interface, whatever
 // their prefixes there. A missing interface is an error.
 func (a *Addresses) Missing(addresses []netip.Addr) ([]netip.Addr, error) {
-	l, err := a.link()
+	l, err := a.holder()
 	if err != nil {
 		return nil, err
 	}

@@ -170,14 +170,10 @@ func (t *Topology) DeleteAddress(name string, prefix netip.Prefix) error {
 }
 
 // HasAddress reports whether an interface holds an address.
-func (t *Topology) HasAddress(name string, addr netip.Addr) (bool, error) {
-	l, err := t.handle.LinkByName(name)
+func (t *Topology) HasAddress(addr netip.Addr) (bool, error) {
+	list, err := t.handle.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
-		return false, fmt.Errorf("interface %s: %w", name, err)
-	}
-	list, err := t.handle.AddrList(l, netlink.FAMILY_ALL)
-	if err != nil {
-		return false, fmt.Errorf("addresses of %s: %w", name, err)
+		return false, fmt.Errorf("listing addresses: %w", err)
 	}
 	for _, a := range list {
 		if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap() == addr {
