@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -45,7 +46,9 @@ func (a *Appliance) watchClaims(ctx context.Context, m *member) {
 			case <-watching.Done():
 			}
 		})
-		return link.WatchClaims(watching, m.config.Interface, *m.vips.Load(), nil, func(c link.Claim) {
+		// The virtual MAC address is nobody else's, whichever node has it now.
+		own := []net.HardwareAddr{virtualMAC(m.config)}
+		return link.WatchClaims(watching, m.config.Interface, *m.vips.Load(), own, func(c link.Claim) {
 			m.router.Claimed(c.Address, c.MAC.String(), c.Count)
 		})
 	})

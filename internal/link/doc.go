@@ -9,6 +9,9 @@
 //   - Addresses (addresses.go) puts virtual addresses on an interface for a
 //     limited time, takes them off, and announces them by gratuitous ARP
 //     (arp.go) or unsolicited neighbour advertisement (ndp.go).
+//   - With a virtual MAC address (virtualmac.go) they are on an interface of their
+//     own. What that changes on the machine is in a Record (record.go), so that
+//     it is undone after a crash too.
 //   - conf.go reads and changes the settings of an interface.
 //   - Watch (watch.go) tells when an interface goes and comes, WatchRemovals
 //     (removals.go) when an address is taken off one, WatchClaims (claims.go) when
