@@ -131,7 +131,6 @@ type VRRPEntry struct {
 	Priority Priority `toml:"priority"`
 	// Track names what lowers the priority.
 	Track []TrackEntry `toml:"track"`
-
 }
 
 func (v *VRRPEntry) setDefaults() {
