@@ -79,7 +79,7 @@ func TestSMTP(t *testing.T) {
 		"an endless line":      {endlessly("220 mail "), ample, "down: " + errLongLine.Error()},
 		"endless lines":        {endlessly("220-mail\r\n"), ample, "down: " + errNotSMTP.Error()},
 		"silent after hello":   {talk(nil, hello), short, "down: greeted, EHLO failed: no answer within 150ms"},
-		"unprintable greeting": {say("421 \x1b[31m\r\n"), ample, `down: answered "421 ?[31m", want 220`},
+		"unprintable greeting": {say("421 \x1b[31m\r\n"), ample, `down: answered "421 \x1b[31m", want 220`},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) { test.test(t, Config{Type: SMTP}) })

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // pattern is what an answer must contain. The zero value is content with
@@ -73,12 +75,25 @@ func unescape(s string) ([]byte, error) {
 // maxQuote bounds how much of an answer a reason quotes, in bytes.
 const maxQuote = 60
 
-// quoted returns the beginning of an answer for a reason.
+// quoted returns the beginning of an answer for a reason, with \xHH for each byte
+// that cannot be shown.
 func quoted(answer []byte) string {
 	answer = bytes.TrimRight(answer, "\r\n")
 	more := ""
 	if len(answer) > maxQuote {
 		answer, more = answer[:maxQuote], "..."
 	}
-	return `"` + printable(string(answer)) + more + `"`
+	var b strings.Builder
+	for len(answer) > 0 {
+		r, size := utf8.DecodeRune(answer)
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			for _, one := range answer[:size] {
+				fmt.Fprintf(&b, `\x%02x`, one)
+			}
+		} else {
+			b.WriteRune(r)
+		}
+		answer = answer[size:]
+	}
+	return `"` + b.String() + more + `"`
 }

@@ -57,7 +57,7 @@ func TestTCPSendsAndExpects(t *testing.T) {
 	}{
 		"speaks first":       {say("hello\r\n"), Config{Expect: "hell"}, `up: answered "hello"`},
 		"answers":            {echo, Config{Send: "PING", Expect: "said PING"}, `up: answered "you said PING"`},
-		"answers bytes":      {echo, Config{Send: `\x00\xfe`, Expect: `\xfe`}, `up: answered "you said ??"`},
+		"answers bytes":      {echo, Config{Send: `\x00\xfe`, Expect: `\xfe`}, `up: answered "you said \x00\xfe"`},
 		"answers in pieces":  {pieces, Config{Expect: "+PONG"}, `up: answered "+PONG"`},
 		"matches":            {say("v1.23"), Config{ExpectRegexp: `v1\.[0-9]+`}, `up: answered "v1.23"`},
 		"matches both":       {say("v1.23 ok"), Config{ExpectRegexp: `^v1`, Expect: "ok"}, `up: answered "v1.23 ok"`},

@@ -99,6 +99,8 @@ func expiryWarning(shown []*x509.Certificate, now time.Time, days int) string {
 	switch {
 	case left < 0:
 		return fmt.Sprintf("the certificate of %s expired on %s", whose, date)
+	case left < day:
+		return fmt.Sprintf("the certificate of %s expires on %s, in less than a day", whose, date)
 	case left < time.Duration(days)*day:
 		return fmt.Sprintf("the certificate of %s expires on %s, in %s", whose, date, count(int(left/day), "day"))
 	}

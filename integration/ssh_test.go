@@ -44,7 +44,7 @@ func TestSSH(t *testing.T) {
 	}
 	p := newPair(t, sshConfig)
 	server := p.Servers[0].Host
-	log := sshStart(p, server, sshd)
+	_, log := sshStart(p, server, sshd)
 	p.start()
 	p.waitUp("ssh", "172.16.1.51:22")
 
@@ -103,8 +103,8 @@ func sshUsersMapped() bool {
 }
 
 // sshStart makes keys, hands the public ones out, and starts sshd at port 22 of
-// the server, which ends with the test. It returns the path of its log.
-func sshStart(p *pair, server *lab.Host, program string) (log string) {
+// the server, which ends with the test. It returns the path of its log as well.
+func sshStart(p *pair, server *lab.Host, program string) (process *lab.Process, log string) {
 	p.t.Helper()
 	// A folder of sshd's own is where Debian's has its unprivileged half.
 	for _, dir := range []string{server.Path(sshDir), p.Client.Path(sshDir), server.Path("/run/sshd")} {
@@ -145,7 +145,7 @@ func sshStart(p *pair, server *lab.Host, program string) (log string) {
 	}
 	p.t.Cleanup(func() { killTree(process) })
 	waitAccepting(p.t, server, netip.MustParseAddrPort("172.16.1.51:22"), process)
-	return log
+	return process, log
 }
 
 // sshKey makes a key on a host and returns its public half.
