@@ -1,0 +1,147 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// sample is one measurement.
+type sample struct {
+	rate float64 // units a second
+	cpu  float64 // microseconds a unit
+	r    result
+}
+
+// table holds all measurements.
+type table struct {
+	proxies []*proxy
+	samples map[string]map[string][]sample // by workload and proxy
+	idle    map[string]float64             // bytes
+}
+
+func newTable(proxies []*proxy) *table {
+	return &table{proxies: proxies, samples: make(map[string]map[string][]sample), idle: make(map[string]float64)}
+}
+
+func (t *table) add(p *proxy, w workload, r result, cpu time.Duration) {
+	if t.samples[w.name] == nil {
+		t.samples[w.name] = make(map[string][]sample)
+	}
+	t.samples[w.name][p.name] = append(t.samples[w.name][p.name], sample{
+		rate: r.Units / r.Elapsed.Seconds(),
+		cpu:  cpu.Seconds() * 1e6 / r.Units,
+		r:    r,
+	})
+}
+
+// median returns the median of what of gives for each sample.
+func median[T cmp.Ordered](samples []sample, of func(sample) T) T {
+	values := make([]T, len(samples))
+	for i, s := range samples {
+		values[i] = of(s)
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+func (t *table) text() string {
+	var b strings.Builder
+	uname, _ := exec.Command("uname", "-r").Output()
+	fmt.Fprintf(&b, "## TCP services (L4)\n\nMeasured on %s with `make bench-l4`: kernel %s, %s, %d processors, %s", time.Now().Format("2 January 2006"),
+		strings.TrimSpace(string(uname)), cpuModel(), runtime.NumCPU(), runtime.Version())
+	for _, p := range t.proxies {
+		if p.version != "" {
+			fmt.Fprintf(&b, ", %s", p.version)
+		}
+	}
+	fmt.Fprintf(&b, `.
+One worker of each proxy on one processor, clients and servers on another, over loopback, one after the other in each of %d
+rounds of %s; medians. CPU is user and system time of the proxy's process for each unit. "To best" is ours divided by the best
+peer's: below 1 is better for CPU, above 1 for throughput.
+
+| work | proxy | units/s | CPU us/unit | to best: units/s | to best: CPU | p50 us | p99 us | p99.9 us |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+`, *rounds, *long)
+	for _, w := range workloads {
+		if t.samples[w.name] == nil {
+			continue
+		}
+		bestRate, bestCPU := 0.0, 0.0
+		for _, p := range t.proxies {
+			if s := t.samples[w.name][p.name]; !p.ours {
+				bestRate = max(bestRate, median(s, func(s sample) float64 { return s.rate }))
+				if c := median(s, func(s sample) float64 { return s.cpu }); bestCPU == 0 || c < bestCPU {
+					bestCPU = c
+				}
+			}
+		}
+		for _, p := range t.proxies {
+			s := t.samples[w.name][p.name]
+			rate, used := median(s, func(s sample) float64 { return s.rate }), median(s, func(s sample) float64 { return s.cpu })
+			ratios := " | "
+			if p.ours && bestCPU > 0 {
+				ratios = fmt.Sprintf("%.2f | %.2f", rate/bestRate, used/bestCPU)
+			}
+			fmt.Fprintf(&b, "| %s (%s) | %s | %.0f | %.1f | %s |", w.name, w.unit, p.name, rate, used, ratios)
+			for _, of := range []func(sample) time.Duration{
+				func(s sample) time.Duration { return s.r.P50 },
+				func(s sample) time.Duration { return s.r.P99 },
+				func(s sample) time.Duration { return s.r.P999 },
+			} {
+				if d := median(s, of); d > 0 {
+					fmt.Fprintf(&b, " %d |", d.Microseconds())
+				} else {
+					b.WriteString(" |")
+				}
+			}
+			b.WriteString("\n")
+		}
+	}
+	if len(t.idle) > 0 {
+		fmt.Fprintf(&b, "\nMemory of the proxy's process for each of %d idle connections that have carried a message, in KiB:\n", idleConnections)
+		for i, p := range t.proxies {
+			sep := ", "
+			if i == len(t.proxies)-1 {
+				sep = ".\n"
+			}
+			fmt.Fprintf(&b, "%s %.1f%s", p.name, t.idle[p.name]/1024, sep)
+		}
+	}
+	return b.String()
+}
+
+func cpuModel() string {
+	text, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "model name"); ok {
+			return strings.TrimSpace(strings.TrimLeft(rest, "\t :"))
+		}
+	}
+	return runtime.GOARCH
+}
+
+// writeSection replaces the section of the file at path between its markers, or
+// adds it at the end.
+func writeSection(path, name, text string) error {
+	begin, end := "<!-- "+name+": begin -->\n", "<!-- "+name+": end -->\n"
+	old, err := os.ReadFile(path)
+	if err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	before, rest, found := strings.Cut(string(old), begin)
+	if !found {
+		if before == "" {
+			before = "# Benchmarks\n\n"
+		} else {
+			before += "\n"
+		}
+	}
+	_, after, _ := strings.Cut(rest, end)
+	return os.WriteFile(path, []byte(before+begin+text+end+after), 0o644)
+}
