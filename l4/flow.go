@@ -69,9 +69,9 @@ func (f *flow) pump(l *loop) (more bool) {
 
 // copy reads a buffer's worth and writes it.
 func (f *flow) copy(l *loop) {
-	n, err := unix.Read(f.src.fd, l.in[:])
+	n, err := rawRead(f.src.fd, l.in[:])
 	switch {
-	case err == unix.EAGAIN:
+	case err == errAgain:
 		f.src.readable = false
 	case err == unix.EINTR:
 	case err != nil:
@@ -94,9 +94,9 @@ func (f *flow) copy(l *loop) {
 // write writes b and keeps what dst does not take.
 func (f *flow) write(l *loop, b []byte) {
 	if f.dst.writable {
-		n, err := unix.Write(f.dst.fd, b)
+		n, err := rawWrite(f.dst.fd, b)
 		switch {
-		case err == unix.EAGAIN:
+		case err == errAgain:
 			f.dst.writable = false
 		case err == unix.EINTR:
 		case err != nil:
@@ -123,9 +123,9 @@ func (f *flow) splice(l *loop) {
 			return
 		}
 	}
-	n, err := unix.Splice(f.src.fd, nil, f.pipe.w, nil, pipeSize, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+	n, err := rawSplice(f.src.fd, f.pipe.w, pipeSize)
 	switch {
-	case err == unix.EAGAIN:
+	case err == errAgain:
 		f.src.readable = false
 	case err == unix.EINTR:
 	case err != nil:
@@ -133,7 +133,7 @@ func (f *flow) splice(l *loop) {
 	case n == 0:
 		f.bulk = false // the end, or urgent data: a read tells
 	default:
-		f.pipe.held = int(n)
+		f.pipe.held = n
 		f.bulk = n >= bulkFrom
 		if f.dst.writable {
 			f.flush(l)
@@ -146,14 +146,12 @@ func (f *flow) flush(l *loop) bool {
 	var n int
 	var err error
 	if f.rest != nil {
-		n, err = unix.Write(f.dst.fd, f.rest)
+		n, err = rawWrite(f.dst.fd, f.rest)
 	} else {
-		var moved int64
-		moved, err = unix.Splice(f.pipe.r, nil, f.dst.fd, nil, f.pipe.held, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
-		n = int(moved)
+		n, err = rawSplice(f.pipe.r, f.dst.fd, f.pipe.held)
 	}
 	switch {
-	case err == unix.EAGAIN:
+	case err == errAgain:
 		f.dst.writable = false
 		return false
 	case err == unix.EINTR:

@@ -183,7 +183,7 @@ func (l *loop) arm() {
 // ask reports whether there are events; if not, the runtime waits for some
 // before it calls ask again.
 func (l *loop) ask(fd uintptr) bool {
-	n, err := unix.EpollWait(int(fd), l.events[:], 0)
+	n, err := rawEpollWait(int(fd), l.events[:])
 	if err != nil {
 		n = 0 // EINTR
 	}
