@@ -6,7 +6,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 .PHONY: help build test unit integration lint fuzz lab packages clean soak soak-timing bench-failover
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the static binary build/applianctl
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o build/applianctl ./cmd/applianctl
@@ -49,3 +49,8 @@ lab: ## a pair in namespaces, narrated
 
 clean: ## remove what build made
 	rm -rf build
+
+.PHONY: bench-l4
+bench-l4: build ## compare the L4 proxy with HAProxy and nginx; writes its section of docs/benchmarks.md
+	go build -o build/bench-l4 ./bench/l4
+	build/bench-l4 -report docs/benchmarks.md

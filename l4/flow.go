@@ -211,7 +211,7 @@ func (f *flow) end() {
 	if back.told {
 		return
 	}
-	if err := unix.Shutdown(f.dst.fd, unix.SHUT_WR); err != nil {
+	if err := rawShutdown(f.dst.fd); err != nil {
 		f.fail("shutdown", err)
 	}
 }

@@ -253,7 +253,7 @@ func (l *loop) watch(d *side) error {
 		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET,
 		Fd:     int32(d.fd), Pad: int32(d.nonce),
 	}
-	if err := unix.EpollCtl(l.fd, unix.EPOLL_CTL_ADD, d.fd, &e); err != nil {
+	if err := rawWatch(l.fd, d.fd, &e); err != nil {
 		return os.NewSyscallError("epoll_ctl", err)
 	}
 	for len(l.sides) <= d.fd {

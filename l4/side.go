@@ -51,6 +51,6 @@ func (d *side) close(l *loop) {
 		return
 	}
 	l.forget(d)
-	unix.Close(d.fd)
+	rawClose(d.fd)
 	d.fd = -1
 }

@@ -1,10 +1,12 @@
 package l4
 
 import (
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"os"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,40 +17,47 @@ func connect(addr netip.AddrPort) (fd int, err error) {
 	if addr.Addr().Is4() {
 		family = unix.AF_INET
 	}
-	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
+	if fd, err = rawSocket(family); err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
 	for _, o := range serverOptions {
-		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
-			unix.Close(fd)
+		if err := rawSetInt(fd, o.level, o.name, o.value); err != nil {
+			rawClose(fd)
 			return -1, os.NewSyscallError("setsockopt", err)
 		}
 	}
 	// The socket is not bound, so that each server has a range of local ports
 	// of its own.
-	if err := unix.Connect(fd, sockaddr(addr)); err != nil && err != unix.EINPROGRESS {
-		unix.Close(fd)
+	if err := connectTo(fd, addr); err != nil && err != unix.EINPROGRESS {
+		rawClose(fd)
 		return -1, os.NewSyscallError("connect", err)
 	}
 	return fd, nil
 }
 
+// connectTo begins to connect fd, of the right family.
+func connectTo(fd int, addr netip.AddrPort) error {
+	var port uint16 // in network order
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&port))[:], addr.Port())
+	if addr.Addr().Is4() {
+		sa := unix.RawSockaddrInet4{Family: unix.AF_INET, Port: port, Addr: addr.Addr().As4()}
+		return rawConnect(fd, unsafe.Pointer(&sa), unsafe.Sizeof(sa))
+	}
+	sa := unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: port, Addr: addr.Addr().As16(), Scope_id: zone(addr.Addr())}
+	return rawConnect(fd, unsafe.Pointer(&sa), unsafe.Sizeof(sa))
+}
+
 // serverOptions are those of a connection to a server, the same that
 // internal/listen gives to clients.
-var serverOptions = []struct{ level, name, value int }{
+var serverOptions = []struct {
+	level, name int
+	value       int32
+}{
 	{unix.SOL_TCP, unix.TCP_NODELAY, 1},
 	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 	{unix.SOL_TCP, unix.TCP_KEEPIDLE, 15},
 	{unix.SOL_TCP, unix.TCP_KEEPINTVL, 15},
 	{unix.SOL_TCP, unix.TCP_KEEPCNT, 9},
-}
-
-func sockaddr(a netip.AddrPort) unix.Sockaddr {
-	if a.Addr().Is4() {
-		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
-	}
-	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16(), ZoneId: zone(a.Addr())}
 }
 
 // pendingError takes the error that the kernel keeps for the socket.
@@ -101,7 +110,7 @@ func quiet(fds ...int) time.Duration {
 func reset(fd int) {
 	// Fails only on a descriptor that is no socket.
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	unix.Close(fd)
+	rawClose(fd)
 }
 
 // zone returns the index of the interface that an address names; 0 for none.

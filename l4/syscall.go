@@ -47,3 +47,38 @@ func rawResult(n uintptr, errno unix.Errno) (int, error) {
 
 // errAgain is unix.EAGAIN, made an error once.
 var errAgain error = unix.EAGAIN
+
+func rawSocket(family int) (int, error) {
+	fd, _, errno := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	return rawResult(fd, errno)
+}
+
+func rawSetInt(fd, level, name int, value int32) error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
+		uintptr(unsafe.Pointer(&value)), unsafe.Sizeof(value), 0)
+	return rawError(errno)
+}
+
+// rawConnect begins to connect to the address of size bytes at sa.
+func rawConnect(fd int, sa unsafe.Pointer, size uintptr) error {
+	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(sa), size)
+	return rawError(errno)
+}
+
+// rawWatch has an epoll descriptor report e of the descriptor fd.
+func rawWatch(epoll, fd int, e *unix.EpollEvent) error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epoll), unix.EPOLL_CTL_ADD, uintptr(fd), uintptr(unsafe.Pointer(e)), 0, 0)
+	return rawError(errno)
+}
+
+func rawShutdown(fd int) error {
+	_, _, errno := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
+	return rawError(errno)
+}
+
+func rawClose(fd int) { _, _, _ = unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+
+func rawError(errno unix.Errno) error {
+	_, err := rawResult(0, errno)
+	return err
+}

@@ -1,9 +1,11 @@
 package listen
 
 import (
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,24 +20,54 @@ func (a *acceptor) acceptDescriptors() error {
 	accepted := 0
 	waitErr := raw.Read(func(listening uintptr) bool {
 		for {
-			fd, sa, acceptErr := unix.Accept4(int(listening), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-			switch {
-			case acceptErr == unix.EINTR:
-				continue
-			case acceptErr == unix.EAGAIN:
+			fd, peer, errno := acceptRaw(listening)
+			switch errno {
+			case 0:
+				accepted++
+				a.handOver(fd, peer)
+			case unix.EINTR:
+			case unix.EAGAIN:
 				return accepted > 0
-			case acceptErr != nil:
-				err = os.NewSyscallError("accept4", acceptErr)
+			default:
+				err = os.NewSyscallError("accept4", errno)
 				return true
 			}
-			accepted++
-			a.handOver(fd, addrPort(sa))
 		}
 	})
 	if waitErr != nil {
 		return waitErr
 	}
 	return err
+}
+
+// acceptRaw accepts a connection if there is one. The runtime is not told of the
+// system call, for it never waits.
+func acceptRaw(listening uintptr) (fd int, peer netip.AddrPort, errno unix.Errno) {
+	var sa unix.RawSockaddrInet6 // the larger one of the two
+	size := uint32(unsafe.Sizeof(sa))
+	n, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, listening, uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)),
+		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if errno != 0 {
+		return -1, netip.AddrPort{}, errno
+	}
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
+	if sa.Family == unix.AF_INET {
+		return int(n), netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(&sa)).Addr), port), 0
+	}
+	return int(n), netip.AddrPortFrom(zoned(sa.Addr, sa.Scope_id), port), 0
+}
+
+// zoned returns an IPv6 address on the interface with that index, if it is not 0.
+func zoned(b [16]byte, index uint32) netip.Addr {
+	a := netip.AddrFrom16(b)
+	if index == 0 {
+		return a
+	}
+	ifi, err := net.InterfaceByIndex(int(index))
+	if err != nil {
+		return a
+	}
+	return a.WithZone(ifi.Name)
 }
 
 // handOver gives an accepted connection to the handler.
@@ -93,13 +125,7 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	case *unix.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
 	case *unix.SockaddrInet6:
-		a := netip.AddrFrom16(sa.Addr)
-		if sa.ZoneId != 0 {
-			if ifi, err := net.InterfaceByIndex(int(sa.ZoneId)); err == nil {
-				a = a.WithZone(ifi.Name)
-			}
-		}
-		return netip.AddrPortFrom(a, uint16(sa.Port))
+		return netip.AddrPortFrom(zoned(sa.Addr, sa.ZoneId), uint16(sa.Port))
 	}
 	return netip.AddrPort{}
 }
