@@ -172,6 +172,7 @@ func (s *session) connected() {
 		s.passOver(os.NewSyscallError("connect", orReset(pendingError(s.server.fd))))
 		s.connect()
 	case s.server.writable:
+		s.target.Succeeded()
 		s.phase = relaying
 		s.alarm(s.door.timeouts.idle)
 		s.relay()

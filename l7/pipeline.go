@@ -180,6 +180,7 @@ func (p *pipeline) attempt(ctx context.Context, st *state, server *pool.Server, 
 	if err != nil {
 		return p.failed(ctx, server, ex, err)
 	}
+	server.Succeeded()
 	defer a.close()
 	if a.status == http.StatusSwitchingProtocols {
 		return p.upgrade(ctx, st, server, ex, a)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -111,16 +112,24 @@ func renderPools(w io.Writer, now time.Time, pools []control.Pool) {
 				weight += " backup"
 			}
 			fmt.Fprintf(w, "%s/%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", p.Name, s.Name, s.Address,
-				strings.ToUpper(s.Health), age(now, s.Since), s.Admin, weight, s.Current, s.Total, s.ConnectErrors,
+				health(s), age(now, s.Since), s.Admin, weight, s.Current, s.Total, s.ConnectErrors,
 				size(s.BytesIn), size(s.BytesOut), lastCheck(s))
 		}
 	}
 }
 
+// health is the state of a server for a table.
+func health(s control.Server) string {
+	if s.EjectedUntil != nil {
+		return "EJECTED"
+	}
+	return strings.ToUpper(s.Health)
+}
+
 // lastCheck describes the latest check of a server: its result, how long it
 // took, how many before it failed, and what it warns of.
 func lastCheck(s control.Server) string {
-	if s.Check == "" {
+	if s.Check == "" && s.EjectedUntil == nil {
 		return "-"
 	}
 	var notes []string
@@ -130,7 +139,10 @@ func lastCheck(s control.Server) string {
 	if all := s.ChecksPassed + s.ChecksFailed; all > 0 {
 		notes = append(notes, fmt.Sprintf("%d of %d failed", s.ChecksFailed, all))
 	}
-	text := s.Check
+	if s.EjectedUntil != nil {
+		notes = append(notes, "ejected until "+s.EjectedUntil.Local().Format(time.TimeOnly))
+	}
+	text := cmp.Or(s.Check, "no check")
 	if len(notes) > 0 {
 		text += " (" + strings.Join(notes, ", ") + ")"
 	}

@@ -34,7 +34,7 @@ func (s *setup) targets() []health.Target { return slices.Collect(maps.Keys(s.ju
 func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.Node) (err error) {
 	old := a.current.Load()
 	next := &setup{file: file, node: node, loaded: time.Now()}
-	if next.pools, next.judges, err = buildPools(old.pools, node.Pools); err != nil {
+	if next.pools, next.judges, err = a.buildPools(old.pools, node.Pools); err != nil {
 		return err
 	}
 	next.addReached()
@@ -122,13 +122,14 @@ func reached(t config.Track) health.Target {
 
 // buildPools returns the pools of a configuration, those with the name of an
 // old one being that one, and who wants the verdict of which check.
-func buildPools(old map[string]*pool.Pool, cfgs map[string]config.Pool) (map[string]*pool.Pool, map[health.Target][]subject, error) {
+func (a *Appliance) buildPools(old map[string]*pool.Pool, cfgs map[string]config.Pool) (map[string]*pool.Pool, map[health.Target][]subject, error) {
 	pools := make(map[string]*pool.Pool, len(cfgs))
 	judges := make(map[health.Target][]subject)
 	for name, cfg := range cfgs {
 		p := old[name]
 		if p == nil {
 			p = pool.New(pool.Config{Name: name}) // apply fills it
+			p.OnEject(a.ejected(name))
 		}
 		pools[name] = p
 		if cfg.Check == nil {
@@ -146,6 +147,14 @@ func buildPools(old map[string]*pool.Pool, cfgs map[string]config.Pool) (map[str
 		}
 	}
 	return pools, judges, nil
+}
+
+// ejected returns what logs that a server of a pool has been ejected.
+func (a *Appliance) ejected(name string) func(*pool.Server, pool.Ejection) {
+	return func(s *pool.Server, e pool.Ejection) {
+		a.options.Log.Warn().Str("pool", name).Str("server", s.Label()).Int("times", e.Times).
+			Dur("for", e.Until.Sub(e.Since)).Msg("server is ejected: its connections failed")
+	}
 }
 
 // learn has the servers that next brings checked for the first time while the

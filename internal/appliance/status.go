@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"appliance/internal/control"
 	"appliance/internal/pool"
@@ -163,6 +164,9 @@ func (a *Appliance) describePool(current *setup, name string) control.Pool {
 			Health: s.Health.State.String(), Since: s.Health.Since, Admin: s.Admin.String(),
 			Current: s.Current, Total: uint64(s.Total), ConnectErrors: uint64(s.ConnectErrors),
 			BytesIn: uint64(s.BytesToServer), BytesOut: uint64(s.BytesToClient),
+		}
+		if e := s.Ejection; e.Out(time.Now()) {
+			one.EjectedUntil, one.Ejections = &e.Until, e.Times
 		}
 		if cfg.Check != nil {
 			r := results[cfg.Check.For(server.AddrPort())]

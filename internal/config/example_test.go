@@ -111,6 +111,9 @@ func TestExampleShowsTheDefaults(t *testing.T) {
 			same("redirect status", s.Redirect.EffectiveStatus(), other.Redirect.EffectiveStatus())
 		}
 	}
+	o, p := plain.Pools["mysql"].Outlier, set.Pools["mysql"].Outlier
+	same("outlier", []any{o.EffectiveConsecutiveFailures(), o.EffectiveBase(), o.EffectiveMax(), o.EffectiveMaxEjectedPercent()},
+		[]any{p.EffectiveConsecutiveFailures(), p.EffectiveBase(), p.EffectiveMax(), p.EffectiveMaxEjectedPercent()})
 	a, b := plain.Pools["mysql"].Check, set.Pools["mysql"].Check
 	same("check", []any{a.EffectiveInterval(), a.EffectiveTimeout(), a.EffectiveJitter(), a.EffectiveRise(), a.EffectiveFall()},
 		[]any{b.EffectiveInterval(), b.EffectiveTimeout(), b.EffectiveJitter(), b.EffectiveRise(), b.EffectiveFall()})

@@ -166,6 +166,11 @@ type Server struct {
 	// ChecksPassed and ChecksFailed count the checks of the server.
 	ChecksPassed uint64 `json:"checks_passed,omitempty"`
 	ChecksFailed uint64 `json:"checks_failed,omitempty"`
+	// EjectedUntil is when a server comes back that was ejected because its
+	// connections failed; absent while it is not. Ejections counts how often
+	// that has happened lately.
+	EjectedUntil *time.Time `json:"ejected_until,omitempty"`
+	Ejections    int        `json:"ejections,omitempty"`
 	// LatencySeconds is how long the latest check took.
 	LatencySeconds float64 `json:"latency_seconds,omitempty"`
 	// Admin is "ready", "drain" or "maint".

@@ -3,6 +3,7 @@ package pool
 import (
 	"math"
 	"slices"
+	"time"
 )
 
 // snapshot is everything that readers of a pool need. It is never changed.
@@ -10,6 +11,9 @@ type snapshot struct {
 	balance Balance
 	servers []*Server // all, in the order of the configuration
 	tiers   [2]tier   // the usable ones: first the normal servers, then the backups
+	// readmission is when the first ejected server is let in again; zero while
+	// none is out.
+	readmission time.Time
 }
 
 // tier is a set of servers that share the connections.
@@ -23,9 +27,27 @@ type tier struct {
 
 func newSnapshot(balance Balance, servers []*Server) *snapshot {
 	snap := &snapshot{balance: balance, servers: servers}
+	snap.fill((*state).usable)
+	if snap.usable() == 0 {
+		// One that was ejected is better than none.
+		snap.fill((*state).fit)
+	}
 	for _, s := range servers {
+		if e := s.state.Load().ejection; e.out && (snap.readmission.IsZero() || e.Until.Before(snap.readmission)) {
+			snap.readmission = e.Until
+		}
+	}
+	for i := range snap.tiers {
+		snap.tiers[i].order = interleave(snap.tiers[i].weights)
+	}
+	return snap
+}
+
+// fill puts the servers whose state will do into the tiers.
+func (snap *snapshot) fill(will func(*state) bool) {
+	for _, s := range snap.servers {
 		st := s.state.Load()
-		if !st.usable() {
+		if !will(st) {
 			continue
 		}
 		t := &snap.tiers[0]
@@ -35,10 +57,6 @@ func newSnapshot(balance Balance, servers []*Server) *snapshot {
 		t.servers = append(t.servers, s)
 		t.weights = append(t.weights, st.weight)
 	}
-	for i := range snap.tiers {
-		snap.tiers[i].order = interleave(snap.tiers[i].weights)
-	}
-	return snap
 }
 
 func (snap *snapshot) usable() int {

@@ -23,6 +23,8 @@ type Config struct {
 	Balance Balance `toml:"balance"`
 	// Servers are the pool's members, at least one, with different names.
 	Servers []ServerConfig `toml:"servers"`
+	// Outlier ejects servers that fail their clients; default: none is.
+	Outlier *Outlier `toml:"outlier"`
 	// Checked says that a health check judges the servers: they are not picked
 	// before SetHealth calls them up. Servers of an unchecked pool are up.
 	// It is not a key of its own: whoever reads the file sets it where the
@@ -73,6 +75,9 @@ func (c Config) Validate(problem func(key, message string)) {
 	case "", RoundRobin, LeastConn:
 	default:
 		problem("balance", fmt.Sprintf("unknown balance %q; known: round_robin, least_conn", c.Balance))
+	}
+	if c.Outlier != nil {
+		c.Outlier.validate(problem)
 	}
 	if len(c.Servers) == 0 {
 		problem("servers", "a pool needs at least one server")

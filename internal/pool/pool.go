@@ -24,8 +24,13 @@ type Pool struct {
 	turn atomic.Uint64
 	snap atomic.Pointer[snapshot]
 
+	// failureLimit is how many failures in a row eject a server; 0 for never.
+	failureLimit atomic.Int64
+
 	// mu makes one change after the other; readers use snap alone.
-	mu sync.Mutex
+	mu      sync.Mutex
+	outlier *Outlier
+	onEject func(*Server, Ejection)
 }
 
 // New makes a pool from a configuration that Validate found no fault with.
@@ -34,6 +39,11 @@ func New(cfg Config) *Pool {
 	p.Update(cfg, nil)
 	return p
 }
+
+// OnEject has f called whenever a server is ejected, by the goroutine that saw
+// it fail. f must be quick, and not use the pool. It is to be called before the
+// pool is used.
+func (p *Pool) OnEject(f func(*Server, Ejection)) { p.onEject = f }
 
 // Name returns the name the pool was made with.
 func (p *Pool) Name() string { return p.name }
@@ -62,18 +72,33 @@ func (p *Pool) Update(cfg Config, known func(address netip.AddrPort) (Health, bo
 		address := parseAddress(sc.Address)
 		s := find(before, sc.Label(), address)
 		if s == nil {
-			s = &Server{label: sc.Label(), address: address, text: address.String()}
+			s = &Server{pool: p, label: sc.Label(), address: address, text: address.String()}
 			s.state.Store(&state{health: first(address, known, now), adminSince: now})
 		}
 		st := *s.state.Load()
 		st.weight, st.backup = sc.EffectiveWeight(), sc.Backup
+		if cfg.Outlier == nil {
+			st.ejection = Ejection{}
+		}
 		if !cfg.Checked && (st.health.State != Up || st.health.Reason != unchecked) {
 			st.health = Health{State: Up, Reason: unchecked, Since: now}
 		}
 		s.state.Store(&st)
 		servers = append(servers, s)
 	}
+	p.outlier = cfg.Outlier
+	p.failureLimit.Store(0)
+	if p.outlier != nil {
+		p.failureLimit.Store(int64(p.outlier.EffectiveConsecutiveFailures()))
+	}
 	p.snap.Store(newSnapshot(cfg.Balance, servers))
+}
+
+// publish computes the snapshot anew from the states of the servers. The caller
+// holds the lock.
+func (p *Pool) publish() {
+	old := p.snap.Load()
+	p.snap.Store(newSnapshot(old.balance, old.servers))
 }
 
 // first returns the health that a new server begins with.
@@ -95,7 +120,7 @@ const unchecked = "no check"
 // failed gets another. A backup is returned only if there is no other usable
 // server left. The error is ErrNoServer, bare.
 func (p *Pool) Pick(tried ...*Server) (*Server, error) {
-	s := p.snap.Load().pick(p.turn.Add(1)-1, tried)
+	s := p.current().pick(p.turn.Add(1)-1, tried)
 	if s == nil {
 		return nil, ErrNoServer
 	}
@@ -105,9 +130,9 @@ func (p *Pool) Pick(tried ...*Server) (*Server, error) {
 }
 
 // Usable returns how many servers share the connections now: those that are up
-// and ready and no backups or, if there is none, the backups that are. It is 0
-// exactly if Pick() fails.
-func (p *Pool) Usable() int { return p.snap.Load().usable() }
+// and ready and no backups or, if there is none, the backups that are or, if
+// there is none either, those that are ejected. It is 0 exactly if Pick() fails.
+func (p *Pool) Usable() int { return p.current().usable() }
 
 // Servers returns the servers in the order of the configuration. The slice is
 // the caller's.
@@ -115,7 +140,9 @@ func (p *Pool) Servers() []*Server {
 	return append([]*Server(nil), p.snap.Load().servers...)
 }
 
-// SetHealth records a verdict on every server with that address ("IP:port").
+// SetHealth records a verdict on every server with that address ("IP:port"). A
+// server that was down and is up again has shown more than its ejection asks
+// for, and is let in.
 // An address that the pool does not have is ignored: a verdict may arrive after
 // the reload that removed its server. Repeating a verdict costs little.
 func (p *Pool) SetHealth(address string, h Health) {
@@ -123,6 +150,10 @@ func (p *Pool) SetHealth(address string, h Health) {
 	p.change(func(s *Server, st *state) bool {
 		if s.address != a || st.health == h {
 			return false
+		}
+		if h.State == Up && st.health.State == Down {
+			st.ejection.out = false
+			s.failures.Store(0)
 		}
 		st.health = h
 		return true
@@ -163,7 +194,7 @@ func (p *Pool) change(edit func(*Server, *state) bool) bool {
 		}
 	}
 	if found {
-		p.snap.Store(newSnapshot(old.balance, old.servers))
+		p.publish()
 	}
 	return found
 }

@@ -10,6 +10,7 @@ import (
 // refers to it: a server that a reload removes still counts the connections it
 // carries. All methods may be called from any goroutine.
 type Server struct {
+	pool    *Pool
 	label   string
 	address netip.AddrPort
 	text    string // address, for those who need it as a string
@@ -22,6 +23,7 @@ type Server struct {
 	bytesToServer atomic.Int64
 	bytesToClient atomic.Int64
 	connectErrors atomic.Int64
+	failures      atomic.Int64 // in a row
 }
 
 // state is what decides whether, and how often, a server is picked.
@@ -31,10 +33,14 @@ type state struct {
 	health     Health
 	admin      Admin
 	adminSince time.Time
+	ejection   Ejection
 }
 
 // usable reports whether a server in this state may be picked.
-func (s *state) usable() bool { return s.health.State == Up && s.admin == Ready }
+func (s *state) usable() bool { return s.fit() && !s.ejection.out }
+
+// fit reports whether a server in this state is up and wanted, ejected or not.
+func (s *state) fit() bool { return s.health.State == Up && s.admin == Ready }
 
 // Label returns the name by which people know the server, unique in its pool.
 func (s *Server) Label() string { return s.label }
@@ -62,9 +68,12 @@ func (s *Server) AddBytes(toServer, toClient int64) {
 	}
 }
 
-// ConnectFailed counts a connection that the server did not accept. Done is due
-// all the same.
-func (s *Server) ConnectFailed() { s.connectErrors.Add(1) }
+// ConnectFailed counts a connection that the server did not accept, which is a
+// failure. Done is due all the same.
+func (s *Server) ConnectFailed() {
+	s.connectErrors.Add(1)
+	s.Failed(time.Now())
+}
 
 // ServerStats describes a server at one moment.
 type ServerStats struct {
@@ -75,8 +84,10 @@ type ServerStats struct {
 	Health     Health
 	Admin      Admin
 	AdminSince time.Time
-	// Usable says that the server is up and ready; a backup that is usable may
-	// still have to wait for the others to fail.
+	// Ejection is the latest one; zero when there was none.
+	Ejection Ejection
+	// Usable says that the server is up and ready, and not ejected; a backup
+	// that is usable may still have to wait for the others to fail.
 	Usable bool
 	// Current is the number of connections now, Total of all ever picked,
 	// including those counted by ConnectErrors.
@@ -100,7 +111,8 @@ func (s *Server) Stats() ServerStats {
 		Health:        st.health,
 		Admin:         st.admin,
 		AdminSince:    st.adminSince,
-		Usable:        st.usable(),
+		Ejection:      st.ejection,
+		Usable:        st.fit() && !st.ejection.Out(time.Now()),
 		Current:       s.current.Load(),
 		Total:         s.total.Load(),
 		ConnectErrors: s.connectErrors.Load(),
