@@ -29,6 +29,7 @@ import (
 //	BENCH_CRASHES   how many times each contestant loses its active node in each
 //	                way (default 100); with 20 it takes about eight minutes
 //	BENCH_INTERVALS the advert intervals, default "10ms 1s"
+//	BENCH_LINK      whether the appliances have a peer link, default "no yes"
 //	BENCH_WAYS      the ways to lose it, default "kill cut switch"
 //	BENCH_INTO      the file whose section is replaced, none if empty
 //	BENCH_STATE     a file in which events are kept, so that several runs add up
@@ -63,6 +64,8 @@ type contestant interface {
 type failoverBench struct {
 	*pair
 	interval time.Duration
+	link     bool                           // the appliances have a peer link
+	keep     func()                         // writes down what there is
 	results  map[string]map[string]*outcome // by way, then by contestant
 }
 
@@ -87,17 +90,19 @@ func TestBenchFailover(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Run(text, func(t *testing.T) {
-			b := newFailoverBench(t, interval)
-			b.results = state.of(text)
-			b.run(strings.Fields(or(os.Getenv("BENCH_WAYS"), "kill cut switch")), crashes)
-			b.tell(&report)
-		})
+		for _, link := range strings.Fields(or(os.Getenv("BENCH_LINK"), "no yes")) {
+			t.Run(text+", link "+link, func(t *testing.T) {
+				b := newFailoverBench(t, interval, link == "yes")
+				b.results = state.of(text)
+				b.keep = func() { state.write(t) }
+				b.run(strings.Fields(or(os.Getenv("BENCH_WAYS"), "kill cut switch")), crashes)
+			})
+		}
+		tellBench(&report, text, state.of(text))
 	}
 	if t.Failed() {
 		return
 	}
-	state.write(t)
 	text := benchHead(t, begun) + report.String()
 	fmt.Println(text)
 	if path := os.Getenv("BENCH_INTO"); path != "" {
@@ -150,7 +155,7 @@ func or(text, otherwise string) string {
 	return text
 }
 
-func newFailoverBench(t *testing.T, interval time.Duration) *failoverBench {
+func newFailoverBench(t *testing.T, interval time.Duration, link bool) *failoverBench {
 	config := fmt.Sprintf(`
 [node.lb01]
 address  = "192.168.15.11"
@@ -173,14 +178,14 @@ name    = "echo"
 listen  = ["192.168.15.3:%d"]
 servers = ["172.16.1.51:%d"]
 `, interval, ourPort, ourPort, ourPort+1, ourPort+1)
-	b := &failoverBench{pair: newPair(t, config+benchPeer), interval: interval}
+	if link {
+		config = peerTable + config
+	}
+	b := &failoverBench{pair: newPair(t, config), interval: interval, link: link}
 	b.dual = time.Hour // a killed keepalived leaves its address, which is no news
 	serveGreeting(t, b.Servers[0].Host, netip.MustParseAddrPort("172.16.1.51:7100"))
 	return b
 }
-
-// benchPeer is the part of the file that joins the nodes by a link; none yet.
-const benchPeer = ""
 
 // run loses the active node of each contestant in turns, so many times each.
 func (b *failoverBench) run(ways []string, crashes int) {
@@ -203,6 +208,7 @@ func (b *failoverBench) run(ways []string, crashes int) {
 					b.results[way][c.name()] = o
 				}
 				b.lose(c, way, o)
+				b.keep()
 			}
 		}
 		for _, c := range []contestant{ours, theirs} {
@@ -338,14 +344,17 @@ func (b *failoverBench) mend(c contestant, way string, gone *lab.Node) {
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// tell writes the tables of one interval.
-func (b *failoverBench) tell(w io.Writer) {
+// contestants are their names in the order of the tables.
+var contestants = []string{"applianctl", "applianctl with a peer link", "keepalived"}
+
+// tellBench writes the table of one interval.
+func tellBench(w io.Writer, interval string, results map[string]map[string]*outcome) {
 	names := map[string]string{
 		"kill":   "the process is killed (SIGKILL)",
 		"cut":    "the machine is lost (its cable goes silent)",
 		"switch": "planned switch",
 	}
-	fmt.Fprintf(w, "\n### Adverts every %v\n\n", b.interval)
+	fmt.Fprintf(w, "\n### Adverts every %s\n\n", interval)
 	fmt.Fprintln(w, "| what happens | who | events | first advert of the other node | no new connection | no echo on the stream | connections that failed |")
 	fmt.Fprintln(w, "| --- | --- | --- | --- | --- | --- | --- |")
 	cell := func(d distribution) string {
@@ -355,8 +364,8 @@ func (b *failoverBench) tell(w io.Writer) {
 		return fmt.Sprintf("%.1f / %.1f / %.1f ms", ms(d.at(0.5)), ms(d.at(0.99)), ms(d.at(1)))
 	}
 	for _, way := range []string{"kill", "cut", "switch"} {
-		for _, who := range []string{"applianctl", "keepalived"} {
-			if o := b.results[way][who]; o != nil {
+		for _, who := range contestants {
+			if o := results[way][who]; o != nil {
 				fmt.Fprintf(w, "| %s | %s | %d | %s | %s | %s | %d of %d |\n", names[way], who, len(o.Connect),
 					cell(o.Wire), cell(o.Connect), cell(o.Stream), o.Failed, o.Probes)
 			}
@@ -458,7 +467,13 @@ func serveGreeting(t *testing.T, h *lab.Host, address netip.AddrPort) (kill func
 // benchAppliance is our side.
 type benchAppliance struct{ *failoverBench }
 
-func (*benchAppliance) name() string          { return "applianctl" }
+func (a *benchAppliance) name() string {
+	if a.link {
+		return contestants[1]
+	}
+	return contestants[0]
+}
+
 func (a *benchAppliance) vip() netip.AddrPort { return netip.AddrPortFrom(a.VIP, ourPort) }
 
 func (a *benchAppliance) start(n *lab.Node) {
@@ -537,7 +552,7 @@ vrrp_instance VI_2 {
 	return k
 }
 
-func (*benchKeepalived) name() string { return "keepalived" }
+func (*benchKeepalived) name() string { return contestants[2] }
 func (*benchKeepalived) vip() netip.AddrPort {
 	return netip.AddrPortFrom(benchKeepalivedVIP.Addr(), theirPort)
 }

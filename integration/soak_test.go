@@ -37,6 +37,8 @@ const (
 // soak is one run.
 type soak struct {
 	*pair
+	config string
+	link   bool // the nodes have a peer link
 	random *rand.Rand
 	load   *lab.Load
 	// Stretches of time in which nobody may have answered, or both nodes.
@@ -61,7 +63,8 @@ func TestSoak(t *testing.T) {
 	length := durationOf(t, "SOAK_FOR", 3*time.Minute)
 	for i, v := range soakVariants {
 		t.Run(v.name, func(t *testing.T) {
-			s := &soak{pair: newPair(t, v.config(t)), random: rand.New(rand.NewPCG(seed, uint64(i)))}
+			config := v.config(t)
+			s := &soak{pair: newPair(t, config), config: config, link: strings.Contains(config, peerTable), random: rand.New(rand.NewPCG(seed, uint64(i)))}
 			s.pair.dual = time.Hour // judged by what happened, below
 			t.Logf("SOAK_SEED=%d", seed)
 			s.run(length / time.Duration(len(soakVariants)))
@@ -75,6 +78,7 @@ var soakVariants = []struct {
 	config func(t *testing.T) string
 }{
 	{"without a peer link", soakConfig},
+	{"with a peer link", func(t *testing.T) string { return peerTable + soakConfig(t) }},
 }
 
 // soakConfig is the laboratory's file with checks that a busy machine passes.
@@ -295,9 +299,10 @@ func (s *soak) part() {
 	s.healed()
 }
 
-// deafen keeps the adverts of the other node away from one.
+// deafen keeps the adverts of the other node away from one. The peer link tells it
+// what it does not hear.
 func (s *soak) deafen(n *lab.Node) {
-	s.active()
+	active := s.active()
 	begun := time.Now()
 	if err := s.Deafen(n, true); err != nil {
 		s.t.Fatal(err)
@@ -305,6 +310,12 @@ func (s *soak) deafen(n *lab.Node) {
 	s.pause(3 * time.Second)
 	if err := s.Deafen(n, false); err != nil {
 		s.t.Fatal(err)
+	}
+	if s.link {
+		if e, ok := s.Capture.First(lab.Advert, s.Other(active).Name, begun); ok {
+			s.fail("%s sent an advert of priority %d, %v after adverts were kept from %s", e.Host, e.Priority, e.Time.Sub(begun), n.Name)
+		}
+		return
 	}
 	s.mayBe(&s.dual, begun, 0)
 	s.healed()
@@ -331,7 +342,7 @@ func (s *soak) failOver() {
 func (s *soak) reloadAtRandom(times int) {
 	for range times {
 		n := s.Nodes()[s.random.IntN(2)]
-		if err := n.WriteConfig(fmt.Sprintf("%s\n# %d\n", soakConfig(s.t), s.random.Uint32())); err != nil {
+		if err := n.WriteConfig(fmt.Sprintf("%s\n# %d\n", s.config, s.random.Uint32())); err != nil {
 			s.t.Fatal(err)
 		}
 		if code, output := s.applianctl(n, "reload"); code != 0 {
