@@ -320,6 +320,9 @@ func (b *failoverBench) lose(c contestant, way string, o *outcome) {
 	o.Probes += total
 	b.t.Logf("%s, %s on %s: first advert of %s after %.1f ms; no connection for %.1f ms, no echo for %.1f ms", c.name(), way, gone.Name,
 		heir.Name, ms(first.Time.Sub(begun)), ms(gap), ms(s.gap(begun, ended)))
+	if way == "switch" && failed > 0 {
+		b.t.Logf("%d connections failed:\n%s", failed, strings.Join(p.failures(begun, ended), "\n"))
+	}
 }
 
 // mend makes the pair whole again after a loss.
@@ -631,7 +634,7 @@ type probes struct {
 
 type probeOutcome struct {
 	start, end time.Time
-	ok         bool
+	err        error
 }
 
 func startProbes(from *lab.Host, to netip.AddrPort) *probes {
@@ -647,12 +650,12 @@ func startProbes(from *lab.Host, to netip.AddrPort) *probes {
 		for ctx.Err() == nil {
 			start := time.Now()
 			running.Go(func() {
-				ok := probe(from, to)
+				err := probe(from, to)
 				end := time.Now()
 				p.mu.Lock()
 				defer p.mu.Unlock()
-				p.outcomes = append(p.outcomes, probeOutcome{start, end, ok})
-				if ok {
+				p.outcomes = append(p.outcomes, probeOutcome{start, end, err})
+				if err == nil {
 					p.successes++
 				}
 			})
@@ -665,19 +668,19 @@ func startProbes(from *lab.Host, to netip.AddrPort) *probes {
 
 // probe opens a connection, waits for the greeting and resets it: a port that
 // waits for the end of a connection is not free for the next one.
-func probe(from *lab.Host, to netip.AddrPort) bool {
+func probe(from *lab.Host, to netip.AddrPort) error {
 	ctx, cancel := context.WithTimeout(context.Background(), probePatient)
 	defer cancel()
 	c, err := from.Dial(ctx, to)
 	if err != nil {
-		return false
+		return err
 	}
 	defer c.Close()
 	c.SetLinger(0)
 	deadline, _ := ctx.Deadline()
 	c.SetDeadline(deadline)
 	_, err = io.ReadFull(c, make([]byte, 1))
-	return err == nil
+	return err
 }
 
 func (p *probes) waitSuccesses(t *testing.T, more int) {
@@ -698,17 +701,30 @@ func (p *probes) report(from, to time.Time) (gap time.Duration, failed, total in
 	defer p.mu.Unlock()
 	var ends []time.Time
 	for _, o := range p.outcomes {
-		if o.ok && o.end.After(from) && o.end.Before(to) {
+		if o.err == nil && o.end.After(from) && o.end.Before(to) {
 			ends = append(ends, o.end)
 		}
 		if o.start.After(from) && o.start.Before(to) {
 			total++
-			if !o.ok {
+			if o.err != nil {
 				failed++
 			}
 		}
 	}
 	return longestGap(ends, from, to), failed, total
+}
+
+// failures tells of the connections that began between two moments and failed,
+// by what and when; ten of them at most.
+func (p *probes) failures(from, to time.Time) (list []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, o := range p.outcomes {
+		if o.err != nil && o.start.After(from) && o.start.Before(to) && len(list) < 10 {
+			list = append(list, fmt.Sprintf("begun after %.1f ms, ended after %.1f ms: %v", ms(o.start.Sub(from)), ms(o.end.Sub(from)), o.err))
+		}
+	}
+	return list
 }
 
 // longestGap returns the longest time between two of the moments from, to, and
