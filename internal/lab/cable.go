@@ -77,10 +77,14 @@ func (p *Pair) Heal(h *Host, ifname string) error {
 }
 
 // Part parts the nodes from each other on the LAN, while the client reaches
-// both; with on false they meet again.
-func (p *Pair) Part(on bool) error {
-	for _, n := range p.Nodes() {
-		if err := p.sw.Network.Isolate(portName(n.Name, LAN), on); err != nil {
+// both; with on false they meet again. Where hosts are named it is those that it
+// parts.
+func (p *Pair) Part(on bool, hosts ...*Host) error {
+	if len(hosts) == 0 {
+		hosts = []*Host{p.LB01.Host, p.LB02.Host}
+	}
+	for _, h := range hosts {
+		if err := p.sw.Network.Isolate(portName(h.Name, LAN), on); err != nil {
 			return err
 		}
 	}
