@@ -511,7 +511,7 @@ func (a *benchAppliance) give(n *lab.Node) {
 // clean waits until the guard has ended: then nothing is left.
 func (a *benchAppliance) clean(n *lab.Node) {
 	eventually(a.t, 10*time.Second, "the address has gone from "+n.Name, func() bool {
-		has, err := n.Network.HasAddress(lab.LAN, a.VIP)
+		has, err := n.Network.HasAddress(a.VIP)
 		return err == nil && !has
 	})
 }
@@ -615,7 +615,7 @@ func (k *benchKeepalived) give(n *lab.Node) {
 }
 
 func (k *benchKeepalived) clean(n *lab.Node) {
-	if has, err := n.Network.HasAddress(lab.LAN, benchKeepalivedVIP.Addr()); err == nil && has {
+	if has, err := n.Network.HasAddress(benchKeepalivedVIP.Addr()); err == nil && has {
 		if err := n.Network.DeleteAddress(lab.LAN, benchKeepalivedVIP); err != nil {
 			k.t.Fatal(err)
 		}

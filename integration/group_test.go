@@ -49,7 +49,7 @@ func (p *pair) waitBoth(n *lab.Node, why string) {
 func (p *pair) hasBoth(n *lab.Node) bool {
 	p.t.Helper()
 	srv := func(n *lab.Node) bool {
-		has, err := n.Network.HasAddress(lab.SRV, srvVIP)
+		has, err := n.Network.HasAddress(srvVIP)
 		if err != nil {
 			p.t.Fatal(err)
 		}

@@ -35,7 +35,7 @@ func TestOwner(t *testing.T) {
 	own := netip.MustParseAddr("192.168.15.11")
 	has := func(n *lab.Node) bool {
 		t.Helper()
-		has, err := n.Network.HasAddress(lab.LAN, own)
+		has, err := n.Network.HasAddress(own)
 		if err != nil {
 			t.Fatal(err)
 		}
