@@ -18,7 +18,8 @@ type answer struct {
 	trailers fields
 
 	head   http1.Response
-	conn   *serverConn
+	conn   *serverConn // nil once it has been released
+	in     *inbox      // then: what fields, trailers and the last part are views of
 	ex     *exchange
 	left   int64 // of a body of known length
 	chunks http1.Chunks
@@ -27,7 +28,7 @@ type answer struct {
 
 // begin takes over from the connection, which has read the head.
 func (a *answer) begin(c *serverConn, ex *exchange) {
-	a.conn, a.ex = c, ex
+	a.conn, a.in, a.ex = c, nil, ex
 	a.status, a.fields = a.head.Status, a.head.Fields
 	a.trailers = a.trailers[:0]
 	a.trailer = a.head.Chunked && a.fields.has("Trailer")
@@ -99,7 +100,8 @@ func (a *answer) more() error {
 	if in := a.conn.in; in != nil {
 		in.room()
 	}
-	return a.conn.more(a.ex, time.Now(), a.conn.up.settings.response)
+	a.ex.now = time.Now()
+	return a.conn.more(a.ex, a.conn.up.settings.response)
 }
 
 // broken returns err, which for the end of a body in its midst is not io.EOF.
@@ -114,21 +116,40 @@ func broken(err error) error {
 // and the body are of the kind for that, and returns how much that was.
 func (a *answer) splice(to answerWriter) (int64, error) { return 0, nil }
 
-// close ends the exchange with the server. The connection is kept if both sides
-// have said all they had to say.
+// release gives the connection to others if the exchange with the server is over:
+// its client may take long to read what is left.
+func (a *answer) release() {
+	if a.done && a.ex.out.upload.settled() {
+		a.end()
+	}
+}
+
+// close ends the exchange with the server.
 func (a *answer) close() {
+	a.end()
+	if a.in != nil {
+		putInbox(a.in)
+		a.in = nil
+	}
+}
+
+// end keeps the connection if both sides have said all they had to say.
+func (a *answer) end() {
 	c, ex := a.conn, a.ex
+	if c == nil {
+		return
+	}
 	whole := ex.out.upload.end(c, ex)
 	if ex.body != nil && ex.whole == nil && ex.expect && !ex.out.upload.started() {
 		whole = false // the server may wait for the body still
 	}
 	keep := whole && a.done && !a.head.Close && a.status != 101 && c.in.r == c.in.w
-	c.drop()
+	a.conn, a.in, c.in = nil, c.in, nil
 	if !ex.hold.take(nil) || !keep {
 		c.tcp.Close()
 		return
 	}
-	c.up.keep(c, time.Now())
+	c.up.keep(c, ex.now)
 }
 
 // stream returns the connection of an upgraded exchange.
@@ -136,7 +157,7 @@ func (a *answer) stream() io.ReadWriteCloser {
 	c := a.conn
 	_ = c.tcp.SetDeadline(time.Time{}) // fails only if closed
 	early := append([]byte(nil), c.in.b[c.in.r:c.in.w]...)
-	c.drop()
+	c.drop() // an idle stream needs no buffer
 	return &serverStream{c.tcp, early}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"appliance/internal/pool"
 	"appliance/l7/http1"
@@ -111,6 +112,10 @@ type exchange struct {
 	// gone reports whether the client has left, and is asked now and then while
 	// there is nothing else to do. Nil: the door calls interrupt by itself.
 	gone func() bool
+
+	// now is the time, as exactly as an exchange that does not wait for long can
+	// know it without asking for it at every step.
+	now time.Time
 
 	// What the pipeline says about the exchange.
 	server *pool.Server // that the request is sent to

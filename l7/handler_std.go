@@ -22,6 +22,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	ex := &exchange{
 		method: r.Method,
+		now:    time.Now(),
 		target: r.RequestURI,
 		scheme: "https",
 		host:   r.Host,

@@ -37,6 +37,7 @@ type http1Conn struct {
 	secure bool
 	peer   *peer
 	began  time.Time
+	now    time.Time // about when the last answer was finished
 	state  atomic.Int32
 
 	waking  sync.Mutex // held while wake changes the deadline
@@ -90,10 +91,12 @@ func newHTTP1Conn(s *http1Server, tcp *net.TCPConn, t *tls.Conn, p *peer) *http1
 	if err != nil {
 		return nil
 	}
-	c := &http1Conn{server: s, tcp: tcp, raw: raw, rw: tcp, peer: p, began: time.Now(), fd: -1}
+	c := &http1Conn{server: s, tcp: tcp, raw: raw, rw: tcp, peer: p, fd: -1}
 	if t != nil {
 		c.rw, c.secure = t, true
 	}
+	c.began = time.Now()
+	c.now = c.began
 	c.turnFunc, c.lookFunc, c.goneFunc = c.turn, c.look, c.gone
 	return c
 }
@@ -194,7 +197,7 @@ func (c *http1Conn) turn(fd uintptr) bool {
 // idle makes the connection wait for another request.
 func (c *http1Conn) idle() next {
 	c.end()
-	if c.armRead(time.Now(), c.server.set.idle) != nil {
+	if c.armRead(c.now, c.server.set.idle) != nil {
 		return nextClose
 	}
 	c.state.Store(stateIdle)
@@ -291,6 +294,7 @@ func (c *http1Conn) readHead(began time.Time) bool {
 	if c.state.Load() != stateFresh {
 		c.awake(stateReading)
 	}
+	c.now = time.Now()
 	in.room()
 	left := c.server.set.header - time.Since(began)
 	if left <= 0 || c.armExactly(left) != nil {
@@ -387,11 +391,13 @@ func (c *http1Conn) exchange() bool {
 		w.body.begin(req.Length, false)
 	}
 
+	ex.now = time.Now()
 	c.awake(stateBusy)
 	c.holding.Store(ex)
 	d := c.server.door
 	err := d.service.pipeline.serve(d.ctx, d.service.state.Load(), ex)
 	c.holding.Store(nil)
+	c.now = ex.now
 	c.readBy = w.body.readBy(c.readBy)
 	if err != nil || !w.answer.finished {
 		c.broken = true

@@ -175,7 +175,7 @@ func get(t *testing.T, c *http.Client, url string) *http.Response {
 }
 
 // makeCert writes a self-signed certificate for the names.
-func makeCert(t *testing.T, names ...string) Certificate {
+func makeCert(t testing.TB, names ...string) Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -239,6 +239,7 @@ func (p *pipeline) pass(server *pool.Server, ex *exchange, a *answer) error {
 	if err := ex.answer.WriteHead(a.status, ex.out.head); err != nil {
 		return err
 	}
+	a.release()
 	for {
 		if !a.ready() {
 			if err := ex.answer.Flush(); err != nil {
@@ -253,6 +254,7 @@ func (p *pipeline) pass(server *pool.Server, ex *exchange, a *answer) error {
 			}
 		}
 		part, err := a.next()
+		a.release()
 		if len(part) > 0 {
 			server.AddBytes(0, int64(len(part)))
 			if err := p.write(ex, part); err != nil {

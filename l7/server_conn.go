@@ -168,11 +168,11 @@ func (c *serverConn) armWrite(now time.Time) error {
 }
 
 // more waits until the server has sent more, and reads it. It gives up when the
-// exchange is over, and limit after now or, if that is later, after the request's
-// body has been sent.
-func (c *serverConn) more(ex *exchange, now time.Time, limit time.Duration) error {
-	began, look := now, firstLook
-	if err := c.arm(now, min(look, limit)/2); err != nil {
+// exchange is over, and limit after ex.now or, if that is later, after the
+// request's body has been sent.
+func (c *serverConn) more(ex *exchange, limit time.Duration) error {
+	began, look := ex.now, firstLook
+	if err := c.arm(began, min(look, limit)/2); err != nil {
 		return c.closed(ex, err)
 	}
 	for {
@@ -191,7 +191,8 @@ func (c *serverConn) more(ex *exchange, now time.Time, limit time.Duration) erro
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return c.closed(ex, err)
 		}
-		now = time.Now()
+		now := time.Now()
+		ex.now = now
 		if sent, running := ex.out.upload.ended(); running {
 			began = now
 		} else if sent.After(began) {
@@ -234,7 +235,7 @@ func (c *serverConn) write(b []byte, now time.Time) error {
 
 // ask sends the request and reads the head of the answer, with interim ones
 // before it.
-func (c *serverConn) ask(ex *exchange, now time.Time, kept bool, interim func(ex *exchange, status int, head fields)) (*answer, error) {
+func (c *serverConn) ask(ex *exchange, kept bool, interim func(ex *exchange, status int, head fields)) (*answer, error) {
 	c.request, c.probe = ex.out.wire, kept
 	up := &ex.out.upload
 	up.reset()
@@ -249,13 +250,13 @@ func (c *serverConn) ask(ex *exchange, now time.Time, kept bool, interim func(ex
 				return nil, err
 			}
 		}
-		if err := c.write(c.request, now); err != nil {
+		if err := c.write(c.request, ex.now); err != nil {
 			return nil, err
 		}
 		c.request = nil
 		up.start(c, ex)
 	}
-	a, err := c.readHead(ex, now, interim)
+	a, err := c.readHead(ex, interim)
 	if err != nil {
 		up.end(c, ex)
 		return nil, err
@@ -277,11 +278,11 @@ func (c *serverConn) fresh() (err error) {
 }
 
 // readHead reads heads up to that of the final answer.
-func (c *serverConn) readHead(ex *exchange, now time.Time, interim func(ex *exchange, status int, head fields)) (*answer, error) {
+func (c *serverConn) readHead(ex *exchange, interim func(ex *exchange, status int, head fields)) (*answer, error) {
 	a := &ex.out.answer
 	asked := false // the client's body is on its way, or there is none
 	for range maxInterim {
-		n, err := c.nextHead(ex, now, &asked)
+		n, err := c.nextHead(ex, &asked)
 		if err != nil {
 			return nil, err
 		}
@@ -307,13 +308,13 @@ func (c *serverConn) readHead(ex *exchange, now time.Time, interim func(ex *exch
 		default:
 			interim(ex, a.head.Status, a.head.Fields)
 		}
-		now = time.Now()
+		ex.now = time.Now()
 	}
 	return nil, fmt.Errorf("more than %d interim answers", maxInterim)
 }
 
 // nextHead returns the length of the next head, once it has come.
-func (c *serverConn) nextHead(ex *exchange, now time.Time, asked *bool) (int, error) {
+func (c *serverConn) nextHead(ex *exchange, asked *bool) (int, error) {
 	searched := 0
 	for {
 		if in := c.in; in != nil {
@@ -325,9 +326,9 @@ func (c *serverConn) nextHead(ex *exchange, now time.Time, asked *bool) (int, er
 				return 0, errors.New("the head of the answer is too large")
 			}
 			in.room()
-			now = time.Now()
+			ex.now = time.Now()
 		}
-		switch err := c.awaitHead(ex, now, asked); err {
+		switch err := c.awaitHead(ex, asked); err {
 		case nil:
 		case io.EOF:
 			return 0, io.ErrUnexpectedEOF
@@ -338,19 +339,19 @@ func (c *serverConn) nextHead(ex *exchange, now time.Time, asked *bool) (int, er
 }
 
 // awaitHead waits for more of a head.
-func (c *serverConn) awaitHead(ex *exchange, now time.Time, asked *bool) error {
+func (c *serverConn) awaitHead(ex *exchange, asked *bool) error {
 	limit := c.up.settings.response
 	if ex.expect && ex.whole == nil && !*asked {
-		if err := c.more(ex, now, min(limit, waitForContinue)); err != errTimeout {
+		if err := c.more(ex, min(limit, waitForContinue)); err != errTimeout {
 			return err
 		}
 		*asked = true
 		if err := c.invite(ex); err != nil {
 			return err
 		}
-		now = time.Now()
+		ex.now = time.Now()
 	}
-	return c.more(ex, now, limit)
+	return c.more(ex, limit)
 }
 
 // invite asks the client for its body and lets it come.

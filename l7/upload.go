@@ -58,6 +58,12 @@ func (u *upload) ended() (at time.Time, running bool) {
 	return time.Time{}, false
 }
 
+// settled reports whether end returns at once.
+func (u *upload) settled() bool {
+	s := u.state.Load()
+	return s == uploadNone || s == uploadSent || s == uploadFailed
+}
+
 // end waits for the upload's end, which it brings about if the client has not
 // sent all yet, and reports whether the server got all.
 func (u *upload) end(c *serverConn, ex *exchange) bool {

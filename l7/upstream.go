@@ -143,7 +143,6 @@ func (u *upstream) dial(ctx context.Context, server *pool.Server) (*serverConn, 
 // as net.Error has it, or anything else.
 func (u *upstream) roundTrip(ctx context.Context, server *pool.Server, ex *exchange, interim func(ex *exchange, status int, head fields)) (*answer, error) {
 	ex.out.wire = requestHead(ex.out.wire[:0], ex)
-	now := time.Now()
 	broken := false
 	for {
 		var c *serverConn
@@ -156,12 +155,13 @@ func (u *upstream) roundTrip(ctx context.Context, server *pool.Server, ex *excha
 			if c, err = u.dial(ctx, server); err != nil {
 				return nil, &connectError{err: err, maybeSent: broken}
 			}
+			ex.now = time.Now()
 		}
 		if !ex.hold.take(c) {
 			c.tcp.Close()
 			return nil, errAborted
 		}
-		a, err := c.ask(ex, now, kept, interim)
+		a, err := c.ask(ex, kept, interim)
 		if err == nil {
 			return a, nil
 		}
@@ -175,7 +175,7 @@ func (u *upstream) roundTrip(ctx context.Context, server *pool.Server, ex *excha
 			return nil, err
 		}
 		c.drop()
-		now = time.Now()
+		ex.now = time.Now()
 	}
 }
 

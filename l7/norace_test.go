@@ -1,0 +1,6 @@
+//go:build !race
+
+package l7
+
+// raceDetector says that pools drop things at random, to find races.
+const raceDetector = false
