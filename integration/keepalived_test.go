@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,7 +23,9 @@ type dialect struct {
 	interval   time.Duration
 	version    int
 	ipv6       bool
-	scenarios  []scenario
+	// more are further virtual addresses.
+	more      []netip.Prefix
+	scenarios []scenario
 }
 
 // scenario is how a pair is set up: which of the two is the larger, and what
@@ -42,7 +45,7 @@ func (d dialect) addresses() []netip.Prefix {
 	if d.ipv6 {
 		return []netip.Prefix{netip.MustParsePrefix("fe80::50/64"), netip.MustParsePrefix("fd15::3/64")}
 	}
-	return []netip.Prefix{netip.PrefixFrom(lab.DefaultVIP, 24)}
+	return append(slices.Clone(d.more), netip.PrefixFrom(lab.DefaultVIP, 24))
 }
 
 // lb01 is the address that lb01's adverts come from.
@@ -82,6 +85,7 @@ var dialects = []dialect{
 		name:       "version 3",
 		keepalived: "version 3\n advert_int 0.1",
 		ours:       "version = 3\nadvert_interval = \"100ms\"",
+		more:       []netip.Prefix{netip.MustParsePrefix("192.168.15.5/24"), netip.MustParsePrefix("192.168.15.6/32")},
 		interval:   100 * time.Millisecond,
 		version:    3,
 		scenarios:  allScenarios,

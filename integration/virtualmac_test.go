@@ -92,6 +92,9 @@ func TestVirtualMAC(t *testing.T) {
 	if traces := p.traces(p.LB01); !strings.HasPrefix(traces, "vrrp4-50-") || !strings.HasSuffix(traces, "\n1\n2\ncontrol.sock.undo") {
 		t.Errorf("the active node has %q", traces)
 	}
+	if mac := p.status(p.LB02).VRRP[0].VirtualMAC; mac != virtualMAC {
+		t.Errorf("status tells the MAC address %q", mac)
+	}
 	if traces := p.traces(p.LB02); traces != noTraces {
 		t.Errorf("the backup has %q", traces)
 	}

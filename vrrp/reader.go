@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/rs/zerolog"
 )
 
 // largestMessage is a message with 255 addresses of the family of c, and one byte
@@ -46,12 +48,12 @@ func (r *Router) receive(t Transport, source netip.Addr, logged *limiter) error 
 			continue
 		}
 		r.counters.refused[refusal].Add(1)
-		// Other virtual routers on the LAN are no trouble.
-		if refusal == RefusedVRID {
-			continue
-		}
 		if skipped, ok := logged.allow(time.Now(), refusal.String()); ok {
-			r.log.Warn().Stringer("refusal", refusal).Stringer("source", src).Int("not_logged", skipped).
+			level := zerolog.WarnLevel
+			if refusal == RefusedVRID { // other virtual routers on the LAN are no trouble
+				level = zerolog.DebugLevel
+			}
+			r.log.WithLevel(level).Stringer("refusal", refusal).Stringer("source", src).Int("not_logged", skipped).
 				Msg("refused an advert")
 		}
 	}

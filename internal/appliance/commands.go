@@ -117,6 +117,10 @@ func (a *Appliance) nodeAt(m *member, own, address netip.Addr) string {
 			return p.Name
 		}
 	}
+	// Over IPv6 nodes are known by link-local addresses, which the file has not.
+	if address.Is6() && address.IsLinkLocalUnicast() && len(m.config.Peers) == 1 {
+		return m.config.Peers[0].Name
+	}
 	return ""
 }
 

@@ -17,7 +17,9 @@ func TestStateWordsNameTheActiveNode(t *testing.T) {
 	m := &member{config: vrrp.Config{
 		Name: "VI_1", Source: netip.MustParseAddr("192.168.15.11"), Peers: []vrrp.Peer{{Name: "lb02", Address: known}},
 	}}
+	linkLocal := netip.MustParseAddr("fe80::12")
 	for want, s := range map[string]vrrp.Status{
+		"VI_1 is backup, lb02 (fe80::12) is active": {State: vrrp.Backup, Active: vrrp.PeerAdvert{Address: linkLocal}},
 		"VI_1 is active": {State: vrrp.Active, Active: vrrp.PeerAdvert{Address: m.config.Source}},
 		"VI_1 is backup": {State: vrrp.Backup},
 		"VI_1 is backup, lb02 (192.168.15.12) is active": {State: vrrp.Backup, Active: vrrp.PeerAdvert{Address: known}},

@@ -32,7 +32,9 @@ func (a *Appliance) status() control.Status {
 	s.Node = current.node.Name
 	s.Config.SHA256, s.Config.Loaded = current.file.Hash, current.loaded
 	for _, m := range current.routers {
-		s.VRRP = append(s.VRRP, describeRouter(m.router.Status()))
+		r := describeRouter(m.router.Status())
+		r.VirtualMAC = virtualMAC(m.config).String()
+		s.VRRP = append(s.VRRP, r)
 	}
 	s.Peers = a.describePeers(current)
 	s.Services = a.describeServices(current, known)

@@ -311,6 +311,10 @@ addresses = ["fe80::8"]
 interface = "eth0"
 unicast = true
 virtual_mac = true
+[[l4]]
+name = "s"
+listen = ["[fe80::8%eth0]:22"]
+servers = ["10.0.0.1:22"]
 `,
 			want: []string{
 				`f.toml:11:1: vrrp[0].version: version 2 has no IPv6; leave it out, or use version = 3`,
@@ -323,6 +327,7 @@ virtual_mac = true
 				`f.toml:41:1: vrrp[5].virtual_mac: 192.168.15.11 is lb01's own address and has the hardware address of its interface; leave virtual_mac out`,
 				`f.toml:47:1: vrrp[6].unicast: adverts are of the family of the virtual addresses, and node lb01 has the address 192.168.15.11`,
 				`f.toml:48:1: vrrp[6].virtual_mac: a virtual MAC address needs adverts to the group, from which the switches learn where it is; leave it out, or unicast`,
+				`f.toml:51:11: l4[0].listen[0]: fe80::8 has a virtual MAC address (vrrp[6]): no service can listen there; use an address of it that is not link-local`,
 			},
 		},
 		{

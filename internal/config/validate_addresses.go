@@ -54,6 +54,7 @@ func (f *File) validateListeners(r *report) {
 	all := f.listeners()
 	for i, l := range all {
 		validateUsable(r, l.path, l.address.Addr())
+		f.validateScope(r, l)
 		taken := slices.IndexFunc(all[:i], func(other listener) bool { return overlap(l.address, other.address) })
 		switch {
 		case taken < 0:
@@ -61,6 +62,22 @@ func (f *File) validateListeners(r *report) {
 			r.invalid(l.path, "%s is taken by %s", l.address, all[taken])
 		default:
 			r.invalid(l.path, "%s overlaps %s, which is taken by %s", l.address, all[taken].address, all[taken])
+		}
+	}
+}
+
+// validateScope reports a listener on a link-local virtual address with a virtual
+// MAC address: it is on an interface that comes and goes with it, and a listener
+// belongs to one interface for good.
+func (f *File) validateScope(r *report, l listener) {
+	a := l.address.Addr()
+	if !a.Is6() || !a.IsLinkLocalUnicast() {
+		return
+	}
+	for i, v := range f.VRRP {
+		if v.VirtualMAC && slices.ContainsFunc(v.Addresses, func(p netip.Prefix) bool { return p.Addr() == a.WithZone("") }) {
+			r.invalid(l.path, "%s has a virtual MAC address (%s): no service can listen there; use an address of it that is not link-local",
+				a.WithZone(""), index("vrrp", i))
 		}
 	}
 }

@@ -53,6 +53,9 @@ type VRRP struct {
 	BasePriority int      `json:"base_priority"`
 	// Priority is the effective priority: base less the demotions in force.
 	Priority int `json:"priority"`
+	// VirtualMAC is the hardware address that the addresses have on whichever node
+	// is active; absent where they have that of the interface.
+	VirtualMAC string `json:"virtual_mac,omitempty"`
 	// Group is the group of virtual routers that this one moves with.
 	Group string `json:"group,omitempty"`
 	// Waiting is why this node does not take over though it hears no active

@@ -21,6 +21,7 @@
 // The addresses are always the same, so that files and figures read alike:
 //
 //	lan 192.168.15.0/24   lb01 .11   lb02 .12   client .100   virtual address .3
+//	lan fd15::/64         the same with ::b, ::c and ::64, where IPv6 is watched
 //	srv 172.16.1.0/24     lb01 .11   lb02 .12   web1 .51   web2 .52   ...
 //
 // A test package uses it like this:

@@ -78,6 +78,38 @@ func TestParseAdvert(t *testing.T) {
 	}
 }
 
+func TestSolicitationBytes(t *testing.T) {
+	// Worked out by hand. The message, checksum 0: 8700 + fd15 + 0003 + 0101 + 0270 +
+	// 0000 + 0007. The pseudo-header: fe80 + 6d6f + 6e69 + ff02 + 0001 + 0020 + 003a.
+	// Together 46145 -> 6149 -> ^ 9eb6.
+	want := frameOf(t, "333300000001 02000000000a 86dd 60000000 0020 3a ff"+
+		"fe80000000000000000000006d6f6e69 ff020000000000000000000000000001"+
+		"8700 9eb6 00000000 fd150000000000000000000000000003 0101 027000000007")
+	got := appendSolicitation(nil, macA, probeMAC(7), netip.MustParseAddr("fd15::3"))
+	if !bytes.Equal(got, want) {
+		t.Errorf("got  %x\nwant %x", got, want)
+	}
+}
+
+func TestParseNA(t *testing.T) {
+	const start = "333300000001 02000000000a 86dd 60000000 0018 3a ff fd150000000000000000000000000003 ff020000000000000000000000000001 8800 0000 "
+	const target = "000000 fd150000000000000000000000000003"
+	for flags, wantSolicited := range map[string]bool{"20": false, "60": true, "a0": false} {
+		got, solicited, ok := parseNA(frameOf(t, start+flags+target))
+		if !ok || got != netip.MustParseAddr("fd15::3") || solicited != wantSolicited {
+			t.Errorf("flags %s: %s, solicited %v, %v", flags, got, solicited, ok)
+		}
+	}
+	for name, text := range map[string]string{
+		"a solicitation": strings.Replace(start, "8800", "8700", 1) + "20" + target,
+		"cut":            start + "20" + target[:len(target)-2],
+	} {
+		if got, _, ok := parseNA(frameOf(t, text)); ok {
+			t.Errorf("%s: got %s", name, got)
+		}
+	}
+}
+
 // No frame from the network may end the program, and what is read as ARP is
 // what was written.
 func FuzzFrames(f *testing.F) {

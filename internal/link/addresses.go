@@ -184,6 +184,12 @@ func (a *Addresses) Sweep(addresses []netip.Prefix) ([]netip.Prefix, error) {
 	} else if err != nil {
 		return nil, err
 	}
+	if a.virtual != nil {
+		// One whose record was lost.
+		if err := removeVirtual(a.handle, a.virtual.nameOn(l.Attrs().Index)); err != nil {
+			return nil, err
+		}
+	}
 	list, err := a.handle.AddrList(l, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses of %s: %w", a.name, err)

@@ -31,7 +31,8 @@ func IsAbsent(err error) bool {
 }
 
 // InterfaceFor returns the name of the interface that has an address in the
-// subnet of prefix. It is an error if none has, or more than one.
+// subnet of prefix. It is an error if none has, or more than one. Those of virtual
+// MAC addresses do not count: what they have is virtual.
 func InterfaceFor(prefix netip.Prefix) (string, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -43,7 +44,7 @@ func InterfaceFor(prefix netip.Prefix) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if !has {
+		if !has || isVirtual(l) {
 			continue
 		}
 		if found != "" {

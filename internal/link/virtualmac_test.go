@@ -186,6 +186,28 @@ func TestUndoLeavesWhatOthersHaveChanged(t *testing.T) {
 	}
 }
 
+// An interface whose record was lost goes with the first sweep, and never counts
+// as one of the LAN.
+func TestVirtualMACIsNoInterfaceOfTheLAN(t *testing.T) {
+	privateNamespace(t)
+	_, v1 := vethPair(t)
+	list, err := netlink.AddrList(v1, netlink.FAMILY_V4)
+	must(t, err)
+	must(t, netlink.AddrDel(v1, &list[0]))
+	path := filepath.Join(t.TempDir(), "record")
+	acquire(t, newVirtual(t, 50, false, NewRecord(path)), vips("10.9.0.50/24"))
+	if name, err := InterfaceFor(netip.MustParsePrefix("10.9.0.51/24")); err != nil || name != "v0" {
+		t.Errorf("%s, %v", name, err)
+	}
+	must(t, os.Remove(path))
+	if _, err := newVirtual(t, 50, false, NewRecord(path)).Sweep(vips("10.9.0.50/24")); err != nil {
+		t.Error(err)
+	}
+	if names := macvlans(t); len(names) > 0 {
+		t.Errorf("left: %s", names)
+	}
+}
+
 // A parent that was replaced gets a new interface, and is made quiet anew.
 func TestVirtualMACFollowsItsParent(t *testing.T) {
 	privateNamespace(t)
