@@ -51,6 +51,10 @@ func TestGroupsAreNeverDivided(t *testing.T) {
 				t.Fatalf("seed %d: %s\n%s", seed, d, n.log.String())
 			}
 		}
+		linked := seed%4 >= 2
+		if linked {
+			n.link()
+		}
 		arms := []string{"a1", "a2", "b1", "b2"}
 		for range 60 {
 			arm := arms[random.IntN(len(arms))]
@@ -63,6 +67,9 @@ func TestGroupsAreNeverDivided(t *testing.T) {
 				{"acquire-fails " + arm}, {"acquire-works " + arm}, {"acquire-works " + arm},
 				{"stop " + both + "1", "stop " + both + "2"}, {"cont " + both + "1", "cont " + both + "2"}, {"cont " + both + "1", "cont " + both + "2"},
 			}
+			if linked {
+				lines = append(lines, []string{"linkcut"}, []string{"linkheal"}, []string{"linkheal"})
+			}
 			line := lines[random.IntN(len(lines))]
 			n.note("# %s", strings.Join(line, ", "))
 			for _, l := range line {
@@ -73,6 +80,11 @@ func TestGroupsAreNeverDivided(t *testing.T) {
 			n.run(time.Duration(random.IntN(1500)) * ms)
 		}
 		n.note("# all is well")
+		if linked {
+			if err := n.command([]string{"linkheal"}); err != nil {
+				t.Fatal(err)
+			}
+		}
 		for _, arm := range arms {
 			for _, l := range []string{"heal " + arm, "fault " + arm, "demote " + arm + " 0", "acquire-works " + arm, "cont " + arm} {
 				if err := n.command(strings.Fields(l)); err != nil {
