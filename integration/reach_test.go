@@ -64,4 +64,34 @@ func TestReach(t *testing.T) {
 		t.Errorf("the return of the gateway made %d transitions", after-before)
 	}
 	p.alone(p.LB02)
+
+	// lb01 is cut off and hears nobody. It asks the gateway before it believes that,
+	// much sooner than its checks notice.
+	if err := p.Cut(p.LB01.Host, lab.LAN, lab.Silent); err != nil {
+		t.Fatal(err)
+	}
+	const why = "this node may be the one that is cut off: it does not reach 192.168.15.100"
+	eventually(t, 20*time.Second, "lb01 says that it may be cut off", func() bool { return strings.Contains(p.LB01.Log(), why) })
+	p.waitAdverts(p.LB02, 30)
+	if s := p.status(p.LB01).VRRP[0]; s.State != "backup" {
+		t.Errorf("lb01 is cut off, and %s: %s", s.State, s.Reason)
+	}
+	if err := p.Heal(p.LB01.Host, lab.LAN); err != nil {
+		t.Fatal(err)
+	}
+	waitDemoted(p.LB01, false)
+	if after := p.changes(p.LB01) + p.changes(p.LB02); after != before {
+		t.Errorf("the cut of the backup made %d transitions", after-before)
+	}
+
+	// The machine of lb02 dies, as far as anybody can tell, and the gateway answers.
+	cut = time.Now()
+	if err := p.Cut(p.LB02.Host, lab.LAN, lab.Silent); err != nil {
+		t.Fatal(err)
+	}
+	p.waitActive(p.LB01)
+	t.Logf("lb01 was active %v after lb02 had fallen silent", time.Since(cut).Round(time.Millisecond))
+	if s := p.status(p.LB01).VRRP[0]; !strings.Contains(s.Reason, "no advert from 192.168.15.12") {
+		t.Errorf("lb01 is active because %q", s.Reason)
+	}
 }

@@ -86,6 +86,9 @@ type Config struct {
 	// Linked says that there is a link to the other nodes, whose news come as
 	// PeerReport.
 	Linked bool
+	// Reach are hosts that all nodes should reach. A backup that hears nobody any
+	// more, and no longer reaches one of them, does not take over.
+	Reach []netip.Addr
 	// Settle is how long an active router must have looked less healthy than
 	// this one before that alone makes this one take over. It covers the time
 	// by which two nodes may learn of the same dead server at different

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write what happens into testdata/*.txt 
 // do, each line with the time since the beginning. Lines that begin with # are
 // comments. The commands:
 //
-//	node NAME ADDRESS [priority=N] [preempt=BOOL] [preempt-delay=D] [settle=D] [drain=D] [interval=D] [lan=NAME] [vip=PREFIX] [busy] [keepalived]
+//	node NAME ADDRESS [priority=N] [preempt=BOOL] [preempt-delay=D] [settle=D] [drain=D] [interval=D] [lan=NAME] [vip=PREFIX] [reach=ADDRESS] [busy] [keepalived]
 //	group GROUP NAME...       from now on these nodes move together
 //	leave NAME                it moves alone again
 //	start NAME...             clear the startup fault
@@ -33,6 +33,8 @@ var update = flag.Bool("update", false, "write what happens into testdata/*.txt 
 //	cut NAME, heal NAME       take it off the LAN, and back
 //	link                      the nodes have a peer link from now on
 //	linkcut, linkheal         nothing passes on it, and again
+//	unreach NAME, reach NAME  the host that it should reach does not answer it, and does
+//	gateway NAME down|up      its checks have noticed that
 //	acquire-fails NAME, acquire-works NAME
 //
 // failover NAME back gives the addresses back instead, failover NAME force asks
@@ -157,6 +159,14 @@ func (n *network) command(words []string) error {
 		n.cut[x.name] = true
 	case "heal":
 		n.cut[x.name] = false
+	case "unreach", "reach":
+		x.unreached = words[0] == "unreach"
+	case "gateway":
+		n := 0
+		if rest[0] == "down" {
+			n = 11
+		}
+		x.step(Demote{Source: ReachSource + x.m.cfg.Reach[0].String(), N: n, Reason: "timeout"})
 	case "acquire-fails":
 		x.failing = true
 	case "acquire-works":
@@ -219,6 +229,10 @@ func (n *network) addFrom(words []string) error {
 				c.AdvertInterval, err = time.ParseDuration(value)
 			case "lan":
 				lan = value
+			case "reach":
+				var host netip.Addr
+				host, err = netip.ParseAddr(value)
+				c.Reach = []netip.Addr{host}
 			case "vip":
 				var vip netip.Prefix
 				vip, err = netip.ParsePrefix(value)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -70,7 +69,7 @@ const (
 	// AlarmLink: the peer link has broken.
 	AlarmLink = "peer link"
 	// AlarmIsolated: neither adverts nor the peer link are heard, and this node
-	// does not reach what it should.
+	// does not reach what it should (Config.Reach).
 	AlarmIsolated = "isolated"
 	// AlarmRival: the other node says by the peer link that it is active as well.
 	AlarmRival = "two active"
@@ -222,11 +221,12 @@ func (m *Machine) vouching() *peerView {
 // set the timer anew then.
 func (m *Machine) heldBack(now time.Time) bool {
 	b, e := &m.backup, &m.evidence
-	if b.resigned.IsValid() || b.ignoring != "" || !m.cfg.Linked {
+	if b.resigned.IsValid() || b.ignoring != "" {
 		return false
 	}
 	v := m.vouching()
 	switch {
+	case !m.cfg.Linked:
 	case v != nil && e.believed:
 		m.considerHealth(now, v)
 		b.downAt = now.Add(m.activeDownInterval())
@@ -237,12 +237,11 @@ func (m *Machine) heldBack(now time.Time) bool {
 		m.do(Ask{Node: v.Node})
 		return true
 	}
-	e.asked, e.believed = "", false
-	if why := m.isolated(); why != "" {
-		m.alarm(now, AlarmIsolated, "no advert and no peer link, and this node may be the one that is cut off: "+why)
-		b.downAt = now.Add(m.activeDownInterval())
+	e.believed = false
+	if m.isolated(now) {
 		return true
 	}
+	e.asked = ""
 	return false
 }
 
@@ -273,21 +272,12 @@ func (m *Machine) considerHealth(now time.Time, v *peerView) {
 	}
 }
 
-// isolated says what this node does not reach; empty if it reaches everything.
-func (m *Machine) isolated() string {
-	for _, d := range m.demotions {
-		if strings.HasPrefix(d.Source, "reach ") {
-			return d.Source + ": " + d.Reason
-		}
-	}
-	return ""
-}
-
 // trust ends all doubts: an advert of the active router has come, or this router
 // is something else than it was.
 func (m *Machine) trust(now time.Time) {
 	e := &m.evidence
 	e.asked, e.believed, e.healthierSince, e.rivalAt = "", false, time.Time{}, time.Time{}
+	m.lookout.asked = false
 	m.alarm(now, AlarmAdverts, "")
 	m.alarm(now, AlarmIsolated, "")
 	m.alarm(now, AlarmRival, "")

@@ -88,6 +88,7 @@ type Machine struct {
 	handover handover
 	mate     mate
 	lending  lending
+	lookout  lookout
 	evidence evidence
 
 	out []Action // of the step under way
@@ -170,6 +171,8 @@ func (m *Machine) step(now time.Time, ev Event) {
 		m.onWithdrawn(now, ev)
 	case Offered:
 		m.onOffered(now, ev)
+	case Looked:
+		m.onLooked(now, ev)
 	case Announced:
 		m.onAnnounced(now, ev)
 	case Reconfigure:

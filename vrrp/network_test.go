@@ -44,6 +44,7 @@ type simulated struct {
 	lan         string
 	m           *Machine
 	failing     bool // acquiring fails
+	unreached   bool // it does not reach what it should
 	missing     bool // somebody took the addresses off
 	keepalived  bool // it does what a keepalived does, with preempt=false for nopreempt
 	busy        bool // connections never end by themselves
@@ -221,6 +222,8 @@ func (x *simulated) carryOut(actions []Action) {
 				a.Reason = "no longer"
 			}
 			n.note("%s: held: %s", x.name, a.Reason)
+		case Look:
+			x.look(a)
 		case Late:
 			n.note("%s: late by %s", x.name, a.By.Round(ms))
 		case Reply:
@@ -242,6 +245,19 @@ func (x *simulated) carryOut(actions []Action) {
 		x.step(ev)
 	}
 	x.tellPeers()
+}
+
+// look answers a Look.
+func (x *simulated) look(a Look) {
+	answer, after := Looked{ID: a.ID}, 2*delay
+	if x.unreached {
+		answer.Missing, after = a.Hosts, LookPatience-delay
+	}
+	x.net.after(after, func() {
+		if !x.dead {
+			x.step(answer)
+		}
+	})
 }
 
 // acquire answers an Acquire or Renew.

@@ -76,6 +76,9 @@ type Hooks struct {
 	// Tell is told what people want to read afterwards, in its order. It is
 	// called from the goroutine of the election, which it must not hold up.
 	Tell func(Notice)
+	// Missing returns those of hosts that do not answer, within LookPatience. It
+	// runs on a goroutine of its own. Without it all answer.
+	Missing func(ctx context.Context, hosts []netip.Addr) []netip.Addr
 	// Groups are the groups of the process; without them the router moves alone.
 	Groups *Groups
 	// Peer is the link to the other nodes.
@@ -132,7 +135,7 @@ type Router struct {
 	message  []byte
 	drains   drains
 
-	asides sync.WaitGroup // what waits for the other node
+	asides sync.WaitGroup // what waits for the other node, or for hosts
 }
 
 // received is an accepted advert on its way to the machine.
@@ -401,6 +404,8 @@ func (r *Router) carryOut(a Action) {
 		r.reportForeign(a)
 	case Held:
 		r.reportHeld(a)
+	case Look:
+		r.look(a)
 	case Late:
 		r.counters.late.Add(1)
 		if r.state() == Active {

@@ -92,3 +92,16 @@ type noTraffic struct{}
 
 func (noTraffic) Hold(context.Context) {}
 func (noTraffic) Resume()              {}
+
+// look is a Look, beside the election.
+func (r *Router) look(a Look) {
+	r.asides.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), LookPatience)
+		defer cancel()
+		var missing []netip.Addr
+		if r.hooks.Missing != nil {
+			missing = r.hooks.Missing(ctx, a.Hosts)
+		}
+		r.post(Looked{ID: a.ID, Missing: missing})
+	})
+}

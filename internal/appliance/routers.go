@@ -147,6 +147,7 @@ func (a *Appliance) newMember(c vrrp.Config, detected bool) (*member, error) {
 		Traffic: m.traffic,
 		Tell:    told.tell,
 		Groups:  a.groups,
+		Missing: unanswering,
 		Peer:    routerLink{a.peers, m},
 		Changed: a.peers.poke,
 	}

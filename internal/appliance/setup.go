@@ -115,11 +115,6 @@ func (s *setup) addReached() {
 	}
 }
 
-// reached returns the check of the host that t names.
-func reached(t config.Track) health.Target {
-	return config.ReachCheck().For(netip.AddrPortFrom(t.Reach, 0))
-}
-
 // buildPools returns the pools of a configuration, those with the name of an
 // old one being that one, and who wants the verdict of which check.
 func (a *Appliance) buildPools(old map[string]*pool.Pool, cfgs map[string]config.Pool) (map[string]*pool.Pool, map[health.Target][]subject, error) {

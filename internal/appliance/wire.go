@@ -333,7 +333,7 @@ func (s *wireState) conditions(r wiredRouter) map[string]condition {
 			}
 		case t.Reach.IsValid():
 			if result := results[reached(t)]; result.State == health.Down {
-				want["reach "+t.Reach.String()] = condition{t.Weight, result.Reason}
+				want[vrrp.ReachSource+t.Reach.String()] = condition{t.Weight, result.Reason}
 			}
 		case t.Interface != r.iface: // its own is a fault already, and no less
 			if down := s.links[t.Interface]; down != "" {

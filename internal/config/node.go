@@ -113,6 +113,11 @@ func (f *File) ForNode(name string) (*Node, error) {
 	for _, v := range f.VRRP {
 		router := VRRPNode{Config: f.router(v, name), Track: f.tracks(v)}
 		router.Settle = f.settle(router.Track, n.Pools)
+		for _, t := range router.Track {
+			if t.Reach.IsValid() {
+				router.Reach = append(router.Reach, t.Reach)
+			}
+		}
 		n.VRRP = append(n.VRRP, router)
 	}
 	return n, nil

@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -37,6 +38,9 @@ func TestReach(t *testing.T) {
 	v := n.VRRP[0]
 	if want := (Track{Reach: netip.MustParseAddr("192.168.15.1"), Weight: 11}); len(v.Track) != 1 || v.Track[0] != want {
 		t.Errorf("tracks %+v", v.Track)
+	}
+	if !slices.Equal(v.Reach, []netip.Addr{v.Track[0].Reach}) {
+		t.Errorf("must reach %v", v.Reach)
 	}
 	if v.Settle != ReachCheck().Skew() {
 		t.Errorf("settles for %v", v.Settle)
