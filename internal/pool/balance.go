@@ -2,6 +2,8 @@ package pool
 
 import (
 	"math"
+	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -14,12 +16,14 @@ type snapshot struct {
 	// readmission is when the first ejected server is let in again; zero while
 	// none is out.
 	readmission time.Time
+	// Until rampsEnd some servers get less than their share, see ramp.
+	rampsEnd time.Time
 }
 
 // tier is a set of servers that share the connections.
 type tier struct {
 	servers []*Server
-	weights []int
+	states  []*state // of each
 	// order holds indices of servers; one round of it gives every server as
 	// many turns as its weight asks for, well mixed.
 	order []int
@@ -27,10 +31,11 @@ type tier struct {
 
 func newSnapshot(balance Balance, servers []*Server) *snapshot {
 	snap := &snapshot{balance: balance, servers: servers}
-	snap.fill((*state).usable)
+	var weights [2][]int
+	snap.fill((*state).usable, &weights)
 	if snap.usable() == 0 {
 		// One that was ejected is better than none.
-		snap.fill((*state).fit)
+		snap.fill((*state).fit, &weights)
 	}
 	for _, s := range servers {
 		if e := s.state.Load().ejection; e.out && (snap.readmission.IsZero() || e.Until.Before(snap.readmission)) {
@@ -38,24 +43,30 @@ func newSnapshot(balance Balance, servers []*Server) *snapshot {
 		}
 	}
 	for i := range snap.tiers {
-		snap.tiers[i].order = interleave(snap.tiers[i].weights)
+		snap.tiers[i].order = interleave(weights[i])
 	}
 	return snap
 }
 
-// fill puts the servers whose state will do into the tiers.
-func (snap *snapshot) fill(will func(*state) bool) {
+// fill puts the servers whose state will do into the tiers, and their weights
+// into weights.
+func (snap *snapshot) fill(will func(*state) bool, weights *[2][]int) {
 	for _, s := range snap.servers {
 		st := s.state.Load()
 		if !will(st) {
 			continue
 		}
-		t := &snap.tiers[0]
+		i := 0
 		if st.backup {
-			t = &snap.tiers[1]
+			i = 1
 		}
+		t := &snap.tiers[i]
 		t.servers = append(t.servers, s)
-		t.weights = append(t.weights, st.weight)
+		t.states = append(t.states, st)
+		weights[i] = append(weights[i], st.weight)
+		if end := st.rampFrom.Add(st.slowStart); st.slowStart > 0 && end.After(snap.rampsEnd) {
+			snap.rampsEnd = end
+		}
 	}
 }
 
@@ -68,53 +79,165 @@ func (snap *snapshot) usable() int {
 	return 0
 }
 
-// pick returns the server for the pick numbered turn, or nil.
-func (snap *snapshot) pick(turn uint64, tried []*Server) *Server {
+// choice is what a pick goes by.
+type choice struct {
+	turn   uint64
+	client netip.Addr
+	tried  []*Server
+	now    time.Time // zero while no server is ramping
+	full   bool      // set when a server was passed over because it is full
+}
+
+// takes reports whether the server numbered k of t may be chosen.
+func (c *choice) takes(t *tier, k int) bool {
+	if slices.Contains(c.tried, t.servers[k]) {
+		return false
+	}
+	if max := t.states[k].maxConnections; max > 0 && t.servers[k].current.Load() >= int64(max) {
+		c.full = true
+		return false
+	}
+	return true
+}
+
+// share returns the part of its weight that the server numbered k of t gets,
+// above 0 and at most 1: less for a while after it has become usable again.
+func (c *choice) share(t *tier, k int) float64 {
+	if c.now.IsZero() {
+		return 1
+	}
+	return t.states[k].ramp(c.now)
+}
+
+// pick returns a server, or nil.
+func (snap *snapshot) pick(c *choice) *Server {
+	if !snap.rampsEnd.IsZero() {
+		if now := time.Now(); now.Before(snap.rampsEnd) {
+			c.now = now
+		}
+	}
 	for i := range snap.tiers {
 		t := &snap.tiers[i]
 		if len(t.servers) == 0 {
 			continue
 		}
-		var s *Server
-		if snap.balance == LeastConn {
-			s = t.leastConn(turn, tried)
-		} else {
-			s = t.roundRobin(turn, tried)
+		k := -1
+		switch snap.balance {
+		case LeastConn:
+			k = t.leastConn(c)
+		case Random2:
+			k = t.random2(c)
+		case SourceHash:
+			k = t.sourceHash(c)
+		case First:
+			k = t.first(c)
+		default:
+			k = t.roundRobin(c)
 		}
-		if s != nil {
-			return s
+		if k >= 0 {
+			return t.servers[k]
 		}
 	}
 	return nil
 }
 
-// roundRobin returns the server whose turn it is, or the next one not tried.
-func (t *tier) roundRobin(turn uint64, tried []*Server) *Server {
+// roundRobin returns the server whose turn it is, or the next one that may be
+// chosen. One that gets only a share of its weight gives away other turns.
+func (t *tier) roundRobin(c *choice) int {
 	n := uint64(len(t.order))
+	lastResort := -1
 	for i := range n {
-		if s := t.servers[t.order[(turn+i)%n]]; !slices.Contains(tried, s) {
-			return s
+		k := t.order[(c.turn+i)%n]
+		if !c.takes(t, k) {
+			continue
 		}
+		if share := c.share(t, k); share == 1 || rand.Float64() < share {
+			return k
+		}
+		lastResort = k
 	}
-	return nil
+	return lastResort
 }
 
 // leastConn returns the server with the fewest connections per unit of weight.
 // The search begins with the server whose turn it is, so that servers which are
 // equally busy, such as idle ones, take turns as their weights ask for.
-func (t *tier) leastConn(turn uint64, tried []*Server) *Server {
-	start := t.order[turn%uint64(len(t.order))]
-	var best *Server
-	least := math.Inf(1)
+func (t *tier) leastConn(c *choice) int {
+	start := t.order[c.turn%uint64(len(t.order))]
+	best, least := -1, math.Inf(1)
 	for i := range t.servers {
 		k := (start + i) % len(t.servers)
-		s := t.servers[k]
-		load := float64(s.current.Load()) / float64(t.weights[k])
-		if load < least && !slices.Contains(tried, s) {
-			best, least = s, load
+		// One more than there are, so that a small share counts for idle ones.
+		load := float64(t.servers[k].current.Load())
+		if share := c.share(t, k); share < 1 {
+			load = (load + 1) / share
+		}
+		load /= float64(t.states[k].weight)
+		if load < least && c.takes(t, k) {
+			best, least = k, load
 		}
 	}
 	return best
+}
+
+// random2 draws two servers, as their weights ask for, and returns the less
+// busy one: nearly as even as leastConn, and several balancers that do not know
+// of each other do not all choose the same.
+func (t *tier) random2(c *choice) int {
+	best, least := -1, math.Inf(1)
+	for range 2 {
+		k := t.order[rand.IntN(len(t.order))]
+		load := float64(t.servers[k].current.Load()+1) / (float64(t.states[k].weight) * c.share(t, k))
+		if load < least && c.takes(t, k) {
+			best, least = k, load
+		}
+	}
+	if best < 0 { // both are out of the question
+		return t.roundRobin(c)
+	}
+	return best
+}
+
+// sourceHash returns the server that the client's address belongs to: of all
+// servers the one with the highest score, which depends on the client, the
+// server and its weight alone (weighted rendezvous hashing). So a server that
+// leaves moves only its own clients, and both nodes of a pair agree.
+func (t *tier) sourceHash(c *choice) int {
+	best, highest := -1, math.Inf(-1)
+	key := c.client.As16()
+	for k, s := range t.servers {
+		h := hash(key[:], s.labelHash)
+		uniform := (float64(h>>11) + 0.5) / (1 << 53) // above 0 and below 1
+		score := -float64(t.states[k].weight) * c.share(t, k) / math.Log(uniform)
+		if score > highest && c.takes(t, k) {
+			best, highest = k, score
+		}
+	}
+	return best
+}
+
+// first returns the first server that is not full, so that the later ones of
+// the file stay unused while they are not needed.
+func (t *tier) first(c *choice) int {
+	for k := range t.servers {
+		if c.takes(t, k) {
+			return k
+		}
+	}
+	return -1
+}
+
+// hash mixes b into seed: FNV-1a, and a finisher that makes each bit of the
+// result depend on all others, which FNV-1a does not for inputs that differ in
+// their last byte alone.
+func hash(b []byte, seed uint64) uint64 {
+	h := seed ^ 0xcbf29ce484222325
+	for _, x := range b {
+		h = (h ^ uint64(x)) * 0x100000001b3
+	}
+	h = (h ^ h>>33) * 0xff51afd7ed558ccd
+	h = (h ^ h>>33) * 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
 }
 
 // interleave returns the order in which servers of these weights take turns:

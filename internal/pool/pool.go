@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -11,6 +12,10 @@ import (
 
 // ErrNoServer says that no server can take a connection now.
 var ErrNoServer = errors.New("no usable server")
+
+// ErrFull says that all servers that could take a connection have as many as
+// they may. Someone who is told so may Queue.
+var ErrFull = errors.New("all usable servers are full")
 
 // ErrUnknownServer says that a pool has no server of that name.
 var ErrUnknownServer = errors.New("unknown server")
@@ -26,6 +31,9 @@ type Pool struct {
 
 	// failureLimit is how many failures in a row eject a server; 0 for never.
 	failureLimit atomic.Int64
+	settings     atomic.Pointer[Config] // as of the latest Update
+	queue        queue
+	downs        downs
 
 	// mu makes one change after the other; readers use snap alone.
 	mu      sync.Mutex
@@ -59,6 +67,7 @@ func (p *Pool) Name() string { return p.name }
 // until their first verdict, for a reload is no reason to refuse connections;
 // one that is checked no longer has all its servers up.
 func (p *Pool) Update(cfg Config, known func(address netip.AddrPort) (Health, bool)) {
+	defer p.serveQueue() // without the lock
 	p.mu.Lock()
 	defer p.mu.Unlock()
 
@@ -66,16 +75,26 @@ func (p *Pool) Update(cfg Config, known func(address netip.AddrPort) (Health, bo
 	if snap := p.snap.Load(); snap != nil {
 		before = snap.servers
 	}
+	p.settings.Store(&cfg)
 	now := time.Now()
 	servers := make([]*Server, 0, len(cfg.Servers))
 	for _, sc := range cfg.Servers {
 		address := parseAddress(sc.Address)
 		s := find(before, sc.Label(), address)
 		if s == nil {
-			s = &Server{pool: p, label: sc.Label(), address: address, text: address.String()}
-			s.state.Store(&state{health: first(address, known, now), adminSince: now})
+			s = &Server{pool: p, label: sc.Label(), labelHash: hash([]byte(sc.Label()), 0), address: address, text: address.String()}
+			st := state{health: first(address, known, now), adminSince: now}
+			if same := findLabel(before, sc.Label()); same != nil {
+				// The administrator means the name, whatever its address.
+				st.admin, st.adminSince = same.state.Load().admin, same.state.Load().adminSince
+			}
+			s.state.Store(&st)
 		}
 		st := *s.state.Load()
+		st.maxConnections, st.slowStart = sc.MaxConnections, cfg.SlowStart
+		if st.sendProxy = cmp.Or(sc.SendProxy, cfg.SendProxy); st.sendProxy == "none" {
+			st.sendProxy = ""
+		}
 		st.weight, st.backup = sc.EffectiveWeight(), sc.Backup
 		if cfg.Outlier == nil {
 			st.ejection = Ejection{}
@@ -114,19 +133,33 @@ func first(address netip.AddrPort, known func(netip.AddrPort) (Health, bool), no
 // unchecked is the reason for which servers without a check are up.
 const unchecked = "no check"
 
-// Pick returns a server for one more connection, in accordance with the balance
-// rule, and counts the connection: the caller calls the server's Done exactly
-// once. The servers in tried are passed over, so that a caller whose connection
-// failed gets another. A backup is returned only if there is no other usable
-// server left. The error is ErrNoServer, bare.
-func (p *Pool) Pick(tried ...*Server) (*Server, error) {
-	s := p.current().pick(p.turn.Add(1)-1, tried)
-	if s == nil {
-		return nil, ErrNoServer
+// Pick does what PickFor does for a client that is not known.
+func (p *Pool) Pick(tried ...*Server) (*Server, error) { return p.PickFor(netip.Addr{}, tried...) }
+
+// PickFor returns a server for one more connection of a client, in accordance
+// with the balance rule, and counts the connection: the caller calls the
+// server's Done exactly once. The servers in tried are passed over, so that a
+// caller whose connection failed gets another. A backup is returned only if
+// there is no other usable server left. The error is ErrNoServer or ErrFull,
+// bare.
+func (p *Pool) PickFor(client netip.Addr, tried ...*Server) (*Server, error) {
+	c := choice{turn: p.turn.Add(1) - 1, client: client, tried: tried}
+	for {
+		s := p.current().pick(&c)
+		switch {
+		case s == nil && c.full:
+			return nil, ErrFull
+		case s == nil:
+			return nil, ErrNoServer
+		}
+		limit := int64(s.state.Load().maxConnections)
+		if s.current.Add(1) > limit && limit > 0 {
+			s.current.Add(-1) // somebody else was faster; choose again
+			continue
+		}
+		s.total.Add(1)
+		return s, nil
 	}
-	s.current.Add(1)
-	s.total.Add(1)
-	return s, nil
 }
 
 // Usable returns how many servers share the connections now: those that are up
@@ -147,6 +180,7 @@ func (p *Pool) Servers() []*Server {
 // the reload that removed its server. Repeating a verdict costs little.
 func (p *Pool) SetHealth(address string, h Health) {
 	a := parseAddress(address)
+	var fell []*Server
 	p.change(func(s *Server, st *state) bool {
 		if s.address != a || st.health == h {
 			return false
@@ -155,9 +189,15 @@ func (p *Pool) SetHealth(address string, h Health) {
 			st.ejection.out = false
 			s.failures.Store(0)
 		}
+		if st.health.State == Up && h.State == Down {
+			fell = append(fell, s)
+		}
 		st.health = h
 		return true
 	})
+	if len(fell) > 0 && p.settings.Load().OnServerDown == DownReset {
+		p.downs.tell(fell)
+	}
 }
 
 // SetAdmin records the administrator's wish for the server of that name. The
@@ -182,13 +222,19 @@ func (p *Pool) SetAdmin(label string, a Admin) error {
 // edit says it has changed, and publishes what follows from them. It reports
 // whether there were any.
 func (p *Pool) change(edit func(*Server, *state) bool) bool {
+	defer p.serveQueue() // without the lock
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := p.snap.Load()
 	found := false
 	for _, s := range old.servers {
-		st := *s.state.Load()
+		before := s.state.Load()
+		st := *before
 		if edit(s, &st) {
+			// A server that has never been judged has nothing to recover from.
+			if st.usable() && !before.usable() && before.health.State != Unknown {
+				st.rampFrom = time.Now()
+			}
 			s.state.Store(&st)
 			found = true
 		}
@@ -202,6 +248,15 @@ func (p *Pool) change(edit func(*Server, *state) bool) bool {
 func find(servers []*Server, label string, address netip.AddrPort) *Server {
 	for _, s := range servers {
 		if s.label == label && s.address == address {
+			return s
+		}
+	}
+	return nil
+}
+
+func findLabel(servers []*Server, label string) *Server {
+	for _, s := range servers {
+		if s.label == label {
 			return s
 		}
 	}

@@ -10,10 +10,11 @@ import (
 // refers to it: a server that a reload removes still counts the connections it
 // carries. All methods may be called from any goroutine.
 type Server struct {
-	pool    *Pool
-	label   string
-	address netip.AddrPort
-	text    string // address, for those who need it as a string
+	pool      *Pool
+	label     string
+	labelHash uint64
+	address   netip.AddrPort
+	text      string // address, for those who need it as a string
 
 	// state is replaced as a whole, under the pool's lock.
 	state atomic.Pointer[state]
@@ -24,6 +25,7 @@ type Server struct {
 	bytesToClient atomic.Int64
 	connectErrors atomic.Int64
 	failures      atomic.Int64 // in a row
+	connectTime   atomic.Int64 // nanoseconds, of the latest connect
 }
 
 // state is what decides whether, and how often, a server is picked.
@@ -34,6 +36,20 @@ type state struct {
 	admin      Admin
 	adminSince time.Time
 	ejection   Ejection
+
+	maxConnections int // 0: any number
+	sendProxy      string
+	slowStart      time.Duration
+	rampFrom       time.Time // when the server became usable again
+}
+
+// ramp returns the share of its weight that a server gets at now: from a tenth
+// on, evenly growing.
+func (s *state) ramp(now time.Time) float64 {
+	if s.slowStart <= 0 {
+		return 1
+	}
+	return min(1, max(0.1, now.Sub(s.rampFrom).Seconds()/s.slowStart.Seconds()))
 }
 
 // usable reports whether a server in this state may be picked.
@@ -56,7 +72,17 @@ func (s *Server) Current() int64 { return s.current.Load() }
 
 // Done takes back what Pick counted. Whoever picked the server calls it exactly
 // once, when the connection has ended or could not be made.
-func (s *Server) Done() { s.current.Add(-1) }
+func (s *Server) Done() {
+	s.current.Add(-1)
+	s.pool.serveQueue()
+}
+
+// SendProxy returns the version of the PROXY header that the server is to be
+// sent, "v1" or "v2"; empty for none.
+func (s *Server) SendProxy() string { return s.state.Load().sendProxy }
+
+// Connected counts how long it took to connect to the server.
+func (s *Server) Connected(took time.Duration) { s.connectTime.Store(int64(took)) }
 
 // AddBytes counts payload carried to the server and from it to the client.
 func (s *Server) AddBytes(toServer, toClient int64) {
@@ -97,6 +123,11 @@ type ServerStats struct {
 	// BytesToServer and BytesToClient are payload, without headers of TCP.
 	BytesToServer int64
 	BytesToClient int64
+	// ConnectTime is how long the latest connect took that succeeded; 0 if none
+	// did. Engines that do not report it leave it 0.
+	ConnectTime time.Duration
+	// MaxConnections is the bound of Current; 0 for none.
+	MaxConnections int
 }
 
 // Stats returns the server's description. The counters are read one after the
@@ -118,5 +149,8 @@ func (s *Server) Stats() ServerStats {
 		ConnectErrors: s.connectErrors.Load(),
 		BytesToServer: s.bytesToServer.Load(),
 		BytesToClient: s.bytesToClient.Load(),
+
+		ConnectTime:    time.Duration(s.connectTime.Load()),
+		MaxConnections: st.maxConnections,
 	}
 }

@@ -1,0 +1,118 @@
+package pool
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// ErrQueueFull says that as many wait for a server as may.
+var ErrQueueFull = errors.New("all usable servers are full, and so is the queue")
+
+// queue is who waits until a server of a pool is not full any more, in the order
+// in which they came.
+type queue struct {
+	waiting atomic.Int64 // the length of tickets, to be read without the lock
+
+	mu      sync.Mutex
+	tickets []*Ticket
+}
+
+// Ticket is a place in a queue.
+type Ticket struct {
+	pool   *Pool
+	client netip.Addr
+	ready  func(*Server)
+}
+
+// Queue has ready called, once and from any goroutine, as soon as there is a
+// server for a client; it must not wait nor call the Pool. Whatever it is given
+// was picked: Done is due. The error is ErrQueueFull, bare.
+func (p *Pool) Queue(client netip.Addr, ready func(*Server)) (*Ticket, error) {
+	t := &Ticket{pool: p, client: client, ready: ready}
+	if !p.queue.add(t, p.settings.Load().Queue) {
+		return nil, ErrQueueFull
+	}
+	p.serveQueue() // a server may have become free since it was asked for
+	return t, nil
+}
+
+// Leave gives the place up. It is false if a server was, or is being, given to
+// ready.
+func (t *Ticket) Leave() bool {
+	q := &t.pool.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	i := slices.Index(q.tickets, t)
+	if i < 0 {
+		return false
+	}
+	q.tickets = slices.Delete(q.tickets, i, i+1)
+	q.waiting.Add(-1)
+	return true
+}
+
+// Waiting returns how many wait.
+func (p *Pool) Waiting() int { return int(p.queue.waiting.Load()) }
+
+func (q *queue) add(t *Ticket, limit int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.tickets) >= limit {
+		return false
+	}
+	q.tickets = append(q.tickets, t)
+	q.waiting.Add(1)
+	return true
+}
+
+// serveQueue gives servers to those who wait, as far as there are any.
+func (p *Pool) serveQueue() {
+	if p.queue.waiting.Load() == 0 {
+		return
+	}
+	q := &p.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.tickets) > 0 {
+		t := q.tickets[0]
+		s, err := p.PickFor(t.client)
+		if err != nil {
+			return
+		}
+		q.tickets = slices.Delete(q.tickets, 0, 1)
+		q.waiting.Add(-1)
+		t.ready(s)
+	}
+}
+
+// downs are told which servers have fallen where their connections are to be
+// reset.
+type downs struct {
+	mu    sync.Mutex
+	hooks map[string]func(*Server)
+}
+
+// OnDown has f called for a server that the checks find dead in a pool whose
+// OnServerDown is reset; f must not wait nor call the Pool. who tells callers
+// apart: a further call takes the place of the one before.
+func (p *Pool) OnDown(who string, f func(*Server)) {
+	p.downs.mu.Lock()
+	defer p.downs.mu.Unlock()
+	if p.downs.hooks == nil {
+		p.downs.hooks = make(map[string]func(*Server))
+	}
+	p.downs.hooks[who] = f
+}
+
+func (d *downs) tell(fell []*Server) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, f := range d.hooks {
+		for _, s := range fell {
+			f(s)
+		}
+	}
+}
