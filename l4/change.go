@@ -3,6 +3,7 @@ package l4
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"appliance/internal/listen"
 	"appliance/internal/pool"
@@ -13,6 +14,7 @@ import (
 type Change struct {
 	engine *Engine
 	doors  []*door
+	pools  map[string]*pool.Pool
 }
 
 // Stage prepares the services of cfgs, which Validate has found no fault with.
@@ -27,7 +29,7 @@ func (e *Engine) Stage(cfgs []Config, pools map[string]*pool.Pool) (*Change, err
 	for _, d := range *e.doors.Load() {
 		known[d.service.name] = d.service
 	}
-	c := &Change{engine: e}
+	c := &Change{engine: e, pools: pools}
 	names := make(map[string]bool)
 	owner := make(map[netip.AddrPort]string)
 	for _, cfg := range cfgs {
@@ -35,9 +37,9 @@ func (e *Engine) Stage(cfgs []Config, pools map[string]*pool.Pool) (*Change, err
 			return nil, fmt.Errorf("service %s: the name is used twice", cfg.Name)
 		}
 		names[cfg.Name] = true
-		p, ok := pools[cfg.PoolName()]
-		if !ok {
-			return nil, fmt.Errorf("service %s: there is no pool %q", cfg.Name, cfg.PoolName())
+		t, err := newTable(cfg, pools)
+		if err != nil {
+			return nil, err
 		}
 		for _, addr := range cfg.Listen {
 			if other, ok := owner[addr]; ok {
@@ -49,9 +51,31 @@ func (e *Engine) Stage(cfgs []Config, pools map[string]*pool.Pool) (*Change, err
 		if s == nil {
 			s = &service{name: cfg.Name}
 		}
-		c.doors = append(c.doors, newDoor(e, s, cfg, p))
+		c.doors = append(c.doors, newDoor(e, s, cfg, t))
 	}
 	return c, nil
+}
+
+// newTable returns the table of a service.
+func newTable(cfg Config, pools map[string]*pool.Pool) (*table, error) {
+	t := &table{exact: make(map[string]*pool.Pool), wildcard: make(map[string]*pool.Pool), all: cfg.PoolNames()}
+	for _, name := range t.all {
+		if pools[name] == nil {
+			return nil, fmt.Errorf("service %s: there is no pool %q", cfg.Name, name)
+		}
+	}
+	t.fallback = pools[cfg.PoolName()] // nil without a name
+	for _, r := range cfg.Routes {
+		for _, name := range r.SNI {
+			name = strings.ToLower(name)
+			if rest, ok := strings.CutPrefix(name, "*"); ok {
+				t.wildcard[rest] = pools[r.Pool]
+			} else {
+				t.exact[name] = pools[r.Pool]
+			}
+		}
+	}
+	return t, nil
 }
 
 // Handlers returns what serves each address, for listen.Set.Stage. A handler
@@ -68,4 +92,9 @@ func (c *Change) Handlers() map[netip.AddrPort]listen.Handler {
 
 // Commit makes the services those that Stats describes. Connections that a
 // removed service carries go on, and Active counts them.
-func (c *Change) Commit() { c.engine.doors.Store(&c.doors) }
+func (c *Change) Commit() {
+	for _, p := range c.pools {
+		p.OnDown("l4", c.engine.serverDown)
+	}
+	c.engine.doors.Store(&c.doors)
+}

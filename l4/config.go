@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"appliance/internal/pool"
@@ -22,14 +24,55 @@ type Config struct {
 	Pool string `toml:"pool"`
 	// Servers, instead of Pool, make a pool of the service's own and name.
 	Servers []pool.ServerConfig `toml:"servers"`
+	// Routes choose another pool by the name that a TLS client asks for, without
+	// touching what it sends. Pool, or the service's own servers, are for what
+	// no route matches; without them that is refused.
+	Routes []Route `toml:"route"`
+	// AcceptProxy has clients of some networks begin with a PROXY header; nil
+	// for none.
+	AcceptProxy *AcceptProxy `toml:"accept_proxy"`
+	// MaxConnections is how many connections the service carries at a time;
+	// default 0, any number.
+	MaxConnections int `toml:"max_connections"`
+	// PerClient bounds what one client gets: an IPv4 address or the /64 of an
+	// IPv6 address.
+	PerClient PerClient `toml:"per_client"`
 	// Timeouts bound the phases of a connection.
 	Timeouts Timeouts `toml:"timeouts"`
+}
+
+// Route sends the connections for some TLS server names to a pool.
+type Route struct {
+	// SNI are the names: exact ones, or "*.example.com" for all names below
+	// example.com.
+	SNI []string `toml:"sni"`
+	// Pool names the pool.
+	Pool string `toml:"pool"`
+}
+
+// AcceptProxy says who is believed about the client's address.
+type AcceptProxy struct {
+	// From are the networks of the proxies. Their connections must begin with a
+	// PROXY header, version 1 or 2; what others send is never taken for one.
+	From []netip.Prefix `toml:"from"`
+}
+
+// PerClient bounds what one client gets; 0 is no bound.
+type PerClient struct {
+	// MaxConnections is how many connections it has at a time.
+	MaxConnections int `toml:"max_connections"`
+	// Rate is how many new ones it gets in a second.
+	Rate int `toml:"rate"`
 }
 
 // Timeouts bound the phases of a connection.
 type Timeouts struct {
 	// Connect bounds connecting to one server; default 3 s.
 	Connect time.Duration `toml:"connect"`
+	// Header bounds the wait for a PROXY header and for a ClientHello where
+	// there are routes; default 5 s. After it a client that has sent no
+	// ClientHello goes to the service's own pool, if it has one.
+	Header time.Duration `toml:"header"`
 	// Idle ends a connection on which nothing moved either way for this long;
 	// default 1 h.
 	Idle time.Duration `toml:"idle"`
@@ -42,19 +85,37 @@ type Timeouts struct {
 // EffectiveConnect returns Connect with its default applied.
 func (t Timeouts) EffectiveConnect() time.Duration { return cmp.Or(t.Connect, 3*time.Second) }
 
+// EffectiveHeader returns Header with its default applied.
+func (t Timeouts) EffectiveHeader() time.Duration { return cmp.Or(t.Header, 5*time.Second) }
+
 // EffectiveIdle returns Idle with its default applied.
 func (t Timeouts) EffectiveIdle() time.Duration { return cmp.Or(t.Idle, time.Hour) }
 
 // EffectiveHalfClose returns HalfClose with its default applied.
 func (t Timeouts) EffectiveHalfClose() time.Duration { return cmp.Or(t.HalfClose, 10*time.Second) }
 
-// PoolName returns the name of the pool that the service forwards to: Pool, or
-// the service's own name where it brings its servers along.
+// PoolName returns the name of the pool for what no route matches: Pool, the
+// service's own name where it brings its servers along, or nothing.
 func (c Config) PoolName() string {
-	if c.Pool != "" {
+	if c.Pool != "" || len(c.Servers) == 0 && len(c.Routes) > 0 {
 		return c.Pool
 	}
 	return c.Name
+}
+
+// PoolNames returns the names of all pools that the service forwards to.
+func (c Config) PoolNames() []string {
+	var names []string
+	add := func(name string) {
+		if name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	add(c.PoolName())
+	for _, r := range c.Routes {
+		add(r.Pool)
+	}
+	return names
 }
 
 // Validate calls problem once for each mistake in c: key is the path of the
@@ -76,7 +137,7 @@ func (c Config) Validate(problem func(key, message string)) {
 		problem("protocol", fmt.Sprintf("unknown protocol %q; known: tcp", c.Protocol))
 	}
 	switch {
-	case c.Pool == "" && len(c.Servers) == 0:
+	case c.Pool == "" && len(c.Servers) == 0 && len(c.Routes) == 0:
 		problem("pool", "a service needs a pool, or servers of its own")
 	case c.Pool != "" && len(c.Servers) > 0:
 		problem("servers", "a service has either a pool or servers of its own, not both")
@@ -84,9 +145,61 @@ func (c Config) Validate(problem func(key, message string)) {
 	for _, t := range []struct {
 		key string
 		d   time.Duration
-	}{{"connect", c.Timeouts.Connect}, {"idle", c.Timeouts.Idle}, {"half_close", c.Timeouts.HalfClose}} {
+	}{{"connect", c.Timeouts.Connect}, {"header", c.Timeouts.Header}, {"idle", c.Timeouts.Idle}, {"half_close", c.Timeouts.HalfClose}} {
 		if t.d < 0 {
 			problem("timeouts."+t.key, "a timeout must be positive")
 		}
 	}
+	c.validateRoutes(problem)
+	if c.AcceptProxy != nil && len(c.AcceptProxy.From) == 0 {
+		problem("accept_proxy.from", "the networks of the proxies are missing, such as [\"192.168.15.0/24\"]")
+	}
+	if c.Timeouts.Header > 0 && c.AcceptProxy == nil && len(c.Routes) == 0 {
+		problem("timeouts.header", "there is no header to wait for: the service has neither accept_proxy nor routes")
+	}
+	for _, n := range []struct {
+		key string
+		n   int
+	}{{"max_connections", c.MaxConnections}, {"per_client.max_connections", c.PerClient.MaxConnections}, {"per_client.rate", c.PerClient.Rate}} {
+		if n.n < 0 {
+			problem(n.key, "the number must be positive")
+		}
+	}
+}
+
+// validateRoutes reports mistakes in the routes.
+func (c Config) validateRoutes(problem func(key, message string)) {
+	seen := make(map[string]string)
+	for i, r := range c.Routes {
+		at := fmt.Sprintf("route[%d]", i)
+		if len(r.SNI) == 0 {
+			problem(at+".sni", "a route needs a server name, such as [\"blog.example.com\"]")
+		}
+		if r.Pool == "" {
+			problem(at+".pool", "a route needs a pool")
+		}
+		for j, name := range r.SNI {
+			key := fmt.Sprintf("%s.sni[%d]", at, j)
+			if !validName(strings.TrimPrefix(name, "*.")) {
+				problem(key, fmt.Sprintf("%q is no host name; write blog.example.com or *.example.com", name))
+			}
+			if first, ok := seen[strings.ToLower(name)]; ok {
+				problem(key, fmt.Sprintf("%s is in %s already", name, first))
+			}
+			seen[strings.ToLower(name)] = key
+		}
+	}
+}
+
+// validName reports whether name may be that of a host.
+func validName(name string) bool {
+	if name == "" || len(name) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > 63 || strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return false
+		}
+	}
+	return true
 }

@@ -29,7 +29,7 @@ func TestValidate(t *testing.T) {
 		{"port 0", with(func(c *Config) { c.Listen = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:0")} }), []string{"listen[0]"}},
 		{"sctp", with(func(c *Config) { c.Protocol = "sctp" }), []string{"protocol"}},
 		{"pool and servers", with(func(c *Config) { c.Servers = own }), []string{"servers"}},
-		{"negative", with(func(c *Config) { c.Timeouts = Timeouts{-1, -1, -1} }),
+		{"negative", with(func(c *Config) { c.Timeouts = Timeouts{Connect: -1, Idle: -1, HalfClose: -1} }),
 			[]string{"timeouts.connect", "timeouts.idle", "timeouts.half_close"}},
 	} {
 		var got []string
@@ -45,7 +45,7 @@ func TestDefaults(t *testing.T) {
 	if zero.EffectiveConnect() != 3*time.Second || zero.EffectiveIdle() != time.Hour || zero.EffectiveHalfClose() != 10*time.Second {
 		t.Errorf("defaults are %v, %v, %v", zero.EffectiveConnect(), zero.EffectiveIdle(), zero.EffectiveHalfClose())
 	}
-	set := Timeouts{1, 2, 3}
+	set := Timeouts{Connect: 1, Idle: 2, HalfClose: 3}
 	if set.EffectiveConnect() != 1 || set.EffectiveIdle() != 2 || set.EffectiveHalfClose() != 3 {
 		t.Error("a timeout that is set was replaced by its default")
 	}

@@ -8,10 +8,12 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rs/zerolog"
 
 	"appliance/internal/listen"
+	"appliance/internal/pool"
 )
 
 // errCut is the end of a connection that outlived its engine.
@@ -23,6 +25,7 @@ type Engine struct {
 	log   zerolog.Logger
 	doors atomic.Pointer[[]*door] // the committed ones, in the order of the file
 
+	began time.Time
 	loops []*loop       // made by the first Stage
 	turn  atomic.Uint32 // whose turn it is to take a connection
 
@@ -36,6 +39,7 @@ type Engine struct {
 func New(log zerolog.Logger) *Engine {
 	e := &Engine{
 		log:     log,
+		began:   time.Now(),
 		carried: make(map[netip.Addr]int),
 		empty:   make(chan struct{}),
 	}
@@ -116,18 +120,30 @@ func (e *Engine) Cut(vips []netip.Addr) int {
 func (e *Engine) cut(why error, meant func(*session) bool) int {
 	n := 0
 	for _, l := range e.loops {
-		l.call(func() {
-			var next *session
-			for s := l.first; s != nil; s = next {
-				next = s.next
-				if meant(s) {
-					n++
-					s.abort(why)
-				}
-			}
-		})
+		l.call(func() { n += l.cut(why, meant) })
 	}
 	return n
+}
+
+// cut does the same for a loop, on its goroutine.
+func (l *loop) cut(why error, meant func(*session) bool) (n int) {
+	var next *session
+	for s := l.first; s != nil; s = next {
+		next = s.next
+		if meant(s) {
+			n++
+			s.abort(why)
+		}
+	}
+	return n
+}
+
+// serverDown resets the connections to a server.
+func (e *Engine) serverDown(target *pool.Server) {
+	why := fmt.Errorf("server %s is down", target.Label())
+	for _, l := range e.loops {
+		l.post(func() { l.cut(why, func(s *session) bool { return s.target == target }) })
+	}
 }
 
 // Shutdown waits until all connections have ended; those that have not when ctx
@@ -166,12 +182,20 @@ func (e *Engine) close() {
 type ServiceStats struct {
 	Name   string
 	Listen []netip.AddrPort
-	Pool   string
+	Pools  []string
 	// Current is the number of connections now, Total of all ever accepted,
-	// including Refused: those for which no server could be had.
+	// including Refused: those that no server has had.
 	Current int64
 	Total   int64
 	Refused int64
+	// Of those refused, Limited were more than a limit of the service allows,
+	// and Malformed began with no valid PROXY header though one was due.
+	Limited   int64
+	Malformed int64
+	// Broken is how many ended in a reset by one of their sides, TimedOut how
+	// many because nothing moved any more.
+	Broken   int64
+	TimedOut int64
 	// BytesToServer and BytesToClient are payload, without headers of TCP.
 	BytesToServer int64
 	BytesToClient int64

@@ -196,7 +196,7 @@ func TestReload(t *testing.T) {
 		t.Errorf("the listener moved from %s to %s", at, got)
 	}
 	st := h.engine.Stats()
-	if len(st) != 1 || st[0].Name != "web" || st[0].Pool != "second" || st[0].Total != 2 || st[0].Current != 2 {
+	if len(st) != 1 || st[0].Name != "web" || st[0].Pools[0] != "second" || st[0].Total != 2 || st[0].Current != 2 {
 		t.Errorf("stats %+v, want one service with the counters of both configurations", st)
 	}
 	if n := h.engine.Active(nil); n != 3 {

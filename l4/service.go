@@ -10,7 +10,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"appliance/internal/listen"
-	"appliance/internal/pool"
 )
 
 // service is what lives on over reloads under one name: the counters.
@@ -19,8 +18,14 @@ type service struct {
 	current       atomic.Int64
 	total         atomic.Int64
 	refused       atomic.Int64
+	limited       atomic.Int64
+	malformed     atomic.Int64
+	broken        atomic.Int64
+	timedOut      atomic.Int64
 	bytesToServer atomic.Int64
 	bytesToClient atomic.Int64
+
+	clients clients
 }
 
 // door is a service as one configuration has it. It is never changed: a reload
@@ -29,7 +34,9 @@ type door struct {
 	engine   *Engine
 	service  *service
 	listen   []netip.AddrPort
-	pool     *pool.Pool
+	table    *table
+	trusted  []netip.Prefix // whose PROXY headers are believed
+	limits   limits
 	timeouts timeouts
 	connect  func(netip.AddrPort) (fd int, err error)
 
@@ -40,20 +47,25 @@ type door struct {
 }
 
 // timeouts are those of Timeouts with their defaults applied.
-type timeouts struct{ connect, idle, halfClose time.Duration }
+type timeouts struct{ connect, header, idle, halfClose time.Duration }
+
+// limits bound the connections of a service; 0 is no bound.
+type limits struct{ all, perClient, rate int }
 
 var (
 	_ listen.Handler = (*door)(nil)
 	_ listen.Taker   = (*door)(nil)
 )
 
-func newDoor(e *Engine, s *service, cfg Config, p *pool.Pool) *door {
-	return &door{
+func newDoor(e *Engine, s *service, cfg Config, t *table) *door {
+	d := &door{
 		engine:  e,
 		service: s,
 		listen:  cfg.Listen,
-		pool:    p,
+		table:   t,
+		limits:  limits{cfg.MaxConnections, cfg.PerClient.MaxConnections, cfg.PerClient.Rate},
 		timeouts: timeouts{
+			header:    cfg.Timeouts.EffectiveHeader(),
 			connect:   cfg.Timeouts.EffectiveConnect(),
 			idle:      cfg.Timeouts.EffectiveIdle(),
 			halfClose: cfg.Timeouts.EffectiveHalfClose(),
@@ -63,6 +75,10 @@ func newDoor(e *Engine, s *service, cfg Config, p *pool.Pool) *door {
 		failures: newLimiter(warnEvery),
 		refusals: newLimiter(warnEvery),
 	}
+	if cfg.AcceptProxy != nil {
+		d.trusted = cfg.AcceptProxy.From
+	}
+	return d
 }
 
 // Take forwards the connection of the descriptor fd, which it owns from now on.
@@ -74,7 +90,14 @@ func (d *door) Take(fd int, local, peer netip.AddrPort) {
 		reset(fd)
 		return
 	}
-	d.service.current.Add(1)
+	if n := d.service.current.Add(1); d.limits.all > 0 && n > int64(d.limits.all) {
+		d.service.current.Add(-1)
+		d.engine.leave(local.Addr())
+		d.service.limited.Add(1)
+		d.refused(peer, errors.New("the service has as many connections as it may"))
+		reset(fd)
+		return
+	}
 	l := d.engine.nextLoop()
 	s := newSession(l, d, fd, local, peer)
 	l.post(s.start)
@@ -104,10 +127,14 @@ func (d *door) stats() ServiceStats {
 	return ServiceStats{
 		Name:          s.name,
 		Listen:        d.listen,
-		Pool:          d.pool.Name(),
+		Pools:         d.table.all,
 		Current:       s.current.Load(),
 		Total:         s.total.Load(),
 		Refused:       s.refused.Load(),
+		Limited:       s.limited.Load(),
+		Malformed:     s.malformed.Load(),
+		Broken:        s.broken.Load(),
+		TimedOut:      s.timedOut.Load(),
 		BytesToServer: s.bytesToServer.Load(),
 		BytesToClient: s.bytesToClient.Load(),
 	}

@@ -17,6 +17,9 @@ var (
 	errIdle      = errors.New("idle timeout")
 	errHalfClose = errors.New("half-close timeout")
 	errTimeout   = errors.New("connect timeout")
+	errHeader    = errors.New("header timeout")
+	errQueue     = errors.New("no server became free in time")
+	errNoRoute   = errors.New("no route for the server name, and no pool for the rest")
 )
 
 // The pace at which a settling session looks; see settle.
@@ -32,7 +35,9 @@ const maxTries = 3
 type phase uint8
 
 const (
-	connecting phase = iota // to a server
+	reading    phase = iota // what tells where the connection goes
+	waiting                 // for a server that is not full
+	connecting              // to a server
 	relaying                // bytes
 	settling                // until the client has what it was sent
 	ended
@@ -44,7 +49,14 @@ type session struct {
 	loop        *loop
 	door        *door
 	peer, local netip.AddrPort // of the client's connection
-	began       time.Duration
+	// source and dest are those of the client's own connection where proxies
+	// come before this one, else peer and local.
+	source, dest netip.AddrPort
+	head         head       // what is to be read yet
+	pool         *pool.Pool // where it goes; nil if no route matches
+	admitted     bool       // is counted for its client
+	ticket       *pool.Ticket
+	began        time.Duration
 
 	phase              phase
 	queued             bool // is in loop.again
@@ -66,7 +78,7 @@ type session struct {
 // newSession returns a session for the client's connection fd, which it owns
 // from now on.
 func newSession(l *loop, d *door, fd int, local, peer netip.AddrPort) *session {
-	s := &session{loop: l, door: d, peer: peer, local: local}
+	s := &session{loop: l, door: d, peer: peer, local: local, source: peer, dest: local, pool: d.table.fallback}
 	s.client = side{session: s, fd: fd}
 	s.server = side{session: s, fd: -1}
 	s.toServer = flow{src: &s.client, dst: &s.server, way: "client to server"}
@@ -87,6 +99,29 @@ func (s *session) start() {
 		s.refuse(err)
 		return
 	}
+	s.head = head{proxy: s.door.trusts(s.peer.Addr()), hello: s.door.table.byName()}
+	if s.head.proxy || s.head.hello {
+		s.alarm(s.door.timeouts.header)
+	}
+	s.readHead()
+}
+
+// admit is called when it is known who the client is and where it wants to go.
+func (s *session) admit() {
+	d := s.door
+	if d.limits.perClient > 0 || d.limits.rate > 0 {
+		refusal := d.service.clients.enter(s.source.Addr(), d.limits.perClient, d.limits.rate, time.Since(d.engine.began))
+		if refusal != "" {
+			d.service.limited.Add(1)
+			s.refuse(errors.New(refusal))
+			return
+		}
+		s.admitted = true
+	}
+	if s.pool == nil {
+		s.refuse(errNoRoute)
+		return
+	}
 	s.connect()
 }
 
@@ -98,25 +133,66 @@ func (s *session) start() {
 // has accepted.
 func (s *session) connect() {
 	for s.tries < maxTries {
-		target, err := s.door.pool.Pick(s.tried[:s.tries]...)
+		target, err := s.pool.PickFor(s.source.Addr(), s.tried[:s.tries]...)
+		if errors.Is(err, pool.ErrFull) && s.tries == 0 {
+			s.queue()
+			return
+		}
 		if err != nil {
 			if s.failure == nil {
-				s.failure = fmt.Errorf("pool %s: %w", s.door.pool.Name(), err)
+				s.failure = fmt.Errorf("pool %s: %w", s.pool.Name(), err)
 			}
 			break
 		}
-		s.target = target
-		if s.server.fd, err = s.door.connect(target.AddrPort()); err == nil {
-			if err = s.loop.watch(&s.server); err == nil {
-				s.phase = connecting
-				s.alarm(s.door.timeouts.connect)
-				return
-			}
-			s.server.close(s.loop)
+		if s.dial(target) {
+			return
 		}
-		s.passOver(err)
 	}
 	s.refuse(s.failure)
+}
+
+// dial begins to connect to target, or passes it over.
+func (s *session) dial(target *pool.Server) bool {
+	s.target = target
+	var err error
+	if s.server.fd, err = s.door.connect(target.AddrPort()); err == nil {
+		if err = s.loop.watch(&s.server); err == nil {
+			s.phase = connecting
+			s.alarm(s.door.timeouts.connect)
+			return true
+		}
+	}
+	s.passOver(err)
+	return false
+}
+
+// queue waits until a server is not full any more.
+func (s *session) queue() {
+	s.phase = waiting
+	ticket, err := s.pool.Queue(s.source.Addr(), func(target *pool.Server) {
+		if !s.loop.post(func() { s.served(target) }) {
+			target.Done()
+		}
+	})
+	if err != nil {
+		s.door.service.limited.Add(1)
+		s.refuse(fmt.Errorf("pool %s: %w", s.pool.Name(), err))
+		return
+	}
+	s.ticket = ticket
+	s.alarm(s.pool.QueueTimeout())
+}
+
+// served ends the wait with a server.
+func (s *session) served(target *pool.Server) {
+	if s.phase != waiting {
+		target.Done() // the client has just gone
+		return
+	}
+	s.ticket = nil
+	if !s.dial(target) {
+		s.connect()
+	}
 }
 
 // passOver gives up on the target, because of err.
@@ -153,6 +229,12 @@ func (s *session) alarm(limit time.Duration) {
 // step does what there is to do after an event.
 func (s *session) step() {
 	switch s.phase {
+	case reading:
+		s.readHead()
+	case waiting:
+		if s.client.failed {
+			s.abort(fmt.Errorf("client: %w", orReset(pendingError(s.client.fd))))
+		}
 	case connecting:
 		s.connected()
 	case relaying:
@@ -173,6 +255,12 @@ func (s *session) connected() {
 		s.connect()
 	case s.server.writable:
 		s.target.Succeeded()
+		s.target.Connected(time.Since(s.loop.epoch) - s.since)
+		if err := s.sendProxy(); err != nil {
+			s.passOver(err)
+			s.connect()
+			return
+		}
 		s.phase = relaying
 		s.alarm(s.door.timeouts.idle)
 		s.relay()
@@ -228,6 +316,10 @@ func (s *session) over(d *side) bool { return d.failed || over(d.fd) }
 // timeout is called when the time that alarm was told of is over.
 func (s *session) timeout() {
 	switch s.phase {
+	case reading:
+		s.headIsOver(errHeader)
+	case waiting:
+		s.abort(errQueue)
 	case connecting:
 		s.passOver(errTimeout)
 		s.connect()
@@ -285,14 +377,14 @@ func (s *session) settle() {
 
 // refuse resets a client that cannot be served.
 func (s *session) refuse(why error) {
-	s.door.refused(s.peer, why)
+	s.door.refused(s.source, why)
 	s.client.reset(s.loop)
 	s.remove()
 }
 
 // abort resets both sides at once, because of err.
 func (s *session) abort(err error) {
-	if s.phase == connecting {
+	if s.phase <= connecting {
 		s.closeServer(err)
 		s.refuse(err)
 		return
@@ -314,6 +406,10 @@ func (s *session) closeServer(err error) {
 	if s.phase == connecting {
 		s.leave()
 	}
+	if s.ticket != nil {
+		s.ticket.Leave() // if it is too late for that, served gives the server back
+		s.ticket = nil
+	}
 }
 
 // end closes the client's side, in the way that s.why says.
@@ -323,8 +419,14 @@ func (s *session) end() {
 	} else {
 		s.client.reset(s.loop)
 	}
+	switch {
+	case s.why == errIdle, s.why == errHalfClose:
+		s.door.service.timedOut.Add(1)
+	case s.why != nil:
+		s.door.service.broken.Add(1)
+	}
 	s.door.log.Debug().
-		Stringer("client", s.peer).
+		Stringer("client", s.source).
 		Str("server", s.target.Label()).
 		Dur("lasted", s.loop.now-s.began).
 		Int64("to_server", s.toServer.moved).
@@ -346,6 +448,9 @@ func (s *session) remove() {
 	}
 	if s.next != nil {
 		s.next.prev = s.prev
+	}
+	if s.admitted {
+		s.door.service.clients.leave(s.source.Addr(), s.door.limits.rate)
 	}
 	s.door.service.current.Add(-1)
 	s.door.engine.leave(s.local.Addr())

@@ -186,7 +186,9 @@ func knownHealth(results map[health.Target]health.Result, check *health.Config) 
 func (s *setup) plan() *plan {
 	p := &plan{services: make(map[string][]*pool.Pool), judges: s.judges}
 	for _, c := range s.node.L4 {
-		p.services[c.Name] = []*pool.Pool{s.pools[c.PoolName()]}
+		for _, name := range c.PoolNames() {
+			p.services[c.Name] = append(p.services[c.Name], s.pools[name])
+		}
 	}
 	for _, c := range s.node.L7 {
 		for _, name := range c.PoolNames() {

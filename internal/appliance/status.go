@@ -116,8 +116,8 @@ func (a *Appliance) describeServices(current *setup, known *knowledge) []control
 	services := []control.Service{}
 	for _, s := range a.l4.Stats() {
 		services = append(services, control.Service{
-			Name: s.Name, Layer: 4, Listen: texts(s.Listen), Pools: []string{s.Pool},
-			Usable: current.usable(s.Pool), Fault: known.fault(s.Listen),
+			Name: s.Name, Layer: 4, Listen: texts(s.Listen), Pools: slices.Clone(s.Pools),
+			Usable: current.usable(s.Pools...), Fault: known.fault(s.Listen),
 			Current: s.Current, Total: uint64(s.Total), NoServer: uint64(s.Refused),
 			BytesIn: uint64(s.BytesToServer), BytesOut: uint64(s.BytesToClient),
 		})

@@ -24,7 +24,7 @@ func (f *File) services() []service {
 	for i, s := range f.L4 {
 		all = append(all, service{
 			path: index("l4", i), name: s.Name, listen: s.Listen, servers: s.Servers, check: s.Check,
-			pools: []string{s.PoolName()}, validate: s.Validate,
+			pools: s.PoolNames(), validate: s.Validate,
 		})
 	}
 	for i, s := range f.L7 {
@@ -55,6 +55,9 @@ func (f *File) validateServices(r *report) {
 	}
 	for i, s := range f.L4 {
 		f.validateReference(r, index("l4", i)+".pool", s.Pool)
+		for j, route := range s.Routes {
+			f.validateReference(r, index(index("l4", i)+".route", j)+".pool", route.Pool)
+		}
 	}
 	for i, s := range f.L7 {
 		f.validateReference(r, index("l7", i)+".pool", s.Pool)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // ErrQueueFull says that as many wait for a server as may.
@@ -53,6 +54,9 @@ func (t *Ticket) Leave() bool {
 	q.waiting.Add(-1)
 	return true
 }
+
+// QueueTimeout returns how long one may wait.
+func (p *Pool) QueueTimeout() time.Duration { return p.settings.Load().EffectiveQueueTimeout() }
 
 // Waiting returns how many wait.
 func (p *Pool) Waiting() int { return int(p.queue.waiting.Load()) }

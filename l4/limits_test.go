@@ -1,0 +1,135 @@
+package l4
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"appliance/internal/pool"
+)
+
+func TestServiceHasNoMoreThanItsLimit(t *testing.T) {
+	h := newHouse(t)
+	h.load([]Config{{Name: "web", Listen: []netip.AddrPort{entrance}, MaxConnections: 2}}, newPool("web", backend(t, greet("hi"))))
+	first := h.dial(entrance)
+	expect(t, first, "hi")
+	expect(t, h.dial(entrance), "hi")
+	h.expectRefusal(entrance)
+	if st := h.engine.Stats()[0]; st.Limited != 1 || st.Refused != 1 || st.Current != 2 {
+		t.Errorf("%+v, want one refused by the limit", st)
+	}
+	first.Close()
+	h.end()
+	eventually(t, "there is room", func() bool { return h.engine.Stats()[0].Current == 1 })
+	expect(t, h.dial(entrance), "hi")
+}
+
+func TestClientHasNoMoreThanItsLimit(t *testing.T) {
+	h := newHouse(t)
+	h.load([]Config{{Name: "web", Listen: []netip.AddrPort{entrance}, PerClient: PerClient{MaxConnections: 1}}}, newPool("web", backend(t, greet("hi"))))
+	dial := func(ip string) (net.Conn, error) {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}, Timeout: atOnce}
+		return d.Dial("tcp", h.set.Addr(entrance).String())
+	}
+	from := func(ip string) net.Conn {
+		c, err := dial(ip)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	one := from("127.0.0.41")
+	expect(t, one, "hi")
+	if c, err := dial("127.0.0.41"); err == nil { // the reset may come as early as in connect
+		expectReset(t, c)
+		c.Close()
+	}
+	expect(t, from("127.0.0.42"), "hi")
+	one.Close()
+	eventually(t, "the client may again", func() bool { return h.engine.Stats()[0].Current == 1 })
+	expect(t, from("127.0.0.41"), "hi")
+}
+
+func TestClientRate(t *testing.T) {
+	var c clients
+	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	same := netip.MustParseAddr("2001:db8::2") // in the /64 of b
+	for _, tt := range []struct {
+		client netip.Addr
+		at     time.Duration
+		ok     bool
+	}{
+		{a, 0, true}, {a, 0, true}, {a, 0, false}, {b, 0, true}, {same, 0, true}, {b, 0, false},
+		{a, 400 * time.Millisecond, false}, {a, 500 * time.Millisecond, true}, {a, 600 * time.Millisecond, false},
+		{a, time.Hour, true}, {a, time.Hour, true}, {a, time.Hour, false},
+	} {
+		refusal := c.enter(tt.client, 0, 2, tt.at)
+		if (refusal == "") != tt.ok {
+			t.Errorf("%s at %v: %q", tt.client, tt.at, refusal)
+		}
+	}
+}
+
+// Clients that come and go do not fill the memory.
+func TestClientsAreForgotten(t *testing.T) {
+	var c clients
+	address := netip.MustParseAddr("10.0.0.0")
+	for range maxClients + 100 {
+		address = address.Next()
+		c.enter(address, 1, 1, 0)
+		c.leave(address, 1)
+	}
+	if n := len(c.known); n > maxClients {
+		t.Errorf("%d clients are known, want at most %d", n, maxClients)
+	}
+	c.enter(address, 1, 0, 0)
+	c.leave(address, 0)
+	if _, ok := c.known[address]; ok {
+		t.Error("a client without connections is kept though there is no rate")
+	}
+}
+
+// Connections wait for a server that is full, in order, and for a while.
+func TestQueueForAServer(t *testing.T) {
+	h := newHouse(t)
+	p := pool.New(pool.Config{Name: "web", Queue: 2, QueueTimeout: 400 * time.Millisecond,
+		Servers: []pool.ServerConfig{{Address: backend(t, greet("hi")).String(), MaxConnections: 1}}})
+	h.load([]Config{{Name: "web", Listen: []netip.AddrPort{entrance}}}, p)
+	first := h.dial(entrance)
+	expect(t, first, "hi")
+	second := h.dial(entrance)
+	eventually(t, "the second waits", func() bool { return p.Waiting() == 1 })
+	third := h.dial(entrance)
+	eventually(t, "the third waits", func() bool { return p.Waiting() == 2 })
+	h.expectRefusal(entrance) // the queue is full
+	resetConn(second)         // who has gone is served no more
+	eventually(t, "the second has left", func() bool { return p.Waiting() == 1 })
+	first.Close()
+	expect(t, third, "hi")
+	late := h.dial(entrance)
+	expectReset(t, late) // nobody ends in time
+	third.Close()
+	eventually(t, "nothing is left", func() bool { return p.Waiting() == 0 && p.Servers()[0].Current() == 0 })
+}
+
+func TestConnectionsOfADeadServer(t *testing.T) {
+	for _, mode := range []pool.OnServerDown{pool.DownReset, pool.DownDrain} {
+		h := newHouse(t)
+		server := backend(t, echo)
+		p := pool.New(pool.Config{Name: "web", Checked: true, OnServerDown: mode, Servers: []pool.ServerConfig{{Address: server.String()}}})
+		p.SetHealth(server.String(), pool.Health{State: pool.Up})
+		h.load([]Config{{Name: "web", Listen: []netip.AddrPort{entrance}}}, p)
+		c := h.dial(entrance)
+		say(t, c, "one")
+		expect(t, c, "one")
+		p.SetHealth(server.String(), pool.Health{State: pool.Down})
+		if mode == pool.DownReset {
+			expectReset(t, c)
+			continue
+		}
+		say(t, c, "two")
+		expect(t, c, "two")
+	}
+}
