@@ -258,6 +258,18 @@ func labConfig(t *testing.T, oldnew ...string) string {
 	if text == lab.DefaultConfig {
 		t.Fatal("the laboratory's file has no peer link any more")
 	}
+	return replaced(t, text, oldnew...)
+}
+
+// linkedConfig is labConfig with the peer link.
+func linkedConfig(t *testing.T, oldnew ...string) string {
+	t.Helper()
+	return replaced(t, lab.DefaultConfig, oldnew...)
+}
+
+// replaced returns text with some of it replaced: pairs of old and new.
+func replaced(t *testing.T, text string, oldnew ...string) string {
+	t.Helper()
 	for i := 0; i < len(oldnew); i += 2 {
 		if !strings.Contains(text, oldnew[i]) {
 			t.Fatalf("the laboratory's file does not contain %q any more", oldnew[i])

@@ -1,0 +1,196 @@
+package integration
+
+import (
+	"crypto/rand"
+	"io"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"appliance/internal/control"
+	"appliance/internal/lab"
+)
+
+// slowAdverts are those by which a dead node is missed after 3.6 s.
+const slowAdverts = `advert_interval   = "1s"`
+
+const quickAdverts = `advert_interval   = "100ms"`
+
+// peerOf returns what a node knows of the other one by the link.
+func (p *pair) peerOf(n *lab.Node) control.Peer {
+	p.t.Helper()
+	peers := p.status(n).Peers
+	if len(peers) != 1 {
+		p.t.Fatalf("%s has %d peers", n.Name, len(peers))
+	}
+	return peers[0]
+}
+
+// waitLink waits until the link of a node is in a state.
+func (p *pair) waitLink(n *lab.Node, state string) {
+	p.t.Helper()
+	eventually(p.t, 20*time.Second, "the link of "+n.Name+" is "+state, func() bool { return p.peerOf(n).Link == state })
+}
+
+// startLinked starts the pair, and returns when both know of each other what is
+// to be known.
+func (p *pair) startLinked() {
+	p.t.Helper()
+	p.start()
+	for _, n := range p.Nodes() {
+		want := "backup"
+		if n == p.LB02 {
+			want = "active"
+		}
+		eventually(p.t, 20*time.Second, n.Name+" knows that the other node is "+want, func() bool {
+			s := p.peerOf(n)
+			return s.Link == "up" && len(s.VRRP) == 1 && s.VRRP[0].State == want
+		})
+	}
+}
+
+// waitAlarm waits until an alarm is raised on a node, or is over.
+func (p *pair) waitAlarm(n *lab.Node, name string, raised bool) {
+	p.t.Helper()
+	eventually(p.t, 20*time.Second, "the alarm "+name+" of "+n.Name, func() bool {
+		for _, a := range p.status(n).VRRP[0].Alarms {
+			if a.Source == name {
+				return raised
+			}
+		}
+		return !raised
+	})
+}
+
+// stays shows that a node has not changed its state since a time, by as many
+// adverts of the active one as would have made it do so.
+func (p *pair) stays(n *lab.Node, state string, active *lab.Node) {
+	p.t.Helper()
+	before := p.status(n).VRRP[0]
+	p.waitAdverts(active, 10)
+	if after := p.status(n).VRRP[0]; before.State != state || after.State != state || !after.Since.Equal(before.Since) {
+		p.t.Errorf("%s was %s, and is %s (%s)", n.Name, before.State, after.State, after.Reason)
+	}
+}
+
+// Either node shows both, and tells when the files differ, which moves nothing.
+func TestPeerLinkShowsTheOtherNode(t *testing.T) {
+	p := newPair(t, linkedConfig(t))
+	p.startLinked()
+	a, b := p.peerOf(p.LB01), p.peerOf(p.LB02)
+	if a.Node != "lb02" || b.Node != "lb01" || a.Version == "" || a.Version != b.Version || !a.SameConfig || !b.SameConfig {
+		t.Errorf("lb01 knows %+v\nlb02 knows %+v", a, b)
+	}
+	if len(b.Services) != 3 || b.Services[0].Usable != 3 {
+		t.Errorf("lb02 knows of the services %+v", b.Services)
+	}
+	code, output := p.applianctl(p.LB02, "status")
+	for _, words := range []string{"PEER lb01 (192.168.15.11:7112): link up", "same configuration", "VI_1 on lb01: ACTIVE", "priority 100 of 100"} {
+		if code != 0 || !strings.Contains(output, words) {
+			t.Errorf("status lacks %q:\n%s", words, output)
+		}
+	}
+
+	if err := p.LB02.WriteConfig(linkedConfig(t) + "\n# another file\n"); err != nil {
+		t.Fatal(err)
+	}
+	if code, output := p.applianctl(p.LB02, "reload"); code != 0 {
+		t.Fatalf("reload: %s", output)
+	}
+	eventually(t, 10*time.Second, "lb01 sees that the files differ", func() bool { return !p.peerOf(p.LB01).SameConfig })
+	if _, output := p.applianctl(p.LB01, "status"); !strings.Contains(output, "DIFFERENT CONFIGURATION") {
+		t.Errorf("status says nothing of another file:\n%s", output)
+	}
+	if !strings.Contains(p.LB01.Log(), "runs another configuration file") {
+		t.Error("the log says nothing of another file")
+	}
+	p.stays(p.LB02, "backup", p.LB01)
+	if s := p.peerOf(p.LB01); s.Link != "up" || !s.Since.Equal(a.Since) {
+		t.Errorf("the reload touched the link: %s since %s, %s", s.Link, s.Since, s.Reason)
+	}
+}
+
+// Another file on one node never makes two active routers: not even one by which
+// the nodes refuse each other's adverts.
+func TestDifferentFilesMakeNoSecondActiveNode(t *testing.T) {
+	for name, c := range map[string][2]string{
+		"another identifier": {"virtual_router_id = 50", "virtual_router_id = 51"},
+		"another version":    {quickAdverts, "version = 2\n" + slowAdverts},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t, linkedConfig(t))
+			if err := p.LB02.WriteConfig(linkedConfig(t, c[0], c[1])); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Start(); err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range p.Nodes() {
+				if err := p.WaitReady(p.within(20*time.Second), n); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// Who is the first depends on the machine; who is active in the end does not.
+			p.waitActive(p.LB01)
+			p.waitAlarm(p.LB02, "adverts", true)
+			p.stays(p.LB02, "backup", p.LB01)
+			p.alone(p.LB01)
+		})
+	}
+}
+
+// A node with another secret gets no link, and the service goes on by adverts.
+func TestPeerLinkRefusesAnotherSecret(t *testing.T) {
+	p := newPair(t, linkedConfig(t))
+	if err := p.LB02.WriteFile(lab.SecretPath, []byte(strings.Repeat("another secret ", 4))); err != nil {
+		t.Fatal(err)
+	}
+	p.start()
+	eventually(t, 20*time.Second, "lb01 tells of the secret", func() bool {
+		return strings.Contains(p.LB01.Log(), "its secret is another one") || strings.Contains(p.LB01.Log(), "it refuses this node's secret")
+	})
+	p.stays(p.LB02, "backup", p.LB01)
+	if s := p.peerOf(p.LB01); s.Link != "connecting" || s.Reported != nil {
+		t.Errorf("the link is %s, %s", s.Link, s.Reason)
+	}
+	p.mustRefuse(p.LB01, "failover", "there has been no peer link to lb02 yet", "--force")
+}
+
+// Whoever talks rubbish to the port gets nothing, and costs nobody a thing.
+func TestPeerLinkTakesNoRubbish(t *testing.T) {
+	p := newPair(t, linkedConfig(t))
+	p.startLinked()
+	load := p.load(100, 80)
+	began := time.Now()
+	up := p.peerOf(p.LB02).Since
+	port := netip.MustParseAddrPort("192.168.15.11:7112")
+	for range 30 {
+		for _, from := range []*lab.Host{p.LB02.Host, p.Client} {
+			conn, err := from.Dial(p.within(10*time.Second), port)
+			if err != nil {
+				continue // reset as soon as it was accepted
+			}
+			rubbish := make([]byte, 2000)
+			rand.Read(rubbish)
+			conn.Write(rubbish)
+			conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			// At most a TLS alert, which is 7 bytes.
+			if answer, err := io.ReadAll(conn); len(answer) > 7 || err != nil && strings.Contains(err.Error(), "timeout") {
+				t.Errorf("%s got the answer %x, %v", from.Name, answer, err)
+			}
+			conn.Close()
+		}
+	}
+	p.waitRequests(load, 50)
+	if s := p.peerOf(p.LB02); s.Link != "up" || !s.Since.Equal(up) {
+		t.Errorf("the link is %s since %s, %s", s.Link, s.Since, s.Reason)
+	}
+	if report := load.Report(began, time.Now()); report.Failures() > 0 {
+		t.Errorf("of %d requests %s, first: %v", report.Requests, report, report.FirstError)
+	}
+	if n := strings.Count(p.LB01.Log(), "refused a connection to the peer link"); n == 0 || n > 6 {
+		t.Errorf("the log tells of it %d times", n)
+	}
+}
