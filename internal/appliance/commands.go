@@ -117,17 +117,15 @@ func (a *Appliance) nodeAt(m *member, own, address netip.Addr) string {
 			return p.Name
 		}
 	}
-<<<<<<< HEAD
 	// Over IPv6 nodes are known by link-local addresses, which the file has not.
 	if address.Is6() && address.IsLinkLocalUnicast() && len(m.config.Peers) == 1 {
 		return m.config.Peers[0].Name
-=======
+	}
 	// Its adverts may leave from another one of its addresses.
 	for _, s := range a.peers.statuses() {
 		if r := counterpart(m, s.Report.Routers); r != nil && r.Source == address.String() {
 			return s.Node
 		}
->>>>>>> 4119b25 (integration: show what the peer link promises)
 	}
 	return ""
 }

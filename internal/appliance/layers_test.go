@@ -34,7 +34,7 @@ var layers = map[string][]string{
 	"internal/appliance":  {"vrrp", "health", "l4", "l7", "internal/pool", "internal/listen", "internal/link", "internal/guard", "internal/config", "internal/control", "internal/events", "internal/peer"},
 	"internal/lab":        {"internal/control", "internal/link", "internal/peer", "vrrp"},
 	"cmd/applianctl":      {"internal/appliance", "internal/guard", "internal/config", "internal/control", "internal/lab", "internal/peer"},
-	"integration":         {"internal/control", "internal/lab", "internal/peer"},
+	"integration":         {"internal/control", "internal/lab"},
 	"bench/l4":            nil,
 }
 

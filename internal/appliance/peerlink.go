@@ -243,7 +243,7 @@ func reportRouter(s vrrp.Status, now time.Time) peer.Router {
 		Base: s.Base, Effective: s.Effective, Yielded: s.Yielded, Draining: s.Draining,
 	}
 	if s.Source.IsValid() {
-		r.Source = s.Source.String()
+		r.Source = s.Source.WithZone("").String()
 	}
 	for _, d := range s.Demotions {
 		r.Demotions = append(r.Demotions, peer.Condition{Source: d.Source, Amount: d.N, Reason: d.Reason, Since: d.Since})
