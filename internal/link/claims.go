@@ -178,9 +178,11 @@ func claimFilter(addresses []netip.Addr) (program []bpf.Instruction, protocol in
 	check := func(load bpf.Instruction, value uint32) {
 		program = append(program, load, bpf.JumpIf{Cond: bpf.JumpEqual, Val: value, SkipTrue: 1}, reject)
 	}
-	check(bpf.LoadExtension{Num: bpf.ExtVLANTagPresent}, 0) // another LAN
+	// What belongs to a VLAN without an interface of its own is another LAN. It
+	// comes with its tag, or without one as another host's.
+	check(bpf.LoadExtension{Num: bpf.ExtVLANTagPresent}, 0)
 	program = append(program, bpf.LoadExtension{Num: bpf.ExtType},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.PACKET_OUTGOING, SkipTrue: 1}, reject)
+		bpf.JumpIf{Cond: bpf.JumpLessThan, Val: unix.PACKET_OTHERHOST, SkipTrue: 1}, reject)
 	at := uint32(ethernetHeader + 14) // sender protocol address
 	protocol = unix.ETH_P_ARP
 	if len(addresses) > 0 && addresses[0].Is6() {

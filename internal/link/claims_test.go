@@ -247,13 +247,20 @@ func TestWatchClaims(t *testing.T) {
 	probe := arpFrame(1, net.HardwareAddr{2, 0, 0, 0, 0, 1}, claimed4, claimed4)
 	sendUntilHeard(t, wire, probe, reports)
 
-	send(t, wire, arpFrame(1, also, claimed4, claimed4))                                // ours
-	send(t, wire, arpFrame(1, v1.Attrs().HardwareAddr, claimed4, claimed4))             // ours too
-	send(t, wire, arpFrame(1, stranger, netip.MustParseAddr("10.9.0.2"), claimed4))     // no claim
-	send(t, inward, arpFrame(1, stranger, claimed4, claimed4))                          // goes out
-	vlan := arpFrame(1, stranger, claimed4, claimed4)                                   // another LAN
-	send(t, wire, append(vlan[:12:12], append([]byte{0x81, 0, 0, 7}, vlan[12:]...)...)) //
-	send(t, wire, arpFrame(2, stranger, claimed4, netip.MustParseAddr("10.9.0.1")))     // the first that counts
+	other := net.HardwareAddr{2, 0, 0, 0, 0, 2}
+	for _, f := range [][]byte{
+		arpFrame(1, also, claimed4, claimed4),                                      // given as ours
+		arpFrame(1, v1.Attrs().HardwareAddr, claimed4, claimed4),                   // another interface of ours
+		arpFrame(1, other, netip.MustParseAddr("10.9.0.2"), claimed4),              // a question
+		append(slices.Clone(other), arpFrame(1, other, claimed4, claimed4)[6:]...), // another host's
+	} {
+		send(t, wire, f)
+	}
+	send(t, inward, arpFrame(1, other, claimed4, claimed4))
+	vlan := arpFrame(1, other, claimed4, claimed4)
+	send(t, wire, append(vlan[:12:12], append([]byte{0x81, 0, 0, 7}, vlan[12:]...)...))
+	// None of those was reported before this one.
+	send(t, wire, arpFrame(2, stranger, claimed4, netip.MustParseAddr("10.9.0.1")))
 	expectReport(t, reports, "10.9.0.50 02:00:00:00:00:66 1")
 	stop()
 	if err := <-ended; err != nil {
