@@ -11,27 +11,43 @@ import (
 // portName names the near end of a host's cable, on the switch.
 func portName(host, ifname string) string { return host + "." + ifname }
 
-// cable joins a host to a bridge: the interface is up and has its address, of
+// cable is one that lies, or lay, in the laboratory.
+type cable struct {
+	bridge string
+	last   byte // of the far end's address
+	index  int  // of the port
+}
+
+// addCable joins a host to a bridge: the interface is up and has its address, of
 // which last is the last byte; on the LAN one of IPv6 too where that is watched.
-func (p *Pair) cable(h *Host, ifname, bridge string, last byte) error {
+func (p *Pair) addCable(h *Host, ifname, bridge string, last byte) error {
+	port := portName(h.Name, ifname)
+	if err := p.lay(h, ifname, cable{bridge: bridge, last: last}); err != nil {
+		return err
+	}
+	index, err := p.sw.Network.Index(port)
+	if err != nil {
+		return err
+	}
+	p.cables[port] = cable{bridge, last, index}
+	if bridge == bridgeLAN {
+		p.onLAN[index] = h.Name
+	}
+	return nil
+}
+
+// lay lays a cable for the interface of a host.
+func (p *Pair) lay(h *Host, ifname string, c cable) error {
+	last := c.last
 	prefix := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, 15, last}), 24)
 	mac := net.HardwareAddr{0x02, 0, 192, 168, 15, last}
-	if bridge == bridgeSRV {
+	if c.bridge == bridgeSRV {
 		prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, 1, last}), 24)
 		mac = net.HardwareAddr{0x02, 0, 172, 16, 1, last}
 	}
-	port := portName(h.Name, ifname)
 	far := link.FarEnd{Namespace: h.namespace, Name: ifname, MAC: mac}
-	if err := p.sw.Network.AddCable(port, bridge, far); err != nil {
+	if err := p.sw.Network.AddCable(portName(h.Name, ifname), c.index, c.bridge, far); err != nil {
 		return err
-	}
-	p.bridges[port] = bridge
-	if bridge == bridgeLAN {
-		index, err := p.sw.Network.Index(port)
-		if err != nil {
-			return err
-		}
-		p.onLAN[index] = h.Name
 	}
 	if err := h.Network.SetUp(ifname, true); err != nil {
 		return err
@@ -39,7 +55,7 @@ func (p *Pair) cable(h *Host, ifname, bridge string, last byte) error {
 	if err := h.Network.AddAddress(ifname, prefix); err != nil {
 		return err
 	}
-	if bridge == bridgeLAN && p.VIP.Is6() {
+	if c.bridge == bridgeLAN && p.VIP.Is6() {
 		return h.Network.AddAddress(ifname, netip.PrefixFrom(lanIPv6(last), 64))
 	}
 	return nil
@@ -70,10 +86,19 @@ func (p *Pair) Cut(h *Host, ifname string, how Cut) error {
 // Heal repairs the cable of a host's interface, however it was cut.
 func (p *Pair) Heal(h *Host, ifname string) error {
 	port := portName(h.Name, ifname)
-	if err := p.sw.Network.Plug(port, p.bridges[port]); err != nil {
+	if err := p.sw.Network.Plug(port, p.cables[port].bridge); err != nil {
 		return err
 	}
 	return p.sw.Network.SetUp(port, true)
+}
+
+// Remove deletes the interface of a host, as if the card had been pulled out.
+func (p *Pair) Remove(h *Host, ifname string) error { return h.Network.Delete(ifname) }
+
+// Return gives a host the interface back that Remove deleted: another one of the
+// same name and addresses.
+func (p *Pair) Return(h *Host, ifname string) error {
+	return p.lay(h, ifname, p.cables[portName(h.Name, ifname)])
 }
 
 // Part parts the nodes from each other on the LAN, while the client reaches

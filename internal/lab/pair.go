@@ -61,11 +61,11 @@ type Pair struct {
 	// VIP is the address that Monitor watches.
 	VIP netip.Addr
 
-	secret  string            // of the peer link
-	sw      *Host             // its network holds the bridges and the cables' near ends
-	hosts   []*Host           // all but sw
-	bridges map[string]string // of each port, by names
-	onLAN   map[int]string    // the hosts on the LAN by their ports' indices
+	secret string           // of the peer link
+	sw     *Host            // its network holds the bridges and the cables' near ends
+	hosts  []*Host          // all but sw
+	cables map[string]cable // by the names of their ports
+	onLAN  map[int]string   // the hosts on the LAN by their ports' indices
 }
 
 // The bridges and their hardware addresses.
@@ -85,7 +85,7 @@ func NewPair(o PairOptions) (*Pair, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	p := &Pair{VIP: o.VIP, secret: peer.NewSecret(), bridges: make(map[string]string), onLAN: make(map[int]string)}
+	p := &Pair{VIP: o.VIP, secret: peer.NewSecret(), cables: make(map[string]cable), onLAN: make(map[int]string)}
 	if err := p.build(o); err != nil {
 		return nil, errors.Join(fmt.Errorf("building the pair: %w", err), p.Close())
 	}
@@ -134,7 +134,7 @@ func (p *Pair) build(o PairOptions) (err error) {
 	if p.Client, err = p.addHost("client", o.Binary); err != nil {
 		return err
 	}
-	if err := p.cable(p.Client, "eth0", bridgeLAN, 100); err != nil {
+	if err := p.addCable(p.Client, "eth0", bridgeLAN, 100); err != nil {
 		return err
 	}
 	for i := range o.Servers {
@@ -167,10 +167,10 @@ func (p *Pair) addNode(name string, number byte, o PairOptions) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{Host: h, args: o.Args}
-	if err := p.cable(h, LAN, bridgeLAN, number); err != nil {
+	if err := p.addCable(h, LAN, bridgeLAN, number); err != nil {
 		return nil, err
 	}
-	if err := p.cable(h, SRV, bridgeSRV, number); err != nil {
+	if err := p.addCable(h, SRV, bridgeSRV, number); err != nil {
 		return nil, err
 	}
 	return n, n.WriteConfig(o.Config)
@@ -182,7 +182,7 @@ func (p *Pair) addServer(number int) error {
 		return err
 	}
 	last := byte(50 + number)
-	if err := p.cable(h, "eth0", bridgeSRV, last); err != nil {
+	if err := p.addCable(h, "eth0", bridgeSRV, last); err != nil {
 		return err
 	}
 	s := newServer(h, netip.AddrFrom4([4]byte{172, 16, 1, last}))

@@ -55,14 +55,15 @@ type FarEnd struct {
 }
 
 // AddCable joins a namespace to a bridge: port is the cable's near end, plugged
-// into bridge and up; the far end is left down, without addresses.
-func (t *Topology) AddCable(port, bridge string, far FarEnd) error {
+// into bridge and up; the far end is left down, without addresses. index is to be
+// that of the port, and must be free; 0 leaves the choice to the kernel.
+func (t *Topology) AddCable(port string, index int, bridge string, far FarEnd) error {
 	b, err := t.handle.LinkByName(bridge)
 	if err != nil {
 		return fmt.Errorf("bridge %s: %w", bridge, err)
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = port
+	attrs.Name, attrs.Index = port, index
 	attrs.MasterIndex = b.Attrs().Index
 	v := netlink.NewVeth(attrs)
 	v.PeerName = far.Name
@@ -129,6 +130,18 @@ func (t *Topology) Isolate(port string, on bool) error {
 	}
 	if err := t.handle.LinkSetIsolated(p, on); err != nil {
 		return fmt.Errorf("port %s: %w", port, err)
+	}
+	return nil
+}
+
+// Delete removes an interface, and the other end of its cable.
+func (t *Topology) Delete(name string) error {
+	l, err := t.handle.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("interface %s: %w", name, err)
+	}
+	if err := t.handle.LinkDel(l); err != nil {
+		return fmt.Errorf("interface %s: %w", name, err)
 	}
 	return nil
 }

@@ -1,0 +1,91 @@
+package integration
+
+import (
+	"testing"
+	"time"
+
+	"appliance/internal/lab"
+)
+
+// interfaceTrouble bounds how long nobody may answer for the address when the
+// active node's interface goes: it is back by then, or handed over.
+const interfaceTrouble = time.Second
+
+// The interface of the active node goes down and up, or is deleted and comes back.
+// The address is restored or handed over within a second, never silently absent,
+// and in the end one node has it and says so.
+func TestInterfaceTrouble(t *testing.T) {
+	p := newPair(t, labConfig(t))
+	p.start()
+	network := p.LB01.Network
+	for _, c := range []struct {
+		name    string
+		trouble func() error
+		heal    func() error // nil: it is over at once
+		told    string       // by lb01
+	}{
+		{"down and up at once", func() error {
+			if err := network.SetUp(lab.LAN, false); err != nil {
+				return err
+			}
+			return network.SetUp(lab.LAN, true)
+		}, nil, ""},
+		{"carrier lost for a moment", func() error {
+			if err := p.Cut(p.LB01.Host, lab.LAN, lab.Unplugged); err != nil {
+				return err
+			}
+			return p.Heal(p.LB01.Host, lab.LAN)
+		}, nil, ""},
+		{"deleted and back at once", func() error {
+			if err := p.Remove(p.LB01.Host, lab.LAN); err != nil {
+				return err
+			}
+			return p.Return(p.LB01.Host, lab.LAN)
+		}, nil, ""},
+		{"down", func() error { return network.SetUp(lab.LAN, false) },
+			func() error { return network.SetUp(lab.LAN, true) }, "administratively down"},
+		{"deleted", func() error { return p.Remove(p.LB01.Host, lab.LAN) },
+			func() error { return p.Return(p.LB01.Host, lab.LAN) }, "does not exist"},
+	} {
+		begun := time.Now()
+		if err := c.trouble(); err != nil {
+			t.Fatal(err)
+		}
+		if c.heal != nil {
+			p.waitActive(p.LB02)
+		}
+		silent := p.unanswered(begun)
+		active, err := p.WaitAnyActive(p.within(20 * time.Second))
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		t.Logf("%s: %v unanswered, then %s", c.name, silent.Round(time.Millisecond), active.Name)
+		if silent > interfaceTrouble {
+			t.Errorf("%s: nobody answered for %v", c.name, silent)
+		}
+		if announced := p.announcements(active, begun); len(announced) == 0 {
+			t.Errorf("%s: %s has the address and did not announce it", c.name, active.Name)
+		}
+		if c.told != "" {
+			p.tells(p.LB01, "fault", "interface eth0", c.told)
+		}
+		if c.heal != nil {
+			if err := c.heal(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// lb01 is well again, and takes the address back by hand if it has lost it.
+		eventually(t, 20*time.Second, "one node is active and one a backup", func() bool {
+			a, b := p.status(p.LB01).VRRP[0].State, p.status(p.LB02).VRRP[0].State
+			return a == "active" && b == "backup" || a == "backup" && b == "active"
+		})
+		if active, err = p.WaitAnyActive(p.within(20 * time.Second)); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		p.alone(active)
+		if active == p.LB02 {
+			p.failover(p.LB02)
+			p.waitActive(p.LB01)
+		}
+	}
+}
