@@ -17,13 +17,36 @@ const interfaceTrouble = time.Second
 func TestInterfaceTrouble(t *testing.T) {
 	p := newPair(t, labConfig(t))
 	p.start()
+	for _, c := range interfaceTroubles(p) {
+		p.interfaceTrouble(c)
+	}
+}
+
+// With adverts of a second nobody may wait for three of them either, where the
+// trouble is over so soon that the node can say goodbye after all.
+func TestInterfaceFlapWithSlowAdverts(t *testing.T) {
+	for _, i := range []int{0, 2} {
+		p := newPair(t, labConfig(t, `advert_interval   = "100ms"`, `advert_interval   = "1s"`))
+		c := interfaceTroubles(p)[i]
+		t.Run(c.name, func(t *testing.T) {
+			p.t = t
+			p.start()
+			p.interfaceTrouble(c)
+		})
+	}
+}
+
+// interfaceCase is what happens to the interface of lb01.
+type interfaceCase struct {
+	name    string
+	trouble func() error
+	heal    func() error // nil: it is over at once
+	told    string       // by lb01
+}
+
+func interfaceTroubles(p *pair) []interfaceCase {
 	network := p.LB01.Network
-	for _, c := range []struct {
-		name    string
-		trouble func() error
-		heal    func() error // nil: it is over at once
-		told    string       // by lb01
-	}{
+	return []interfaceCase{
 		{"down and up at once", func() error {
 			if err := network.SetUp(lab.LAN, false); err != nil {
 				return err
@@ -46,46 +69,51 @@ func TestInterfaceTrouble(t *testing.T) {
 			func() error { return network.SetUp(lab.LAN, true) }, "administratively down"},
 		{"deleted", func() error { return p.Remove(p.LB01.Host, lab.LAN) },
 			func() error { return p.Return(p.LB01.Host, lab.LAN) }, "does not exist"},
-	} {
-		begun := time.Now()
-		if err := c.trouble(); err != nil {
+	}
+}
+
+// interfaceTrouble lets it happen to lb01, which is active before and after.
+func (p *pair) interfaceTrouble(c interfaceCase) {
+	t := p.t
+	t.Helper()
+	begun := time.Now()
+	if err := c.trouble(); err != nil {
+		t.Fatal(err)
+	}
+	if c.heal != nil {
+		p.waitActive(p.LB02)
+	}
+	silent := p.unanswered(begun)
+	active, err := p.WaitAnyActive(p.within(20 * time.Second))
+	if err != nil {
+		t.Fatalf("%s: %v", c.name, err)
+	}
+	t.Logf("%s: %v unanswered, then %s", c.name, silent.Round(time.Millisecond), active.Name)
+	if silent > interfaceTrouble {
+		t.Errorf("%s: nobody answered for %v", c.name, silent)
+	}
+	if announced := p.announcements(active, begun); len(announced) == 0 {
+		t.Errorf("%s: %s has the address and did not announce it", c.name, active.Name)
+	}
+	if c.told != "" {
+		p.tells(p.LB01, "fault", "interface eth0", c.told)
+	}
+	if c.heal != nil {
+		if err := c.heal(); err != nil {
 			t.Fatal(err)
 		}
-		if c.heal != nil {
-			p.waitActive(p.LB02)
-		}
-		silent := p.unanswered(begun)
-		active, err := p.WaitAnyActive(p.within(20 * time.Second))
-		if err != nil {
-			t.Fatalf("%s: %v", c.name, err)
-		}
-		t.Logf("%s: %v unanswered, then %s", c.name, silent.Round(time.Millisecond), active.Name)
-		if silent > interfaceTrouble {
-			t.Errorf("%s: nobody answered for %v", c.name, silent)
-		}
-		if announced := p.announcements(active, begun); len(announced) == 0 {
-			t.Errorf("%s: %s has the address and did not announce it", c.name, active.Name)
-		}
-		if c.told != "" {
-			p.tells(p.LB01, "fault", "interface eth0", c.told)
-		}
-		if c.heal != nil {
-			if err := c.heal(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		// lb01 is well again, and takes the address back by hand if it has lost it.
-		eventually(t, 20*time.Second, "one node is active and one a backup", func() bool {
-			a, b := p.status(p.LB01).VRRP[0].State, p.status(p.LB02).VRRP[0].State
-			return a == "active" && b == "backup" || a == "backup" && b == "active"
-		})
-		if active, err = p.WaitAnyActive(p.within(20 * time.Second)); err != nil {
-			t.Fatalf("%s: %v", c.name, err)
-		}
-		p.alone(active)
-		if active == p.LB02 {
-			p.failover(p.LB02)
-			p.waitActive(p.LB01)
-		}
+	}
+	// lb01 is well again, and takes the address back by hand if it has lost it.
+	eventually(t, 20*time.Second, "one node is active and one a backup", func() bool {
+		a, b := p.status(p.LB01).VRRP[0].State, p.status(p.LB02).VRRP[0].State
+		return a == "active" && b == "backup" || a == "backup" && b == "active"
+	})
+	if active, err = p.WaitAnyActive(p.within(20 * time.Second)); err != nil {
+		t.Fatalf("%s: %v", c.name, err)
+	}
+	p.alone(active)
+	if active == p.LB02 {
+		p.failover(p.LB02)
+		p.waitActive(p.LB01)
 	}
 }

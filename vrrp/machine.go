@@ -81,6 +81,7 @@ type Machine struct {
 	faults    []FaultReport
 	active    PeerAdvert // of the active router; Address is invalid when none is known
 	claims    claims
+	gaveUp    time.Time // when the addresses went because of a fault; zero after ready
 	stopped   bool
 
 	backup   backup
@@ -328,6 +329,7 @@ func (m *Machine) becomeFault(now time.Time, reason string) {
 	m.clearWait()
 	if m.state == Active {
 		m.leaveActive(true, reason)
+		m.gaveUp = now
 	}
 	if m.state != Fault {
 		m.transition(now, Fault, reason)

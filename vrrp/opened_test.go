@@ -18,6 +18,6 @@ func TestOpenedAnewAcquiresAndAnnouncesAnew(t *testing.T) {
 func TestOpenedEndsTheFaultOfTheAdverts(t *testing.T) {
 	b := newActive(t)
 	wantKinds(t, b.do(SetFault{Source: AdvertsFault, Reason: "no such device"}), "send 0, release, to fault")
-	wantKinds(t, b.do(Opened{Source: addr("192.168.15.11")}), "to backup")
+	wantKinds(t, b.do(Opened{Source: addr("192.168.15.11")}), "send 0, to backup")
 	b.wantDown(downA)
 }

@@ -12,7 +12,7 @@ import (
 
 const (
 	// openPause is the time between attempts to open a Transport.
-	openPause = 250 * time.Millisecond
+	openPause = 100 * time.Millisecond
 	// steadyAfter is how long a Transport must have lasted for its end to be an
 	// event of its own. One that ends earlier is followed by a pause that
 	// doubles up to brokenPauseMax each time: in between the router may become

@@ -48,6 +48,19 @@ func (m *Machine) ready(now time.Time, reason string) {
 		m.becomeActive(now, reason+"; the owner of the addresses is active at once")
 		return
 	}
+	m.repeatFarewell(now)
 	m.becomeBackup(now, reason)
 	m.delayPreemption(now)
+}
+
+// repeatFarewell says goodbye again after a fault that is over so soon that others
+// may still wait for this node's next advert: by an interface that was down, for
+// example, the goodbye of leaveActive did not get out.
+func (m *Machine) repeatFarewell(now time.Time) {
+	given := m.gaveUp
+	m.gaveUp = time.Time{}
+	longest := activeDownInterval(m.cfg.Version, lowestPriority, m.cfg.AdvertInterval)
+	if !given.IsZero() && !m.active.Address.IsValid() && now.Sub(given) < longest {
+		m.do(Send{Priority: 0})
+	}
 }
