@@ -63,11 +63,12 @@ func (b *budget) allow(now time.Time) bool {
 // onClaimed answers a foreign claim to an address that this router holds. What
 // others claim while it does not hold them is the active router's business.
 func (m *Machine) onClaimed(now time.Time, ev Claimed) {
-	if m.state != Active || m.holding.listening() || !m.cfg.has(ev.Address) {
-		return
+	h := &m.handover
+	if m.state != Active || m.holding.listening() || !m.cfg.has(ev.Address) || h.offered != "" {
+		return // what is offered, the heir announces
 	}
 	m.heal(now)
-	if now.Sub(m.since) < claimGrace {
+	if now.Sub(m.since) < claimGrace || h.predecessor != "" && now.Before(h.successionEnd) {
 		return
 	}
 	m.do(m.claims.note(now, ev))

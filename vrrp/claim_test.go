@@ -58,3 +58,14 @@ func TestRestoredAfterALongPauseBlamesTheLease(t *testing.T) {
 		}
 	}
 }
+
+// What the heir of a switch announces is no foreign claim, and to contradict it
+// would undo the switch.
+func TestClaimsOfTheHeirAreNotContradicted(t *testing.T) {
+	b := newActive(t)
+	b.run(3 * time.Second)
+	b.m.handover.offered = "b"
+	wantKinds(t, b.do(Claimed{Address: addr("192.168.15.3"), MAC: "02:00:00:00:00:0c", Count: 1}), "")
+	b.m.handover.offered = ""
+	wantKinds(t, b.do(Claimed{Address: addr("192.168.15.3"), MAC: "02:00:00:00:00:0c", Count: 1}), "announce, foreign")
+}

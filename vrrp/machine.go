@@ -81,7 +81,7 @@ type Machine struct {
 	faults    []FaultReport
 	active    PeerAdvert // of the active router; Address is invalid when none is known
 	claims    claims
-	gaveUp    time.Time // when the addresses went because of a fault; zero after ready
+	gaveUp    time.Time // when the addresses went because of a fault; zero while active
 	stopped   bool
 
 	backup   backup
@@ -282,6 +282,9 @@ func (m *Machine) onOpened(now time.Time, ev Opened) {
 		m.acquireAnew()
 		m.advertise(now)
 	}
+	if m.state == Backup {
+		m.repeatFarewell(now)
+	}
 	m.onFault(now, SetFault{Source: AdvertsFault})
 }
 
@@ -366,6 +369,7 @@ func (m *Machine) becomeActive(now time.Time, reason string) {
 	m.active = PeerAdvert{}
 	m.clearWait()
 	m.endLending(now)
+	m.gaveUp = time.Time{}
 	m.holding = holding{
 		term:     m.holding.term + 1,
 		leased:   now,

@@ -55,12 +55,11 @@ func (m *Machine) ready(now time.Time, reason string) {
 
 // repeatFarewell says goodbye again after a fault that is over so soon that others
 // may still wait for this node's next advert: by an interface that was down, for
-// example, the goodbye of leaveActive did not get out.
+// example, the goodbye of leaveActive did not get out, nor anything that was sent
+// before adverts could be sent again.
 func (m *Machine) repeatFarewell(now time.Time) {
-	given := m.gaveUp
-	m.gaveUp = time.Time{}
 	longest := activeDownInterval(m.cfg.Version, lowestPriority, m.cfg.AdvertInterval)
-	if !given.IsZero() && !m.active.Address.IsValid() && now.Sub(given) < longest {
+	if !m.gaveUp.IsZero() && !m.active.Address.IsValid() && now.Sub(m.gaveUp) < longest {
 		m.do(Send{Priority: 0})
 	}
 }
