@@ -213,6 +213,7 @@ func (m *Machine) resign(now time.Time, reason string) {
 		m.yield(now)
 	}
 	m.leaveActive(true, reason)
+	m.gaveUp = now
 	m.learn(m.cfg.AdvertInterval)
 	m.backup.holdOff = now.Add(holdOff << min(m.backup.failures, holdOffDoublings))
 	m.backup.failures++

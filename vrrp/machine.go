@@ -81,7 +81,7 @@ type Machine struct {
 	faults    []FaultReport
 	active    PeerAdvert // of the active router; Address is invalid when none is known
 	claims    claims
-	gaveUp    time.Time // when the addresses went because of a fault; zero while active
+	gaveUp    time.Time // when the addresses went against this node's will; zero while active
 	stopped   bool
 
 	backup   backup
