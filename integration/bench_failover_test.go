@@ -212,8 +212,10 @@ func (b *failoverBench) run(ways []string, crashes int) {
 			}
 		}
 		for _, c := range []contestant{ours, theirs} {
-			b.t.Logf("%v, %s, %s: wire %v; connect %v; stream %v; failed %d of %d", b.interval, way, c.name(), b.results[way][c.name()].Wire,
-				b.results[way][c.name()].Connect, b.results[way][c.name()].Stream, b.results[way][c.name()].Failed, b.results[way][c.name()].Probes)
+			if o := b.results[way][c.name()]; o != nil {
+				b.t.Logf("%v, %s, %s: wire %v; connect %v; stream %v; failed %d of %d",
+					b.interval, way, c.name(), o.Wire, o.Connect, o.Stream, o.Failed, o.Probes)
+			}
 		}
 	}
 }
