@@ -31,6 +31,7 @@ var update = flag.Bool("update", false, "write what happens into testdata/*.txt 
 //	kill NAME                 no more of it; what it holds ends with its lease
 //	stop NAME, cont NAME      SIGSTOP, SIGCONT
 //	cut NAME, heal NAME       take it off the LAN, and back
+//	deaf NAME                 it hears nobody and is heard, until heal
 //	link                      the nodes have a peer link from now on
 //	linkcut, linkheal         nothing passes on it, and again
 //	unreach NAME, reach NAME  the host that it should reach does not answer it, and does
@@ -157,8 +158,10 @@ func (n *network) command(words []string) error {
 		x.linkBegins()
 	case "cut":
 		n.cut[x.name] = true
+	case "deaf":
+		n.deaf[x.name] = true
 	case "heal":
-		n.cut[x.name] = false
+		n.cut[x.name], n.deaf[x.name] = false, false
 	case "unreach", "reach":
 		x.unreached = words[0] == "unreach"
 	case "gateway":

@@ -17,6 +17,7 @@ type network struct {
 	nodes   []*simulated
 	wire    []message
 	cut     map[string]bool // nodes that are off the LAN
+	deaf    map[string]bool // nodes that hear nobody on it
 	check   func()          // after every step of a group
 	linked  bool            // there is a peer link
 	linkCut bool            // it is silent
@@ -55,7 +56,7 @@ type simulated struct {
 }
 
 func newNetwork() *network {
-	return &network{now: epoch, started: epoch, cut: make(map[string]bool)}
+	return &network{now: epoch, started: epoch, cut: make(map[string]bool), deaf: make(map[string]bool)}
 }
 
 func (n *network) add(name, source string, change func(*Config)) {
@@ -126,7 +127,7 @@ func (n *network) deliver() {
 	msg := n.wire[0]
 	n.wire = n.wire[1:]
 	for _, x := range n.nodes {
-		if x != msg.from && x.lan == msg.from.lan && !x.dead && !n.cut[x.name] {
+		if x != msg.from && x.lan == msg.from.lan && !x.dead && !n.cut[x.name] && !n.deaf[x.name] {
 			x.step(msg.advert)
 		}
 	}
