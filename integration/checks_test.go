@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"appliance/internal/control"
 	"appliance/internal/lab"
 )
 
@@ -136,6 +137,7 @@ func TestEveryKindOfCheck(t *testing.T) {
 		t.Errorf("a certificate of a day is not warned of: %+v", s)
 	}
 	c.showsManners(all)
+	c.showsEjection()
 
 	for _, s := range all {
 		c.signal(s, syscall.SIGSTOP)
@@ -186,7 +188,55 @@ check   = { %s, interval = "400ms", fast_interval = "200ms", timeout = "400ms", 
 	}
 	pool("icmp", "172.16.1.52:80", `type = "icmp"`)
 	pool("icmp6", "[::1]:80", `type = "icmp"`)
+	text.WriteString(`
+[pool.gray]
+servers = [{ name = "web2", address = "172.16.1.52:81" }, { name = "web3", address = "172.16.1.53:80" }]
+outlier = { consecutive_failures = 3, base = "2s" }
+[[l4]]
+name   = "gray"
+listen = ["192.168.15.3:81"]
+pool   = "gray"
+`)
 	return text.String()
+}
+
+// showsEjection shows that a server whose connections fail is passed over, that
+// no client notices, and that it gets its chance again. Nothing checks it.
+func (c *checks) showsEjection() {
+	c.t.Helper()
+	connect := func() {
+		c.t.Helper()
+		conn, err := c.Client.Dial(c.within(10*time.Second), c.targets(81)[0])
+		if err != nil {
+			c.t.Fatalf("a client of pool gray: %v", err)
+		}
+		conn.Close()
+	}
+	web2 := func() control.Server { return c.pair.server(c.LB01, "gray", "web2") }
+	eventually(c.t, 20*time.Second, "web2 is ejected", func() bool { connect(); return web2().EjectedUntil != nil })
+	ejected := web2()
+	if ejected.ConnectErrors != 3 || ejected.Ejections != 1 || ejected.Health != "up" {
+		c.t.Errorf("web2 is ejected: %+v, want after 3 errors", ejected)
+	}
+	for range 10 {
+		connect()
+	}
+	if now := web2(); now.EjectedUntil != nil && now.Total != ejected.Total {
+		c.t.Errorf("web2 is ejected and gets connections: %+v", now)
+	}
+	web := c.Servers[1].Host
+	site := c.file("empty", "")
+	process, err := web.Start(web.Command(need(c.t, "python3", "python3"), "-m", "http.server", "--bind", "172.16.1.52", "--directory", filepath.Dir(site), "81"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { killTree(process) })
+	waitAccepting(c.t, web, netip.MustParseAddrPort("172.16.1.52:81"), process)
+	eventually(c.t, 30*time.Second, "web2 gets connections again", func() bool {
+		connect()
+		now := web2()
+		return now.EjectedUntil == nil && now.Total >= now.ConnectErrors+3
+	})
 }
 
 // write puts a file beside the configuration of lb01.
