@@ -55,14 +55,16 @@ type job struct {
 	result atomic.Pointer[Result]
 
 	probe   probe
+	rhythm  rhythm
 	verdict verdict
-	asked   time.Time // when the last probe started
-	started time.Time // when the last check was due, probe or not
-	next    time.Time // when the next one is
-	index   int       // in the schedule; -1 while it is not there
-	first   bool      // no probe has ended yet
-	blind   bool      // the last probe could not judge
-	warned  time.Time // when its warning was logged
+	asked   time.Time       // when the last probe started
+	started time.Time       // when the last check was due, probe or not
+	next    time.Time       // when the next one is
+	index   int             // in the schedule; -1 while it is not there
+	first   bool            // no probe has ended yet
+	blind   bool            // the last probe could not judge
+	warned  time.Time       // when its warning was logged
+	ctx     context.Context // ends when nobody wants the checks any more
 	cancel  context.CancelFunc
 	removed bool
 	// lingers says that the last probe has been judged, but holds a connection
@@ -153,7 +155,7 @@ func (c *Checker) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case targets := <-c.wanted:
-			c.replace(&waiting, targets, time.Now())
+			c.replace(ctx, &waiting, targets, time.Now())
 		case o := <-done:
 			c.take(&waiting, o, time.Now())
 		case <-timer.C:
@@ -166,18 +168,15 @@ func (c *Checker) Run(ctx context.Context) error {
 				continue
 			}
 			j.asked = now
-			probeCtx, cancel := context.WithCancel(ctx)
-			j.cancel = cancel
-			probes.Go(func() { runProbe(ctx, probeCtx, j, done) })
+			probes.Go(func() { runProbe(ctx, j, done) })
 		}
 	}
 }
 
 // runProbe carries out one probe of j and reports to done, unless run, the
-// context of Run, ends first. It ends before ctx does, so a probe that fails
+// context of Run, ends first. That of j ends with it, so a probe that fails
 // because Run ends is never judged.
-func runProbe(run, ctx context.Context, j *job, done chan<- outcome) {
-	timeout := j.target.Check.EffectiveTimeout()
+func runProbe(run context.Context, j *job, done chan<- outcome) {
 	report := func(o outcome) {
 		select {
 		case done <- o:
@@ -186,19 +185,19 @@ func runProbe(run, ctx context.Context, j *job, done chan<- outcome) {
 	}
 	o := outcome{job: j}
 	begun := time.Now()
-	limited, stop := context.WithTimeout(ctx, timeout)
-	o.finding, o.err = j.probe(limited)
-	stop()
+	ctx := limit(j.ctx, begun.Add(j.rhythm.timeout))
+	o.finding, o.err = j.probe(ctx)
+	ctx.end()
 	o.latency = time.Since(begun)
 	var rest *unfinished
 	if o.err != nil {
-		o.finding = finding{words: inWords(o.err, timeout)}
+		o.finding = finding{words: inWords(o.err, j.rhythm.timeout)}
 		o.lingers = errors.As(o.err, &rest)
 	}
 	report(o)
 	if o.lingers {
-		limited, stop := context.WithTimeout(ctx, lingerFor)
-		rest.finish(limited)
+		ctx, stop := context.WithTimeout(j.ctx, lingerFor)
+		rest.finish(ctx)
 		stop()
 		report(outcome{job: j, ended: true})
 	}
@@ -208,17 +207,14 @@ func runProbe(run, ctx context.Context, j *job, done chan<- outcome) {
 // next probe.
 func (c *Checker) take(waiting *schedule, o outcome, now time.Time) {
 	j := o.job
-	if o.ended {
+	switch {
+	case o.ended:
 		j.lingers = false
-	} else if !j.removed {
+	case !j.removed:
 		j.lingers = j.lingers || o.lingers
 		c.judge(o, now)
 		j.next = j.started.Add(c.gap(j))
 		waiting.add(j)
-	}
-	if !j.lingers && !o.lingers && j.cancel != nil {
-		j.cancel()
-		j.cancel = nil
 	}
 }
 
@@ -234,25 +230,23 @@ func stillSilent(j *job, now time.Time) outcome {
 // first one is a random part of the interval: targets that were set together
 // are checked together once, for a quick verdict, and never again in step.
 func (c *Checker) gap(j *job) time.Duration {
-	check := j.target.Check
+	r := &j.rhythm
 	if j.first {
 		j.first = false
-		return time.Duration(c.random() * float64(check.EffectiveInterval()))
+		return time.Duration(c.random() * float64(r.interval))
 	}
-	interval := check.EffectiveInterval()
+	interval := r.interval
 	switch {
 	case j.verdict.turning():
-		interval = check.EffectiveFastInterval()
+		interval = r.fast
 	case j.verdict.state == Down:
-		interval = check.EffectiveDownInterval()
+		interval = r.down
 	}
-	// The jitter is a share of the interval, also of another one.
-	share := float64(check.EffectiveJitter()) / float64(check.EffectiveInterval())
-	return interval + time.Duration((2*c.random()-1)*share*float64(interval))
+	return interval + time.Duration((2*c.random()-1)*r.jitter*float64(interval))
 }
 
 // replace makes targets the ones that are checked.
-func (c *Checker) replace(waiting *schedule, targets []Target, now time.Time) {
+func (c *Checker) replace(ctx context.Context, waiting *schedule, targets []Target, now time.Time) {
 	old := *c.jobs.Load()
 	predecessors := byQuestion(old)
 	jobs := make(map[Target]*job, len(targets))
@@ -263,7 +257,7 @@ func (c *Checker) replace(waiting *schedule, targets []Target, now time.Time) {
 		}
 		j := old[target]
 		if j == nil {
-			j = c.newJob(target, now)
+			j = c.newJob(ctx, target, now)
 			inherited := j.inherit(predecessors[target.question()])
 			waiting.add(j)
 			if !inherited && j.verdict.state != Unknown {
@@ -277,9 +271,7 @@ func (c *Checker) replace(waiting *schedule, targets []Target, now time.Time) {
 			continue
 		}
 		j.removed = true
-		if j.cancel != nil {
-			j.cancel() // its outcome still arrives, and is dropped
-		}
+		j.cancel() // the outcome of its probe still arrives, and is dropped
 		if j.index >= 0 {
 			waiting.remove(j)
 		}
@@ -291,16 +283,17 @@ func (c *Checker) replace(waiting *schedule, targets []Target, now time.Time) {
 }
 
 // newJob returns a job whose first probe is due at now.
-func (c *Checker) newJob(target Target, now time.Time) *job {
-	check := target.Check
+func (c *Checker) newJob(ctx context.Context, target Target, now time.Time) *job {
 	j := &job{
 		target:  target,
 		probe:   c.prepare(target),
-		verdict: newVerdict(check, now),
+		rhythm:  newRhythm(target.Check),
+		verdict: newVerdict(target.Check, now),
 		next:    now,
 		index:   -1,
 		first:   true,
 	}
+	j.ctx, j.cancel = context.WithCancel(ctx)
 	j.result.Store(&Result{State: j.verdict.state, Since: j.verdict.since, Reason: "not checked yet"})
 	return j
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -41,6 +42,7 @@ func TestMySQLDoesNotBreakOff(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			awake, heard, asked := make(chan struct{}), make(chan string, 10), make(chan struct{})
+			wake := sync.OnceFunc(func() { close(awake) })
 			address := serve(t, func(c net.Conn) {
 				_, _ = c.Write(test.before)
 				packets := packetReader{r: c}
@@ -78,12 +80,13 @@ func TestMySQLDoesNotBreakOff(t *testing.T) {
 				}
 				close(heard)
 			})
+			t.Cleanup(wake) // before the server is waited for
 			check := Config{Type: MySQL, User: test.user, Timeout: short}
 			if test.user != "" {
 				check.PasswordFile = secretFile(t)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), short)
-			defer cancel()
+			ctx := limit(t.Context(), time.Now().Add(short))
+			defer ctx.end()
 			_, err := prepare(Target{Address: address, Check: check})(ctx)
 			var rest *unfinished
 			if !errors.As(err, &rest) || inWords(err, short) != "no answer within 150ms" {
@@ -102,7 +105,7 @@ func TestMySQLDoesNotBreakOff(t *testing.T) {
 				t.Error("the connection ends before the server has spoken")
 			case <-time.After(short):
 			}
-			close(awake)
+			wake()
 			<-ended
 			var got []string
 			for said := range heard {

@@ -3,8 +3,6 @@ package health
 import (
 	"context"
 	"fmt"
-	"net"
-	"net/netip"
 	"time"
 )
 
@@ -81,46 +79,4 @@ func withoutWarning(target Target, f func(context.Context, Target) (string, erro
 		words, err := f(ctx, target)
 		return finding{words: words}, err
 	}
-}
-
-// dial connects to address and binds the connection to ctx. The caller closes
-// it.
-func dial(ctx context.Context, address netip.AddrPort) (*boundConn, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", address.String())
-	if err != nil {
-		return nil, err
-	}
-	return bind(ctx, conn), nil
-}
-
-// bind returns conn bound to ctx: once ctx ends, reads and writes fail as they
-// do after a deadline. The caller closes what is returned instead of conn.
-func bind(ctx context.Context, conn net.Conn) *boundConn {
-	c := &boundConn{Conn: conn}
-	c.bindTo(ctx)
-	return c
-}
-
-// boundConn is a connection bound to a context.
-type boundConn struct {
-	net.Conn
-	stop func() bool
-}
-
-func (c *boundConn) bindTo(ctx context.Context) {
-	c.stop = context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
-}
-
-// rebind binds the connection to ctx instead. What it was bound to before must
-// have ended, and a read or write must have failed of it.
-func (c *boundConn) rebind(ctx context.Context) {
-	_ = c.SetDeadline(time.Time{})
-	c.bindTo(ctx)
-}
-
-// Close unbinds the connection from its context and closes it.
-func (c *boundConn) Close() error {
-	c.stop()
-	return c.Conn.Close()
 }

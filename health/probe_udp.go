@@ -2,24 +2,12 @@ package health
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
-	"net/netip"
+	"time"
 )
 
 // maxDatagram is more than the payload of any UDP datagram, in bytes.
 const maxDatagram = 64 << 10
-
-// dialUDP returns a socket that only hears of address. The caller closes it.
-func dialUDP(ctx context.Context, address netip.AddrPort) (*boundConn, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "udp", address.String())
-	if err != nil {
-		return nil, err
-	}
-	return bind(ctx, conn), nil
-}
 
 // prepareUDP returns a probe that sends a datagram. With something to expect it
 // passes when such an answer comes. Without, it passes when any answer comes, or
@@ -50,7 +38,7 @@ func prepareUDP(target Target) (probe, error) {
 				return finding{words: "answered " + quoted(buffer[:n])}, nil
 			case err == nil:
 				last, came = quoted(buffer[:n]), true
-			case timedOut(err) && want.any() && errors.Is(ctx.Err(), context.DeadlineExceeded):
+			case timedOut(err) && want.any() && isOver(ctx):
 				return finding{words: fmt.Sprintf("no refusal within %s", target.Check.EffectiveTimeout())}, nil
 			case timedOut(err) && came:
 				return finding{}, fmt.Errorf("answered %s, want %v", last, want)
@@ -59,4 +47,11 @@ func prepareUDP(target Target) (probe, error) {
 			}
 		}
 	}, nil
+}
+
+// isOver reports whether the time of a check is over; it may also end because
+// nobody wants it any more.
+func isOver(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ok && !time.Now().Before(deadline)
 }

@@ -5,6 +5,27 @@ import (
 	"time"
 )
 
+// rhythm is when a job is to be probed, its defaults applied.
+type rhythm struct {
+	interval, fast, down, timeout time.Duration
+	// jitter is the share of an interval by which it is longer or shorter.
+	jitter float64
+	// early is how much before its time a probe may start when others do.
+	early time.Duration
+}
+
+func newRhythm(check Config) rhythm {
+	interval := check.EffectiveInterval()
+	return rhythm{
+		interval: interval,
+		fast:     check.EffectiveFastInterval(),
+		down:     check.EffectiveDownInterval(),
+		timeout:  check.EffectiveTimeout(),
+		jitter:   float64(check.EffectiveJitter()) / float64(interval),
+		early:    interval / 100,
+	}
+}
+
 // schedule holds the jobs that wait for their next probe, the earliest first.
 // A job whose probe is under way is not in it, so it cannot be started twice.
 type schedule struct{ queue dueQueue }
@@ -15,9 +36,10 @@ func (s *schedule) add(j *job) { heap.Push(&s.queue, j) }
 // remove takes j out; it must be waiting.
 func (s *schedule) remove(j *job) { heap.Remove(&s.queue, j.index) }
 
-// popDue takes out the earliest job that is due at now; nil when there is none.
+// popDue takes out the earliest job that is due at now, or so soon that it may
+// as well begin: nil when there is none. So many checks make few wake-ups.
 func (s *schedule) popDue(now time.Time) *job {
-	if len(s.queue) == 0 || s.queue[0].next.After(now) {
+	if len(s.queue) == 0 || s.queue[0].next.Sub(now) > s.queue[0].rhythm.early {
 		return nil
 	}
 	return heap.Pop(&s.queue).(*job)

@@ -136,7 +136,7 @@ func TestTLSServersThatMisbehave(t *testing.T) {
 		want    string
 	}{
 		"silent":         {silent, short, "down: no answer within 150ms"},
-		"closes at once": {func(net.Conn) {}, ample, "down: connection closed by the server"},
+		"closes at once": {func(c net.Conn) { _, _ = c.Read(make([]byte, 4096)) }, ample, "down: connection closed by the server"},
 		"speaks SSH":     {say("SSH-2.0-OpenSSH_9.2\r\n"), ample, "down: " + errNotTLS.Error()},
 		"half a record":  {say("\x16\x03\x03\x10\x00\x02"), short, "down: no answer within 150ms"},
 		"an alert":       {say("\x15\x03\x03\x00\x02\x02\x28"), ample, "down: remote error: tls: handshake failure"},
