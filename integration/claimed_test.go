@@ -177,3 +177,30 @@ func TestForeignClaimIsAnswered(t *testing.T) {
 		t.Errorf("after two hand-overs lb01 counts %d foreign claims, want %d", got, storm+1)
 	}
 }
+
+// In a switch by the peer link the new node announces the address before the old
+// one lets go: that is what the old one wanted, and no claim to be answered.
+func TestSwitchIsNoForeignClaim(t *testing.T) {
+	p := newPair(t, linkedConfig(t))
+	p.start()
+	from := p.LB01
+	for range 4 {
+		p.waitAdverts(from, 12) // past claimGrace: from here on a claim is news
+		eventually(t, 20*time.Second, "the switch is not refused", func() bool {
+			code, _ := p.applianctl(from, "failover")
+			return code == 0
+		})
+		from = p.Other(from)
+		p.waitActive(from)
+	}
+	for _, n := range p.Nodes() {
+		if s := p.status(n).VRRP[0]; s.Counters["foreign_claims"] != 0 || len(s.ForeignClaims) > 0 {
+			t.Errorf("%s takes %+v for foreign", n.Name, s.ForeignClaims)
+		}
+		if told := p.events(n, "foreign_claim"); len(told) > 0 {
+			t.Errorf("%s tells of %+v", n.Name, told)
+		}
+	}
+	// The last word is the new node's.
+	p.announcedLast(from.Name)
+}
