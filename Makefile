@@ -50,6 +50,10 @@ lab: ## a pair in namespaces, narrated
 clean: ## remove what build made
 	rm -rf build
 
+.PHONY: bench-health
+bench-health: ## what the checks of 1,000 servers at intervals of 1 s cost
+	go test -run '^$$' -bench ThousandServers -benchtime 1x ./health
+
 .PHONY: bench-l4
 bench-l4: build ## compare the L4 proxy with HAProxy and nginx; writes its section of docs/benchmarks.md
 	go build -o build/bench-l4 ./bench/l4

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -160,22 +161,22 @@ func TestWarningsShowAndAreLoggedOnceADay(t *testing.T) {
 // until the server speaks or the checker gives it up.
 type lingering struct {
 	speaks       chan struct{}
-	opened, left int
+	opened, left atomic.Int32
 }
 
 func (l *lingering) prepare(Target) probe {
 	return func(ctx context.Context) (finding, error) {
-		l.opened++
+		l.opened.Add(1)
 		select {
 		case <-l.speaks:
-			l.left++
+			l.left.Add(1)
 			return finding{words: "fine"}, nil
 		case <-ctx.Done():
 		}
 		return finding{}, &unfinished{ctx.Err(), func(ctx context.Context) {
 			select {
 			case <-l.speaks:
-				l.left++
+				l.left.Add(1)
 			case <-ctx.Done():
 			}
 		}}
@@ -197,13 +198,13 @@ func TestLingeringProbe(t *testing.T) {
 		b.Set([]Target{target(1)})
 		b.until(7500 * time.Millisecond) // failed at 2 s, 3 s and 5 s
 		r := b.Results()[target(1)]
-		if r.State != Down || r.Since.Sub(b.start) != 5*time.Second || r.Reason != "no answer for 6s" || l.opened != 2 || l.left != 1 {
-			t.Errorf("%+v since %v; %d opened, %d left", r, r.Since.Sub(b.start), l.opened, l.left)
+		if r.State != Down || r.Since.Sub(b.start) != 5*time.Second || r.Reason != "no answer for 6s" || l.opened.Load() != 2 || l.left.Load() != 1 {
+			t.Errorf("%+v since %v; %d opened, %d left", r, r.Since.Sub(b.start), l.opened.Load(), l.left.Load())
 		}
 		b.until(16 * time.Second) // thaws at 11.5 s, passes at 13 s and 15 s
 		r = b.Results()[target(1)]
-		if r.State != Up || r.Since.Sub(b.start) != 15*time.Second || l.opened != l.left {
-			t.Errorf("%+v since %v; %d opened, %d left", r, r.Since.Sub(b.start), l.opened, l.left)
+		if r.State != Up || r.Since.Sub(b.start) != 15*time.Second || l.opened.Load() != l.left.Load() {
+			t.Errorf("%+v since %v; %d opened, %d left", r, r.Since.Sub(b.start), l.opened.Load(), l.left.Load())
 		}
 		b.stop()
 	})
@@ -216,15 +217,15 @@ func TestLingeringProbeHasAnEnd(t *testing.T) {
 		b.prepare = l.prepare
 		b.Set([]Target{target(1)})
 		b.until(time.Hour)
-		if l.opened != 6 {
-			t.Errorf("%d connections in an hour, want one in %v", l.opened, lingerFor)
+		if l.opened.Load() != 6 {
+			t.Errorf("%d connections in an hour, want one in %v", l.opened.Load(), lingerFor)
 		}
 		b.Set(nil) // ends the one that lingers
 		b.until(time.Hour + time.Second)
 		b.Set([]Target{target(1)})
 		b.until(time.Hour + 5*time.Second)
-		if l.opened != 7 {
-			t.Errorf("%d connections, want one more", l.opened)
+		if l.opened.Load() != 7 {
+			t.Errorf("%d connections, want one more", l.opened.Load())
 		}
 		b.stop() // as does the end of Run
 	})
