@@ -149,7 +149,7 @@ func cliMatches(path, have string) bool {
 	if prefix, ok := strings.CutSuffix(path, "*"); ok {
 		return strings.HasPrefix(have, prefix)
 	}
-	return path == have || path == "services.responses" && strings.HasPrefix(have, path+".")
+	return path == have || (path == "services.responses" || path == "services.errors") && strings.HasPrefix(have, path+".")
 }
 
 var (

@@ -13,11 +13,13 @@ import (
 	"github.com/rs/zerolog"
 
 	"appliance/internal/listen"
-	"appliance/internal/pool"
 )
 
 // errCut is the end of a connection that outlived its engine.
 var errCut = errors.New("cut by shutdown")
+
+// errCommand is the end of one that an administrator cut.
+var errCommand = errors.New("cut by command")
 
 // Engine forwards the connections of all l4 services. All methods may be called
 // from any goroutine; whoever made the Engine calls Shutdown.
@@ -27,6 +29,7 @@ type Engine struct {
 
 	began time.Time
 	loops []*loop       // made by the first Stage
+	ids   atomic.Uint64 // of sessions
 	turn  atomic.Uint32 // whose turn it is to take a connection
 
 	mu      sync.Mutex         // guards what follows
@@ -138,14 +141,6 @@ func (l *loop) cut(why error, meant func(*session) bool) (n int) {
 	return n
 }
 
-// serverDown resets the connections to a server.
-func (e *Engine) serverDown(target *pool.Server) {
-	why := fmt.Errorf("server %s is down", target.Label())
-	for _, l := range e.loops {
-		l.post(func() { l.cut(why, func(s *session) bool { return s.target == target }) })
-	}
-}
-
 // Shutdown waits until all connections have ended; those that have not when ctx
 // ends are reset, and the error says how many. When it returns, the engine's
 // goroutines have ended. Connections that arrive from now on are reset: close
@@ -192,6 +187,8 @@ type ServiceStats struct {
 	// and Malformed began with no valid PROXY header though one was due.
 	Limited   int64
 	Malformed int64
+	// Rate is how many were accepted in the last second.
+	Rate int64
 	// Broken is how many ended in a reset by one of their sides, TimedOut how
 	// many because nothing moved any more.
 	Broken   int64

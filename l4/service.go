@@ -25,7 +25,8 @@ type service struct {
 	bytesToServer atomic.Int64
 	bytesToClient atomic.Int64
 
-	clients clients
+	arrivals meter
+	clients  clients
 }
 
 // door is a service as one configuration has it. It is never changed: a reload
@@ -85,6 +86,7 @@ func newDoor(e *Engine, s *service, cfg Config, t *table) *door {
 // A client for which there is no server is reset.
 func (d *door) Take(fd int, local, peer netip.AddrPort) {
 	d.service.total.Add(1)
+	d.service.arrivals.add(time.Now())
 	if !d.engine.enter(local.Addr()) {
 		d.refused(peer, errors.New("the engine is shutting down"))
 		reset(fd)
@@ -131,6 +133,7 @@ func (d *door) stats() ServiceStats {
 		Current:       s.current.Load(),
 		Total:         s.total.Load(),
 		Refused:       s.refused.Load(),
+		Rate:          s.arrivals.rate(time.Now()),
 		Limited:       s.limited.Load(),
 		Malformed:     s.malformed.Load(),
 		Broken:        s.broken.Load(),

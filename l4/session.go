@@ -46,6 +46,7 @@ const (
 // session is one client's connection and the server's that goes with it. It is
 // its loop's, except for what never changes.
 type session struct {
+	id          uint64
 	loop        *loop
 	door        *door
 	peer, local netip.AddrPort // of the client's connection
@@ -78,7 +79,7 @@ type session struct {
 // newSession returns a session for the client's connection fd, which it owns
 // from now on.
 func newSession(l *loop, d *door, fd int, local, peer netip.AddrPort) *session {
-	s := &session{loop: l, door: d, peer: peer, local: local, source: peer, dest: local, pool: d.table.fallback}
+	s := &session{id: d.engine.ids.Add(1), loop: l, door: d, peer: peer, local: local, source: peer, dest: local, pool: d.table.fallback}
 	s.client = side{session: s, fd: fd}
 	s.server = side{session: s, fd: -1}
 	s.toServer = flow{src: &s.client, dst: &s.server, way: "client to server"}

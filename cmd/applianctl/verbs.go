@@ -132,22 +132,35 @@ func newReloadCommand(o *options) *cobra.Command {
 
 func newServerCommand(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use:   "server ready|drain|maint POOL/SERVER",
+		Use:   "server ready|drain|maint|reset [POOL/SERVER]",
 		Short: "Put a server into service, let it drain, or take it out",
 		Long: `ready  the server gets connections while its check passes
 drain  it gets no new ones; those it has go on
-maint  it gets no new ones and counts as out of service`,
-		Args:      usage(cobra.ExactArgs(2)),
-		ValidArgs: []string{"ready", "drain", "maint"},
+maint  it gets no new ones and counts as out of service
+reset  it is as the file has it, which is ready; without a name, all are
+
+What was set holds over reloads, until the process ends.`,
+		Args:      usage(cobra.RangeArgs(1, 2)),
+		ValidArgs: []string{"ready", "drain", "maint", "reset"},
 		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				if args[0] != "reset" {
+					return fmt.Errorf("%w: say which server, POOL/SERVER, such as mysql/db1", errUsage)
+				}
+				if err := o.client().SetServer(c.Context(), control.ServerRequest{State: "reset"}); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintln(c.OutOrStdout(), "all servers: ready")
+				return err
+			}
 			pool, server, ok := strings.Cut(args[1], "/")
 			if !ok || pool == "" || server == "" {
 				return fmt.Errorf("%w: %q is not POOL/SERVER, such as mysql/db1", errUsage, args[1])
 			}
 			switch args[0] {
-			case "ready", "drain", "maint":
+			case "ready", "drain", "maint", "reset":
 			default:
-				return fmt.Errorf("%w: unknown state %q; known: ready, drain, maint", errUsage, args[0])
+				return fmt.Errorf("%w: unknown state %q; known: ready, drain, maint, reset", errUsage, args[0])
 			}
 			err := o.client().SetServer(c.Context(), control.ServerRequest{Pool: pool, Server: server, State: args[0]})
 			if err != nil {

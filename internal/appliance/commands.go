@@ -24,6 +24,8 @@ func (a *Appliance) backend() control.Backend {
 		Failback:  a.failback,
 		Reload:    a.requestReload,
 		SetServer: a.setServer,
+		Sessions:  a.sessions,
+		Cut:       a.cutSessions,
 		Events:    a.history.After,
 	}
 }
@@ -48,6 +50,9 @@ func (a *Appliance) requestReload(ctx context.Context) error {
 
 // setServer sets a server's administrative state.
 func (a *Appliance) setServer(ctx context.Context, r control.ServerRequest) error {
+	if r.State == "reset" {
+		return a.resetServers(ctx, r)
+	}
 	p := a.current.Load().pools[r.Pool]
 	if p == nil {
 		return &control.Error{Status: http.StatusNotFound, Message: fmt.Sprintf("there is no pool %q", r.Pool)}

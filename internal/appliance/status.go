@@ -120,6 +120,10 @@ func (a *Appliance) describeServices(current *setup, known *knowledge) []control
 			Usable: current.usable(s.Pools...), Fault: known.fault(s.Listen),
 			Current: s.Current, Total: uint64(s.Total), NoServer: uint64(s.Refused),
 			BytesIn: uint64(s.BytesToServer), BytesOut: uint64(s.BytesToClient),
+			Rate: s.Rate, Errors: map[string]uint64{
+				"limited": uint64(s.Limited), "malformed": uint64(s.Malformed),
+				"broken": uint64(s.Broken), "timed_out": uint64(s.TimedOut),
+			},
 		})
 	}
 	for _, s := range a.l7.Stats() {
@@ -157,7 +161,7 @@ func (k *knowledge) fault(addresses []netip.AddrPort) string {
 
 func (a *Appliance) describePool(current *setup, name string) control.Pool {
 	p, cfg := current.pools[name], current.node.Pools[name]
-	d := control.Pool{Name: name, Balance: string(cmp.Or(cfg.Balance, pool.RoundRobin)), Usable: p.Usable(), Servers: []control.Server{}}
+	d := control.Pool{Name: name, Balance: string(cmp.Or(cfg.Balance, pool.RoundRobin)), Usable: p.Usable(), Waiting: p.Waiting(), Servers: []control.Server{}}
 	results := a.checker.Results()
 	for _, server := range p.Servers() {
 		s := server.Stats()
@@ -166,6 +170,7 @@ func (a *Appliance) describePool(current *setup, name string) control.Pool {
 			Health: s.Health.State.String(), Since: s.Health.Since, Admin: s.Admin.String(),
 			Current: s.Current, Total: uint64(s.Total), ConnectErrors: uint64(s.ConnectErrors),
 			BytesIn: uint64(s.BytesToServer), BytesOut: uint64(s.BytesToClient),
+			ConnectSeconds: s.ConnectTime.Seconds(), MaxConnections: s.MaxConnections,
 		}
 		if e := s.Ejection; e.Out(time.Now()) {
 			one.EjectedUntil, one.Ejections = &e.Until, e.Times

@@ -135,6 +135,11 @@ type Service struct {
 	// under way; Total how many there have been.
 	Current int64  `json:"current"`
 	Total   uint64 `json:"total"`
+	// Rate is how many connections were accepted in the last second; layer 4
+	// only.
+	Rate int64 `json:"rate,omitempty"`
+	// Errors counts connections that did not end well, by kind; layer 4 only.
+	Errors map[string]uint64 `json:"errors,omitempty"`
 	// NoServer counts connections or requests refused for want of a server.
 	NoServer uint64 `json:"no_server"`
 	// BytesIn came from clients, BytesOut went to them.
@@ -146,9 +151,11 @@ type Service struct {
 
 // Pool is one pool of servers.
 type Pool struct {
-	Name    string   `json:"name"`
-	Balance string   `json:"balance"`
-	Usable  int      `json:"usable_servers"`
+	Name    string `json:"name"`
+	Balance string `json:"balance"`
+	Usable  int    `json:"usable_servers"`
+	// Waiting is how many connections wait for a server that is not full.
+	Waiting int      `json:"waiting"`
 	Servers []Server `json:"servers"`
 }
 
@@ -181,6 +188,11 @@ type Server struct {
 	Current       int64  `json:"current"`
 	Total         uint64 `json:"total"`
 	ConnectErrors uint64 `json:"connect_errors"`
+	// ConnectSeconds is how long the latest connect took; absent before one
+	// succeeded by way of a service that reports it, as those of layer 4 do.
+	ConnectSeconds float64 `json:"connect_seconds,omitempty"`
+	// MaxConnections bounds Current; absent for no bound.
+	MaxConnections int `json:"max_connections,omitempty"`
 	// BytesIn went to the server for clients, BytesOut came from it.
 	BytesIn  uint64 `json:"bytes_in"`
 	BytesOut uint64 `json:"bytes_out"`
@@ -218,6 +230,42 @@ type MoveResult struct {
 type ServerRequest struct {
 	Pool   string `json:"pool"`
 	Server string `json:"server"`
-	// State is "ready", "drain" or "maint".
+	// State is "ready", "drain" or "maint"; "reset" takes back what was set
+	// before, of all servers if Pool and Server are empty.
 	State string `json:"state"`
+}
+
+// Session is one connection of a service of layer 4.
+type Session struct {
+	ID      uint64 `json:"id"`
+	Service string `json:"service"`
+	// State is "reading" before it is known where the connection goes,
+	// "waiting" for a server that is not full, "connecting", "relaying", or
+	// "settling" while the client has yet to acknowledge the last bytes.
+	State string `json:"state"`
+	// Client is who connected, or whom a PROXY header named; Peer is the proxy
+	// then, and absent otherwise.
+	Client  string  `json:"client"`
+	Peer    string  `json:"peer,omitempty"`
+	Address string  `json:"address"`
+	Pool    string  `json:"pool,omitempty"`
+	Server  string  `json:"server,omitempty"`
+	Seconds float64 `json:"seconds"`
+	// BytesIn came from the client, BytesOut went to it.
+	BytesIn  uint64 `json:"bytes_in"`
+	BytesOut uint64 `json:"bytes_out"`
+}
+
+// CutRequest asks for an end of sessions: the one with ID, or all of Service, or
+// all of Pool and Server; those that fit everything that is given.
+type CutRequest struct {
+	ID      uint64 `json:"id,omitempty"`
+	Service string `json:"service,omitempty"`
+	Pool    string `json:"pool,omitempty"`
+	Server  string `json:"server,omitempty"`
+}
+
+// CutResult says how many sessions were cut.
+type CutResult struct {
+	Cut int `json:"cut"`
 }

@@ -76,6 +76,24 @@ func (c *Client) SetServer(ctx context.Context, r ServerRequest) error {
 	return c.call(ctx, http.MethodPost, "/v1/server", r, nil)
 }
 
+// Sessions asks for the connections of layer 4 that are under way.
+func (c *Client) Sessions(ctx context.Context) ([]Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.patience)
+	defer cancel()
+	var s []Session
+	err := c.call(ctx, http.MethodGet, "/v1/sessions", nil, &s)
+	return s, err
+}
+
+// Cut ends sessions.
+func (c *Client) Cut(ctx context.Context, r CutRequest) (CutResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.patience)
+	defer cancel()
+	var result CutResult
+	err := c.call(ctx, http.MethodPost, "/v1/cut", r, &result)
+	return result, err
+}
+
 // call sends one request and decodes the answer into out, unless that is nil.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader

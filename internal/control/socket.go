@@ -25,6 +25,8 @@ type Backend struct {
 	Failback  func(context.Context, MoveRequest) ([]MoveResult, error)
 	Reload    func(context.Context) error
 	SetServer func(context.Context, ServerRequest) error
+	Sessions  func() []Session
+	Cut       func(context.Context, CutRequest) (CutResult, error)
 	// Events returns the events after a Seq, and a channel that is closed when
 	// there is another one.
 	Events func(after uint64) ([]Event, <-chan struct{})
@@ -147,6 +149,10 @@ func handler(b Backend, log zerolog.Logger, closing <-chan struct{}) http.Handle
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, log, b.Status(), nil)
 	})
+	mux.HandleFunc("GET /v1/sessions", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, log, b.Sessions(), nil)
+	})
+	mux.HandleFunc("POST /v1/cut", command(log, b.Cut))
 	mux.HandleFunc("POST /v1/failover", command(log, b.Failover))
 	mux.HandleFunc("POST /v1/failback", command(log, b.Failback))
 	mux.HandleFunc("POST /v1/reload", command(log, func(ctx context.Context, _ struct{}) (struct{}, error) {

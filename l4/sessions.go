@@ -1,0 +1,127 @@
+package l4
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"appliance/internal/pool"
+)
+
+// SessionInfo describes a connection at one moment.
+type SessionInfo struct {
+	// ID is unique as long as the process lives.
+	ID      uint64
+	Service string
+	// State is "reading" before it is known where the connection goes,
+	// "waiting" for a server that is not full, "connecting", "relaying", or
+	// "settling" when only the client has yet to acknowledge the last bytes.
+	State string
+	// Client is who connected; where a PROXY header told, it is the client that
+	// it named, and Peer the proxy.
+	Client, Peer, Local netip.AddrPort
+	// Pool and Server name the server; Server is empty if there is none yet.
+	Pool, Server  string
+	Age           time.Duration
+	BytesToServer int64
+	BytesToClient int64
+}
+
+// String returns the name of the phase in SessionInfo.State.
+func (p phase) String() string {
+	switch p {
+	case reading:
+		return "reading"
+	case waiting:
+		return "waiting"
+	case connecting:
+		return "connecting"
+	case relaying:
+		return "relaying"
+	case settling:
+		return "settling"
+	}
+	return "ended"
+}
+
+// Sessions describes all connections under way, the oldest first.
+func (e *Engine) Sessions() []SessionInfo {
+	var all []SessionInfo
+	for _, l := range e.loops {
+		l.call(func() {
+			now := time.Since(l.epoch)
+			for s := l.first; s != nil; s = s.next {
+				all = append(all, s.info(now))
+			}
+		})
+	}
+	slices.SortFunc(all, func(a, b SessionInfo) int { return cmp.Compare(a.ID, b.ID) })
+	return all
+}
+
+func (s *session) info(now time.Duration) SessionInfo {
+	i := SessionInfo{
+		ID: s.id, Service: s.door.service.name, State: s.phase.String(),
+		Client: s.source, Peer: s.peer, Local: s.local, Age: now - s.began,
+		BytesToServer: s.toServer.moved, BytesToClient: s.toClient.moved,
+	}
+	if s.pool != nil {
+		i.Pool = s.pool.Name()
+	}
+	if s.target != nil {
+		i.Server = s.target.Label()
+	}
+	return i
+}
+
+// CutSessions resets the connections that are meant and returns how many those
+// are. meant is called from the engine's goroutines.
+func (e *Engine) CutSessions(meant func(SessionInfo) bool) int {
+	return e.cut(errCommand, func(s *session) bool { return meant(s.info(time.Since(s.loop.epoch))) })
+}
+
+// serverDown resets the connections to a server.
+func (e *Engine) serverDown(target *pool.Server) {
+	why := &downError{target.Label()}
+	for _, l := range e.loops {
+		l.post(func() { l.cut(why, func(s *session) bool { return s.target == target }) })
+	}
+}
+
+// downError is the end of the sessions of a server that the checks find dead.
+type downError struct{ server string }
+
+func (e *downError) Error() string { return "server " + e.server + " is down" }
+
+// meter counts events and tells how many there were in the last second.
+type meter struct {
+	second     atomic.Int64 // the one that is counted
+	this, last atomic.Int64
+}
+
+// add counts one at now. Events of several goroutines at the turn of a second
+// may be counted in the wrong one.
+func (m *meter) add(now time.Time) {
+	m.turn(now.Unix())
+	m.this.Add(1)
+}
+
+// rate returns how many there were in the last second that is over.
+func (m *meter) rate(now time.Time) int64 {
+	m.turn(now.Unix())
+	return m.last.Load()
+}
+
+func (m *meter) turn(second int64) {
+	was := m.second.Load()
+	if second == was || !m.second.CompareAndSwap(was, second) {
+		return
+	}
+	n := m.this.Swap(0)
+	if second != was+1 {
+		n = 0
+	}
+	m.last.Store(n)
+}
