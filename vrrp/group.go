@@ -54,10 +54,15 @@ func (m *Machine) mates() []*Machine {
 	return others
 }
 
-// join makes m a member. If the group is alive and m is not ready, m is one of
-// its election only when it is.
+// join makes m a member. Between one that takes part already and one that has
+// only been made, the latter is of the group's election when it is ready.
 func (g *group) join(now time.Time, m *Machine) {
 	alive := slices.ContainsFunc(g.members, func(x *Machine) bool { return x.state != Fault && !x.mate.joining })
+	if !alive && m.state != Fault {
+		for _, x := range g.members {
+			x.mate.joining = x.hasFault(StartupFault)
+		}
+	}
 	m.mate = mate{group: g, joining: alive && m.state == Fault}
 	g.members = append(g.members, m)
 	g.spread(now)

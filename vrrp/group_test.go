@@ -152,3 +152,31 @@ func TestAMemberThatLeavesEndsTheWait(t *testing.T) {
 		t.Errorf("b1 is %s", s)
 	}
 }
+
+// A reload joins a router that is active with one that it has just made, in
+// either order: nothing is given up for the sake of what is not ready yet.
+func TestANewMemberTakesNothingFromAnActiveOne(t *testing.T) {
+	for _, order := range [][]string{{"a1", "a2"}, {"a2", "a1"}} {
+		n := newNetwork()
+		for _, line := range []string{
+			"node a1 192.168.15.11 priority=100 lan=lan", "node a2 172.16.1.11 priority=100 lan=srv vip=172.16.1.3/24",
+			"start a1", "run 1s", "group a " + order[0], "group a " + order[1], "run 1s",
+		} {
+			if err := n.command(strings.Fields(line)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a1, a2 := n.node("a1"), n.node("a2")
+		if a1.m.state != Active || a1.transitions != 2 || a2.m.state != Fault {
+			t.Errorf("%v: %s and %s\n%s", order, a1.m.state, a2.m.state, n.log.String())
+		}
+		a2.step(SetFault{Source: StartupFault})
+		if a1.m.state != Active || a1.transitions != 2 || a2.m.state != Active {
+			t.Errorf("%v, ready: %s and %s\n%s", order, a1.m.state, a2.m.state, n.log.String())
+		}
+		a2.step(SetFault{Source: "test", Reason: "no carrier"})
+		if a1.m.state != Fault {
+			t.Errorf("%v: the fault of a member that was ready is its own", order)
+		}
+	}
+}
