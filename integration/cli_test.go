@@ -28,6 +28,17 @@ func TestCommandLineExitCodes(t *testing.T) {
 	if err := h.WriteFile("/run/appliance/appliance.toml", []byte(patientConfig(t))); err != nil {
 		t.Fatal(err)
 	}
+	// A secret that everybody may read is none.
+	open := "/run/appliance/open.secret"
+	if err := h.WriteFile(open, []byte(strings.Repeat("x", 40))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(h.Path(open), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.WriteFile("/run/appliance/open.toml", []byte(linkedConfig(t, `"peer.secret"`, `"open.secret"`))); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		want int
 		args string
@@ -46,6 +57,8 @@ func TestCommandLineExitCodes(t *testing.T) {
 		{0, "check --node lb02 " + file, "node lb02"},
 
 		{1, "check --config /run/appliance/bad.toml", "bad.toml:4:1: "},
+		{1, "check --config /run/appliance/open.toml", "peer.secret_file: the secret cannot be used: /run/appliance/open.secret has mode 0644, so others may read or change it: chmod 600"},
+		{0, "secret", ""},
 		{1, "check --config /nowhere", "/nowhere: no such file"},
 		{1, "check --node lb09 " + file, "lb01, lb02"},
 		{1, "run --config /run/appliance/bad.toml", "bad.toml:4:1: "},

@@ -78,7 +78,7 @@ func (m *Machine) ignores(now time.Time, source netip.Addr, p int) string {
 	b := &m.backup
 	effective := m.Effective()
 	base, known := m.baseOf(source)
-	mine, theirs := m.cfg.Priority-effective, m.theirDemotion(source, base, p, known)
+	mine, theirs := m.compareHealth(source, base, p, known)
 	beats := effective > p
 	if !beats || mine >= theirs {
 		b.healthierSince = time.Time{}

@@ -261,9 +261,8 @@ func (m *Machine) believe(now time.Time, v *peerView) {
 // this one has been healthier for long enough. It never takes over from it.
 func (m *Machine) considerHealth(now time.Time, v *peerView) {
 	e := &m.evidence
-	mine := m.cfg.Priority - m.Effective()
 	switch {
-	case m.handover.yielded || v.Demoted <= mine || v.Effective >= m.Effective():
+	case m.handover.yielded || v.Demoted <= m.demoted() || v.Effective >= m.Effective():
 		e.healthierSince = time.Time{}
 	case e.healthierSince.IsZero():
 		e.healthierSince = now
@@ -327,16 +326,26 @@ func (m *Machine) judgeRival(now time.Time) {
 	m.reassert(now)
 }
 
-// theirDemotion returns by how much the sender of an advert with priority p is
-// demoted: by the link exactly, else by what its priority should be.
-func (m *Machine) theirDemotion(source netip.Addr, base, p int, known bool) int {
+// demoted returns the sum of this router's demotions. More than the priority can
+// be lowered by, it still tells who is less healthy.
+func (m *Machine) demoted() (sum int) {
+	for _, d := range m.demotions {
+		sum += d.N
+	}
+	return sum
+}
+
+// compareHealth returns by how much this router and the sender of an advert with
+// priority p are demoted: by the link exactly, else by what is left of their
+// priorities.
+func (m *Machine) compareHealth(source netip.Addr, base, p int, known bool) (mine, theirs int) {
 	for i := range m.evidence.peers {
 		if v := &m.evidence.peers[i]; v.Link == LinkUp && v.Known && v.Source == source {
-			return v.Demoted
+			return m.demoted(), v.Demoted
 		}
 	}
-	if !known {
-		return 0
+	if known {
+		theirs = max(0, base-p)
 	}
-	return max(0, base-p)
+	return m.cfg.Priority - m.Effective(), theirs
 }

@@ -99,7 +99,7 @@ func (m *Machine) unfit() string {
 		return ""
 	}
 	v, why := m.heir()
-	if v != nil && v.Demoted > m.cfg.Priority-m.Effective() {
+	if v != nil && v.Demoted > m.demoted() {
 		why = fmt.Sprintf("%s is less healthy: it is demoted by %d (%s), this node by %s", v.Node, v.Demoted, v.words(), m.demotionWords())
 	}
 	return why

@@ -6,7 +6,8 @@
 // configuration into running parts, at the start and at every reload alike:
 // everything that can fail is built first, then all of it is put in force.
 // wire.go carries health and faults to the elections. handover.go lets
-// connections end before a virtual address goes. commands.go and status.go
-// answer the control socket. watchers.go tells the elections what others do to
+// connections end before a virtual address goes. peerlink.go joins the elections
+// to those of the other nodes. commands.go, moves.go and status.go answer the
+// control socket. watchers.go tells the elections what others do to
 // their addresses; history.go writes down what happened.
 package appliance

@@ -155,8 +155,11 @@ func (s *session) write(written chan<- struct{}) {
 // It returns what the other node will have been told.
 func (s *session) appendReport(buf, reported []byte, force bool) (out, now []byte) {
 	body, err := json.Marshal(s.neighbour.mesh.report())
-	if err != nil || len(body) > maxFrame {
-		s.neighbour.mesh.complain("report", s.neighbour.name, "a report cannot be sent", errors.Join(err, errTooLarge))
+	if err == nil && len(body) > maxFrame {
+		err = fmt.Errorf("%w: %d bytes", errTooLarge, len(body))
+	}
+	if err != nil {
+		s.neighbour.mesh.complain("report", s.neighbour.name, "a report cannot be sent", err)
 		return buf, reported
 	}
 	if bytes.Equal(body, reported) && !force {
