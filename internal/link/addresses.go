@@ -59,6 +59,9 @@ func (a *Addresses) Close() { a.handle.Close() }
 // are there. It returns those that were not, but for one that goes in the very
 // moment in which it is renewed. All are tried; the error joins those that failed.
 func (a *Addresses) Acquire(addresses []netip.Prefix) (added []netip.Prefix, err error) {
+	if len(addresses) == 0 {
+		return nil, nil
+	}
 	main, err := a.link()
 	if err != nil {
 		return nil, err
