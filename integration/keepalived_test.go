@@ -23,6 +23,7 @@ type dialect struct {
 	interval   time.Duration
 	version    int
 	ipv6       bool
+	unicast    bool
 	// more are further virtual addresses.
 	more      []netip.Prefix
 	scenarios []scenario
@@ -49,19 +50,20 @@ func (d dialect) addresses() []netip.Prefix {
 }
 
 // lb01 is the address that lb01's adverts come from.
-func (d dialect) lb01() string {
-	if d.ipv6 {
-		return "fe80::c0ff:fea8:f0b"
-	}
-	return "192.168.15.11"
-}
+func (d dialect) lb01() string { return d.source("192.168.15.11", "fe80::c0ff:fea8:f0b", "fd15::b") }
 
 // lb02 is the address that lb02's adverts come from.
-func (d dialect) lb02() string {
-	if d.ipv6 {
-		return "fe80::c0ff:fea8:f0c"
+func (d dialect) lb02() string { return d.source("192.168.15.12", "fe80::c0ff:fea8:f0c", "fd15::c") }
+
+// source chooses among a node's addresses.
+func (d dialect) source(ipv4, linkLocal, ipv6 string) string {
+	switch {
+	case d.unicast && d.ipv6:
+		return ipv6
+	case d.ipv6:
+		return linkLocal
 	}
-	return "192.168.15.12"
+	return ipv4
 }
 
 var dialects = []dialect{
@@ -101,19 +103,31 @@ var dialects = []dialect{
 	},
 	{
 		name:       "version 2 with a password, unicast",
-		keepalived: "version 2\n advert_int 1\n authentication {\n auth_type PASS\n auth_pass 1111\n }" + keepalivedUnicast,
-		ours:       "version = 2\nauthentication = { type = \"pass\", password = \"1111\" }\nunicast = true",
+		keepalived: "version 2\n advert_int 1\n authentication {\n auth_type PASS\n auth_pass 1111\n }",
+		ours:       "version = 2\nauthentication = { type = \"pass\", password = \"1111\" }",
+		unicast:    true,
 		interval:   time.Second,
 		version:    2,
 		scenarios:  oneScenario,
 	},
 	{
 		name:       "version 3, unicast",
-		keepalived: "version 3\n advert_int 0.1" + keepalivedUnicast,
-		ours:       "unicast = true\nadvert_interval = \"100ms\"",
+		keepalived: "version 3\n advert_int 0.1",
+		ours:       "advert_interval = \"100ms\"",
 		interval:   100 * time.Millisecond,
 		version:    3,
+		unicast:    true,
 		scenarios:  bothScenarios,
+	},
+	{
+		name:       "IPv6, unicast",
+		keepalived: "version 3\n advert_int 0.1",
+		ours:       "interface = \"eth0\"\nadvert_interval = \"100ms\"",
+		interval:   100 * time.Millisecond,
+		version:    3,
+		ipv6:       true,
+		unicast:    true,
+		scenarios:  oneScenario,
 	},
 	{
 		name:       "virtual MAC",
@@ -152,8 +166,6 @@ var dialects = []dialect{
 
 const keepalivedVMAC = "\n use_vmac"
 
-const keepalivedUnicast = "\n unicast_src_ip 192.168.15.12\n unicast_peer {\n 192.168.15.11\n }"
-
 // skew is Skew_Time of a backup with that priority.
 func (d dialect) skew(priority int) time.Duration {
 	unit := time.Second
@@ -184,6 +196,12 @@ const (
 // newMixed builds the pair; neither node is started.
 func newMixed(t *testing.T, d dialect, theirs int, preempt bool) *mixed {
 	m := &mixed{dialect: d, ours: 100, theirs: theirs, program: need(t, "keepalived", "keepalived")}
+	one, two := "192.168.15.11", "192.168.15.12"
+	if d.unicast {
+		one, two = d.lb01(), d.lb02()
+		d.ours += "\nunicast = true"
+		d.keepalived += fmt.Sprintf("\n unicast_src_ip %s\n unicast_peer {\n %s\n }", two, one)
+	}
 	addresses := d.addresses()
 	var quoted, listed []string
 	for _, a := range addresses {
@@ -191,10 +209,10 @@ func newMixed(t *testing.T, d dialect, theirs int, preempt bool) *mixed {
 	}
 	m.pair = newPairFor(t, addresses[len(addresses)-1].Addr(), fmt.Sprintf(`
 [node.lb01]
-address  = "192.168.15.11"
+address  = %q
 priority = %d
 [node.lb02]
-address  = "192.168.15.12"
+address  = %q
 priority = %d
 [[vrrp]]
 name              = "VI_1"
@@ -202,7 +220,7 @@ virtual_router_id = 50
 addresses         = [%s]
 preempt           = %v
 %s
-`, m.ours, m.theirs, strings.Join(quoted, ", "), preempt, d.ours))
+`, one, m.ours, two, m.theirs, strings.Join(quoted, ", "), preempt, d.ours))
 	nopreempt := ""
 	if !preempt {
 		nopreempt = "nopreempt"

@@ -40,6 +40,11 @@ func (c *Config) judge(p Packet, source netip.Addr) (Advert, Checksum, Refusal) 
 	if refusal := c.misdirected(p, source); refusal != Accepted {
 		return Advert{}, 0, refusal
 	}
+	if c.Unicast && c.isIPv6() {
+		// keepalived sends these with the hop limit of any packet, 64. Who may
+		// send is a list here.
+		p.TTL = requiredTTL
+	}
 	advert, form, refusal := Parse(p, c.Version)
 	if refusal == Accepted && p.Source == source {
 		refusal = RefusedOwn

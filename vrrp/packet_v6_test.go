@@ -111,6 +111,23 @@ func judgeAll(t *testing.T, cfg *Config, valid func() Packet, rows []refusalRow)
 	return covered
 }
 
+// keepalived's unicast over IPv6 has the hop limit of any packet.
+func TestUnicastOverIPv6HasAnyHopLimit(t *testing.T) {
+	cfg := Config{VRID: 50, Version: 3, Source: addr("fd15::c"), Addresses: []netip.Prefix{prefix("fe80::3/64")},
+		Unicast: true, Peers: []Peer{{Name: "lb01", Address: addr("fd15::b"), Priority: 100}}}
+	a, _ := sample6()
+	p := Packet{Source: addr("fd15::b"), Destination: cfg.Source, TTL: 64}
+	p.Payload = a.Append(nil, p.Source, p.Destination, ChecksumPseudo)
+	if _, _, refusal := cfg.judge(p, cfg.Source); refusal != Accepted {
+		t.Errorf("refused: %s", refusal)
+	}
+	p.Source = addr("fd15::d")
+	repair(p)
+	if _, _, refusal := cfg.judge(p, cfg.Source); refusal != RefusedStranger {
+		t.Errorf("a stranger: %s", refusal)
+	}
+}
+
 func TestUnicastGoesToEachPeer(t *testing.T) {
 	cfg := Config{VRID: 50, Version: 3, AdvertInterval: time.Second, Source: addr("192.168.15.11"),
 		Addresses: []netip.Prefix{prefix("192.168.15.3/24")}, Unicast: true,
