@@ -5,23 +5,26 @@ import (
 	"net/netip"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"appliance/internal/listen"
 	"appliance/internal/pool"
 )
 
-// Change is a configuration that is ready to become effective. There is nothing
-// to discard: a Change that is not committed has changed nothing.
+// Change is a configuration that is ready to become effective. Whoever staged it
+// calls Commit or Discard.
 type Change struct {
 	engine *Engine
 	doors  []*door
 	pools  map[string]*pool.Pool
+	opened map[netip.AddrPort]*udpPort // bound, but nothing is taken from them yet
 }
 
 // Stage prepares the services of cfgs, which Validate has found no fault with.
 // A service that the engine knows by name keeps its counters. pools holds the
 // pool of every service under its PoolName. Errors name the service. Stage,
 // Commit and Shutdown are called one after the other.
-func (e *Engine) Stage(cfgs []Config, pools map[string]*pool.Pool) (*Change, error) {
+func (e *Engine) Stage(cfgs []Config, pools map[string]*pool.Pool) (_ *Change, err error) {
 	if err := e.start(); err != nil {
 		return nil, err
 	}
@@ -29,9 +32,18 @@ func (e *Engine) Stage(cfgs []Config, pools map[string]*pool.Pool) (*Change, err
 	for _, d := range *e.doors.Load() {
 		known[d.service.name] = d.service
 	}
-	c := &Change{engine: e, pools: pools}
+	c := &Change{engine: e, pools: pools, opened: make(map[netip.AddrPort]*udpPort)}
+	defer func() {
+		if err != nil {
+			c.Discard()
+		}
+	}()
 	names := make(map[string]bool)
-	owner := make(map[netip.AddrPort]string)
+	type socket struct {
+		addr netip.AddrPort
+		udp  bool
+	}
+	owner := make(map[socket]string)
 	for _, cfg := range cfgs {
 		if names[cfg.Name] {
 			return nil, fmt.Errorf("service %s: the name is used twice", cfg.Name)
@@ -42,10 +54,18 @@ func (e *Engine) Stage(cfgs []Config, pools map[string]*pool.Pool) (*Change, err
 			return nil, err
 		}
 		for _, addr := range cfg.Listen {
-			if other, ok := owner[addr]; ok {
+			at := socket{addr, cfg.UDP()}
+			if other, ok := owner[at]; ok {
 				return nil, fmt.Errorf("service %s: %s belongs to service %s already", cfg.Name, addr, other)
 			}
-			owner[addr] = cfg.Name
+			owner[at] = cfg.Name
+			if !cfg.UDP() || e.port(addr) != nil {
+				continue
+			}
+			if c.opened[addr], err = openUDP(addr, e.nextLoop()); err != nil {
+				delete(c.opened, addr)
+				return nil, fmt.Errorf("service %s: %w", cfg.Name, err)
+			}
 		}
 		s := known[cfg.Name]
 		if s == nil {
@@ -83,6 +103,9 @@ func newTable(cfg Config, pools map[string]*pool.Pool) (*table, error) {
 func (c *Change) Handlers() map[netip.AddrPort]listen.Handler {
 	handlers := make(map[netip.AddrPort]listen.Handler)
 	for _, d := range c.doors {
+		if d.udp {
+			continue // has sockets of its own
+		}
 		for _, addr := range d.listen {
 			handlers[addr] = d
 		}
@@ -97,4 +120,47 @@ func (c *Change) Commit() {
 		p.OnDown("l4", c.engine.serverDown)
 	}
 	c.engine.doors.Store(&c.doors)
+	c.commitPorts()
+}
+
+// commitPorts makes the doors take the datagrams.
+func (c *Change) commitPorts() {
+	ports := make(map[netip.AddrPort]*udpPort)
+	for _, d := range c.doors {
+		if !d.udp {
+			continue
+		}
+		for _, addr := range d.listen {
+			p := c.opened[addr]
+			if p == nil {
+				p = c.engine.port(addr)
+			}
+			p.door.Store(d)
+			ports[addr] = p
+		}
+	}
+	for _, p := range c.opened {
+		p.open()
+	}
+	c.opened = nil
+	for addr, p := range c.engine.swapPorts(ports) {
+		if ports[addr] != p {
+			p.close()
+		}
+	}
+}
+
+// Discard closes what Stage opened. After Commit it does nothing.
+func (c *Change) Discard() {
+	for _, p := range c.opened {
+		unix.Close(p.side.fd)
+	}
+	c.opened = nil
+}
+
+// port returns the open port at addr; nil if there is none.
+func (e *Engine) port(addr netip.AddrPort) *udpPort {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.ports[addr]
 }

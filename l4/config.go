@@ -18,7 +18,7 @@ type Config struct {
 	Name string `toml:"name"`
 	// Listen are the addresses to accept connections on, at least one.
 	Listen []netip.AddrPort `toml:"listen"`
-	// Protocol is the transport; "tcp", the default, is the only one so far.
+	// Protocol is the transport: "tcp", the default, or "udp".
 	Protocol string `toml:"protocol"`
 	// Pool names the pool that connections go to.
 	Pool string `toml:"pool"`
@@ -32,8 +32,11 @@ type Config struct {
 	// for none.
 	AcceptProxy *AcceptProxy `toml:"accept_proxy"`
 	// MaxConnections is how many connections the service carries at a time;
-	// default 0, any number.
+	// default 0, any number; with UDP, sessions, and 10,000.
 	MaxConnections int `toml:"max_connections"`
+	// Responses is after how many datagrams from the server a session of UDP
+	// ends; default 0, only the idle timeout ends it.
+	Responses int `toml:"responses"`
 	// PerClient bounds what one client gets: an IPv4 address or the /64 of an
 	// IPv6 address.
 	PerClient PerClient `toml:"per_client"`
@@ -74,7 +77,7 @@ type Timeouts struct {
 	// ClientHello goes to the service's own pool, if it has one.
 	Header time.Duration `toml:"header"`
 	// Idle ends a connection on which nothing moved either way for this long;
-	// default 1 h.
+	// default 1 h, with UDP 30 s.
 	Idle time.Duration `toml:"idle"`
 	// HalfClose ends a connection of which one side is closed and on which
 	// nothing moved for this long; default 10 s. In the end it bounds the wait
@@ -133,8 +136,15 @@ func (c Config) Validate(problem func(key, message string)) {
 			problem(fmt.Sprintf("listen[%d]", i), "the port must be between 1 and 65535")
 		}
 	}
-	if c.Protocol != "" && c.Protocol != "tcp" {
-		problem("protocol", fmt.Sprintf("unknown protocol %q; known: tcp", c.Protocol))
+	switch c.Protocol {
+	case "", "tcp":
+		if c.Responses != 0 {
+			problem("responses", "only a service with protocol = \"udp\" counts responses")
+		}
+	case "udp":
+		c.validateUDP(problem)
+	default:
+		problem("protocol", fmt.Sprintf("unknown protocol %q; known: tcp, udp", c.Protocol))
 	}
 	switch {
 	case c.Pool == "" && len(c.Servers) == 0 && len(c.Routes) == 0:
@@ -164,6 +174,40 @@ func (c Config) Validate(problem func(key, message string)) {
 		if n.n < 0 {
 			problem(n.key, "the number must be positive")
 		}
+	}
+}
+
+// The defaults of UDP.
+const (
+	udpIdle     = 30 * time.Second
+	udpSessions = 10000
+)
+
+// UDP reports whether the service carries datagrams.
+func (c Config) UDP() bool { return c.Protocol == "udp" }
+
+// validateUDP reports what a service of datagrams cannot have.
+func (c Config) validateUDP(problem func(key, message string)) {
+	const why = "is for connections of TCP; this service has protocol = \"udp\""
+	if len(c.Routes) > 0 {
+		problem("route", why)
+	}
+	if c.AcceptProxy != nil {
+		problem("accept_proxy", why)
+	}
+	if c.PerClient != (PerClient{}) {
+		problem("per_client", why)
+	}
+	for _, t := range []struct {
+		key string
+		d   time.Duration
+	}{{"connect", c.Timeouts.Connect}, {"header", c.Timeouts.Header}, {"half_close", c.Timeouts.HalfClose}} {
+		if t.d > 0 {
+			problem("timeouts."+t.key, why)
+		}
+	}
+	if c.Responses < 0 {
+		problem("responses", "the number must be positive")
 	}
 }
 

@@ -1,6 +1,6 @@
-// Package l4 forwards TCP connections: it accepts a connection for a service,
-// picks a server from the service's pool, connects to it, and carries bytes
-// between the two without looking at them.
+// Package l4 forwards TCP connections and UDP datagrams: it accepts a connection
+// for a service, picks a server from the service's pool, connects to it, and
+// carries bytes between the two without looking at them.
 //
 // An Engine holds all services. A configuration becomes effective in two steps:
 // Stage prepares doors, one for each service, which internal/listen hands
@@ -22,4 +22,8 @@
 // ended it cleanly; everything else ends in a reset, so that neither side takes
 // a broken transfer for a whole one. What the server said before is not lost to
 // the reset: a client that is still there gets it first.
+//
+// Datagrams (udp.go) have sessions too: what one client sends from one port goes
+// to one server, on a socket of the session's own, by which answers and refusals
+// find it. Their sockets belong to the engine, and a loop each.
 package l4

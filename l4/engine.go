@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,10 +34,11 @@ type Engine struct {
 	ids   atomic.Uint64 // of sessions
 	turn  atomic.Uint32 // whose turn it is to take a connection
 
-	mu      sync.Mutex         // guards what follows
-	carried map[netip.Addr]int // how many connections are under way at each local address that has any
-	closing bool               // no more connections
-	empty   chan struct{}      // closed once closing and nothing is carried
+	mu      sync.Mutex                  // guards what follows
+	carried map[netip.Addr]int          // how many connections are under way at each local address that has any
+	closing bool                        // no more connections
+	ports   map[netip.AddrPort]*udpPort // of the committed services
+	empty   chan struct{}               // closed once closing and nothing is carried
 }
 
 // New returns an engine without services. Nothing runs before the first Stage.
@@ -113,9 +116,22 @@ func (e *Engine) Active(vips []netip.Addr) int {
 	return sum
 }
 
+// swapPorts makes ports the open ones, and returns those that were.
+func (e *Engine) swapPorts(ports map[netip.AddrPort]*udpPort) map[netip.AddrPort]*udpPort {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	before := e.ports
+	e.ports = ports
+	return before
+}
+
 // Cut resets the connections under way whose local address is one of vips, and
 // returns how many those are.
 func (e *Engine) Cut(vips []netip.Addr) int {
+	e.mu.Lock()
+	ports := slices.Collect(maps.Values(e.ports))
+	e.mu.Unlock()
+	cutUDP(ports, vips)
 	return e.cut(errors.New("its address goes"), func(s *session) bool { return listen.Matches(vips, s.local.Addr()) })
 }
 
@@ -148,6 +164,9 @@ func (l *loop) cut(why error, meant func(*session) bool) (n int) {
 func (e *Engine) Shutdown(ctx context.Context) error {
 	e.close()
 	defer e.stopLoops()
+	for _, p := range e.swapPorts(nil) {
+		p.close()
+	}
 	select {
 	case <-e.empty:
 		return nil

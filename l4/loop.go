@@ -45,6 +45,7 @@ type loop struct {
 	pipes pipes
 	spare []*buffer // for what could not be written at once
 	in    buffer    // what was just read
+	large []byte    // the same for datagrams; nil before there are any
 
 	mu      sync.Mutex
 	mail    []func()    // guarded by mu
@@ -200,8 +201,24 @@ func (l *loop) event(e *unix.EpollEvent) {
 	if d == nil || d.nonce != uint32(e.Pad) {
 		return // of a descriptor that was closed in this turn
 	}
+	if d.ready != nil {
+		l.serve(d, e.Events)
+		return
+	}
 	d.note(e.Events)
 	d.session.step()
+}
+
+// serve lets a socket that is not a session's do its work, in turns.
+func (l *loop) serve(d *side, events uint32) {
+	if d.ready(events) {
+		nonce := d.nonce
+		l.post(func() {
+			if d.fd >= 0 && d.nonce == nonce {
+				l.serve(d, events)
+			}
+		})
+	}
 }
 
 // goOn continues with the sessions that stopped only to let others have a turn.
@@ -239,7 +256,7 @@ func (l *loop) expire() {
 		if t == nil {
 			return
 		}
-		t.session.timeout()
+		t.owner.timeout()
 	}
 }
 

@@ -1,6 +1,7 @@
 package l4
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"net/netip"
@@ -32,14 +33,16 @@ type service struct {
 // door is a service as one configuration has it. It is never changed: a reload
 // puts new doors in front of the services.
 type door struct {
-	engine   *Engine
-	service  *service
-	listen   []netip.AddrPort
-	table    *table
-	trusted  []netip.Prefix // whose PROXY headers are believed
-	limits   limits
-	timeouts timeouts
-	connect  func(netip.AddrPort) (fd int, err error)
+	engine    *Engine
+	service   *service
+	listen    []netip.AddrPort
+	udp       bool
+	responses int // of datagrams: how many end a session; 0 for any number
+	table     *table
+	trusted   []netip.Prefix // whose PROXY headers are believed
+	limits    limits
+	timeouts  timeouts
+	connect   func(netip.AddrPort) (fd int, err error)
 
 	log zerolog.Logger
 	// What goes wrong for one connection goes wrong for thousands: of each kind
@@ -75,6 +78,11 @@ func newDoor(e *Engine, s *service, cfg Config, t *table) *door {
 		log:      e.log.With().Str("service", s.name).Logger(),
 		failures: newLimiter(warnEvery),
 		refusals: newLimiter(warnEvery),
+	}
+	if d.udp = cfg.UDP(); d.udp {
+		d.responses = cfg.Responses
+		d.timeouts.idle = cmp.Or(cfg.Timeouts.Idle, udpIdle)
+		d.limits.all = cmp.Or(cfg.MaxConnections, udpSessions)
 	}
 	if cfg.AcceptProxy != nil {
 		d.trusted = cfg.AcceptProxy.From

@@ -84,7 +84,7 @@ func newSession(l *loop, d *door, fd int, local, peer netip.AddrPort) *session {
 	s.server = side{session: s, fd: -1}
 	s.toServer = flow{src: &s.client, dst: &s.server, way: "client to server"}
 	s.toClient = flow{src: &s.server, dst: &s.client, way: "server to client"}
-	s.timer.session = s
+	s.timer.owner = s
 	return s
 }
 

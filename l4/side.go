@@ -2,11 +2,15 @@ package l4
 
 import "golang.org/x/sys/unix"
 
-// side is one of the two connections of a session.
+// side is one of the two connections of a session, or another socket that a loop
+// watches.
 type side struct {
-	session *session
-	fd      int    // -1 if there is none
-	nonce   uint32 // tells it from others that had its descriptor
+	session *session // nil if ready is set
+	// ready is called with the events of a socket that is not a session's; it
+	// reports whether it stopped only because its turn is over.
+	ready func(events uint32) (more bool)
+	fd    int    // -1 if there is none
+	nonce uint32 // tells it from others that had its descriptor
 
 	// What the kernel has reported, and no system call has disproved since.
 	readable, writable bool

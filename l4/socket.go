@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"time"
 	"unsafe"
 
@@ -117,6 +118,9 @@ func reset(fd int) {
 func zone(a netip.Addr) uint32 {
 	if a.Zone() == "" {
 		return 0
+	}
+	if n, err := strconv.ParseUint(a.Zone(), 10, 32); err == nil {
+		return uint32(n)
 	}
 	ifi, err := net.InterfaceByName(a.Zone())
 	if err != nil {

@@ -2,12 +2,12 @@ package l4
 
 import "time"
 
-// timer is when a session wants to be told, in its loop's time.
+// timer is when its owner wants to be told, in its loop's time.
 type timer struct {
-	session *session
-	due     time.Duration
-	index   int // in the heap; meaningless if not set
-	set     bool
+	owner interface{ timeout() }
+	due   time.Duration
+	index int // in the heap; meaningless if not set
+	set   bool
 }
 
 // timers is a heap of those that are set, the first one due on top.

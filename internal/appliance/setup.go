@@ -50,6 +50,7 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 			}
 		}
 	}()
+	discard = append(discard, l4Change.Discard)
 	l7Change, err := a.l7.Stage(node.L7, next.pools)
 	if err != nil {
 		return err

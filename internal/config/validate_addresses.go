@@ -25,6 +25,7 @@ type listener struct {
 	address netip.AddrPort
 	path    string
 	service string // its name
+	udp     bool
 }
 
 // String returns what messages call the listener.
@@ -41,7 +42,7 @@ func (f *File) listeners() []listener {
 	for _, s := range f.services() {
 		for i, a := range s.listen {
 			if a.IsValid() && a.Port() != 0 { // else said already
-				all = append(all, listener{a, index(s.path+".listen", i), s.name})
+				all = append(all, listener{a, index(s.path+".listen", i), s.name, s.udp})
 			}
 		}
 	}
@@ -55,7 +56,7 @@ func (f *File) validateListeners(r *report) {
 	for i, l := range all {
 		validateUsable(r, l.path, l.address.Addr())
 		f.validateScope(r, l)
-		taken := slices.IndexFunc(all[:i], func(other listener) bool { return overlap(l.address, other.address) })
+		taken := slices.IndexFunc(all[:i], func(other listener) bool { return l.udp == other.udp && overlap(l.address, other.address) })
 		switch {
 		case taken < 0:
 		case all[taken].address == l.address:

@@ -15,6 +15,7 @@ type service struct {
 	servers  []pool.ServerConfig // its own
 	check    *health.Config      // of its own servers
 	pools    []string            // all it forwards to, its own under its name
+	udp      bool
 	validate func(problem func(key, message string))
 }
 
@@ -24,7 +25,7 @@ func (f *File) services() []service {
 	for i, s := range f.L4 {
 		all = append(all, service{
 			path: index("l4", i), name: s.Name, listen: s.Listen, servers: s.Servers, check: s.Check,
-			pools: s.PoolNames(), validate: s.Validate,
+			pools: s.PoolNames(), udp: s.UDP(), validate: s.Validate,
 		})
 	}
 	for i, s := range f.L7 {

@@ -67,6 +67,10 @@ func (s *Server) Address() string { return s.text }
 // AddrPort returns the address to connect to.
 func (s *Server) AddrPort() netip.AddrPort { return s.address }
 
+// Usable reports whether the server may be picked now, but for its bound of
+// connections.
+func (s *Server) Usable() bool { return s.state.Load().usable() }
+
 // Current returns the number of connections picked and not yet done.
 func (s *Server) Current() int64 { return s.current.Load() }
 
