@@ -110,7 +110,7 @@ func passes(passing []statusRange, status int) bool {
 // bounds.
 func readAnswer(conn io.Reader, request *http.Request, want pattern) (status int, body []byte, err error) {
 	bounded := &io.LimitedReader{R: conn, N: maxHTTPAnswer}
-	reader := bufio.NewReader(bounded)
+	reader := bufio.NewReaderSize(bounded, 1<<10) // most heads are short
 	for range maxInterim + 1 {
 		answer, err := http.ReadResponse(reader, request)
 		if err != nil {

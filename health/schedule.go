@@ -22,7 +22,7 @@ func newRhythm(check Config) rhythm {
 		down:     check.EffectiveDownInterval(),
 		timeout:  check.EffectiveTimeout(),
 		jitter:   float64(check.EffectiveJitter()) / float64(interval),
-		early:    interval / 100,
+		early:    interval / 20,
 	}
 }
 
