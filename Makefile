@@ -58,3 +58,9 @@ bench-health: ## what the checks of 1,000 servers at intervals of 1 s cost
 bench-l4: build ## compare the L4 proxy with HAProxy and nginx; writes its section of docs/benchmarks.md
 	go build -o build/bench-l4 ./bench/l4
 	build/bench-l4 -report docs/benchmarks.md
+
+.PHONY: bench-l7
+bench-l7: build ## compare the L7 proxy with nginx, HAProxy and Caddy; writes its section of docs/benchmarks.md
+	go build -o build/bench-l7 ./bench/l7
+	[ -x build/caddy ] || GOBIN=$(CURDIR)/build go install github.com/caddyserver/caddy/v2/cmd/caddy@latest
+	build/bench-l7 -caddy build/caddy -report docs/benchmarks.md

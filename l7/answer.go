@@ -112,10 +112,6 @@ func broken(err error) error {
 	return err
 }
 
-// splice carries what is left of a large body past us, if the answer's writer
-// and the body are of the kind for that, and returns how much that was.
-func (a *answer) splice(to answerWriter) (int64, error) { return 0, nil }
-
 // release gives the connection to others if the exchange with the server is over:
 // its client may take long to read what is left.
 func (a *answer) release() {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"appliance/l7/http1"
@@ -96,20 +97,56 @@ func (b *http1Body) source(p []byte) (int, error) {
 		in.r += n
 		return n, nil
 	}
-	if now, d := time.Now(), c.server.set.idle; b.until.Sub(now) < d {
-		b.until = now.Add(d + d/4)
-		if err := c.tcp.SetReadDeadline(b.until); err != nil {
-			return 0, err
-		}
-	}
-	if b.stopped.Load() {
-		return 0, errStopped
+	if err := b.arm(); err != nil {
+		return 0, err
 	}
 	n, err := c.rw.Read(p)
 	if n > 0 {
 		return n, nil
 	}
 	return 0, err
+}
+
+// arm gives the client time to send more.
+func (b *http1Body) arm() error {
+	c := b.conn
+	if now, d := time.Now(), c.server.set.idle; b.until.Sub(now) < d {
+		b.until = now.Add(d + d/4)
+		if err := c.tcp.SetReadDeadline(b.until); err != nil {
+			return err
+		}
+	}
+	if b.stopped.Load() {
+		return errStopped
+	}
+	return nil
+}
+
+// spliceable reports whether fill can be called.
+func (b *http1Body) spliceable() bool {
+	return b.left >= spliceLeast && !b.conn.secure && b.conn.work.in.r == b.conn.work.in.w
+}
+
+// fill is Read, but into a pipe.
+func (b *http1Body) fill(p *pipe) error {
+	if err := b.arm(); err != nil {
+		return b.fail(err)
+	}
+	var err error
+	if ctl := b.conn.raw.Read(func(fd uintptr) bool {
+		err = p.fill(fd, b.left)
+		return err != syscall.EAGAIN
+	}); ctl != nil {
+		err = ctl
+	}
+	if err != nil {
+		return b.fail(err)
+	}
+	if b.left -= int64(p.n); b.left == 0 {
+		b.ended.Store(true)
+		return io.EOF
+	}
+	return nil
 }
 
 // readChunks reads into p and leaves there what is data.

@@ -245,12 +245,11 @@ func (p *pipeline) pass(server *pool.Server, ex *exchange, a *answer) error {
 			if err := ex.answer.Flush(); err != nil {
 				return err
 			}
-			if n, err := a.splice(ex.answer); n > 0 || err != nil {
-				server.AddBytes(0, n)
-				p.count.bytesOut.Add(n)
-				if err != nil {
+			if a.left >= spliceLeast {
+				if err := a.splice(ex.answer, func(n int64) { p.received(server, n) }); err != nil {
 					return p.brokeOff(server, ex, err)
 				}
+				a.release()
 			}
 		}
 		part, err := a.next()
@@ -268,6 +267,13 @@ func (p *pipeline) pass(server *pool.Server, ex *exchange, a *answer) error {
 			return p.brokeOff(server, ex, err)
 		}
 	}
+}
+
+// received counts n bytes of a body that came from the server and went to the
+// client.
+func (p *pipeline) received(server *pool.Server, n int64) {
+	server.AddBytes(0, n)
+	p.count.bytesOut.Add(n)
 }
 
 func (p *pipeline) brokeOff(server *pool.Server, ex *exchange, err error) error {
@@ -292,6 +298,6 @@ func (p *pipeline) upgrade(ctx context.Context, st *state, server *pool.Server, 
 	p.count.answered(a.status)
 	tunnel(ctx, client, a.stream(), st.cfg.Timeouts.EffectiveIdle(),
 		func(n int) { ex.sent(n) },
-		func(n int) { p.count.bytesOut.Add(int64(n)); server.AddBytes(0, int64(n)) })
+		func(n int) { p.received(server, int64(n)) })
 	return nil
 }

@@ -55,6 +55,8 @@ type serverConn struct {
 	turnFunc func(fd uintptr) bool
 	request  []byte // to be written; nil: it was
 	probe    bool   // the connection was kept: see that nobody has spoken
+	pipe     *pipe  // what is read goes there; nil: into in
+	pipeMost int64
 	n        int
 	err      error
 }
@@ -112,6 +114,10 @@ func (c *serverConn) turn(fd uintptr) bool {
 			c.n, c.err = 0, os.NewSyscallError("write", err)
 		}
 		return true
+	}
+	if c.pipe != nil {
+		c.err = c.pipe.fill(fd, c.pipeMost)
+		return c.err != syscall.EAGAIN
 	}
 	if c.in == nil {
 		c.in = inboxes.Get().(*inbox)

@@ -103,6 +103,11 @@ func (u *upload) carry(c *serverConn, ex *exchange) error {
 	in := inboxes.Get().(*inbox)
 	defer putInbox(in)
 	for {
+		if b, ok := ex.body.(*http1Body); ok && b.spliceable() {
+			if done, err := u.splice(c, ex, b); done || err != nil {
+				return err
+			}
+		}
 		n, err := ex.body.Read(in.b)
 		if err != nil && err != io.EOF {
 			return err
@@ -126,6 +131,35 @@ func (u *upload) carry(c *serverConn, ex *exchange) error {
 	end := append(in.b[:0], "0\r\n"...)
 	end = http1.AppendFields(end, trailerFields(ex.body.trailers()))
 	return c.write(append(end, "\r\n"...), time.Now())
+}
+
+// splice carries what is left of a large body past us, if there is a pipe for it.
+func (u *upload) splice(c *serverConn, ex *exchange, b *http1Body) (done bool, err error) {
+	p := c.up.pipes.get()
+	if p == nil {
+		return false, nil
+	}
+	defer c.up.pipes.put(p)
+	for {
+		err := b.fill(p)
+		if err != nil && err != io.EOF {
+			return false, err
+		}
+		if err == io.EOF && !u.state.CompareAndSwap(uploadRunning, uploadLast) {
+			return false, errAborted
+		}
+		n := p.n
+		if err := c.armWrite(time.Now()); err != nil {
+			return false, err
+		}
+		if err := drainTo(c.raw, p); err != nil {
+			return false, err
+		}
+		ex.sent(n)
+		if err == io.EOF {
+			return true, nil
+		}
+	}
 }
 
 // write writes a part of the body, by itself or as a chunk.

@@ -40,6 +40,7 @@ type upstreamSettings struct {
 // takes a second one (upload), which has ended when the answer is closed.
 type upstream struct {
 	settings upstreamSettings
+	pipes    pipes
 
 	mu      sync.Mutex
 	idle    map[netip.AddrPort][]*serverConn // by server; the last one was used last
@@ -62,6 +63,7 @@ func (u *upstream) retire() {
 		}
 	}
 	clear(u.idle)
+	u.pipes.close()
 	if u.sweep != nil {
 		u.sweep.Stop()
 	}

@@ -36,6 +36,7 @@ var layers = map[string][]string{
 	"cmd/applianctl":      {"internal/appliance", "internal/guard", "internal/config", "internal/control", "internal/lab", "internal/peer"},
 	"integration":         {"internal/control", "internal/lab"},
 	"bench/l4":            nil,
+	"bench/l7":            nil,
 }
 
 // confined lists the libraries that only one package may import.

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"bytes"
+	"crypto"
+	ec "crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	rs "crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The ports of each proxy.
+const (
+	plainPort = 80
+	ecdsaPort = 443
+	rsaPort   = 444
+)
+
+const origin = "127.0.1.1:80"
+
+// proxy is one contestant, with an address of its own.
+type proxy struct {
+	name, version string
+	ours          bool
+	address       string
+	cmd           *exec.Cmd
+	said          bytes.Buffer
+}
+
+// rig is all that runs.
+type rig struct {
+	dir     string
+	origin  *exec.Cmd
+	proxies []*proxy
+	upload  string // the script for wrk
+}
+
+// start starts the server, on processor 1, and the proxies, each pinned to
+// processor 0 with one worker.
+func start(dir string, descriptors int) (*rig, error) {
+	r := &rig{dir: dir, upload: filepath.Join(dir, "up.lua")}
+	for _, kind := range []string{"ecdsa", "rsa"} {
+		if err := writeCertificate(dir, kind); err != nil {
+			return nil, err
+		}
+	}
+	for name, data := range map[string]string{
+		"up.lua": "wrk.method = 'POST'\nwrk.body = string.rep('x', 1048576)\n",
+		"1m":     strings.Repeat("x", 1<<20),
+		"origin.conf": fmt.Sprintf(`
+worker_processes 1; daemon off; master_process off; pid %[1]s/origin.pid; error_log %[1]s/origin.log; user root;
+events { worker_connections %[2]d; }
+http { access_log off; keepalive_requests 1000000000; keepalive_timeout 300; client_max_body_size 0; sendfile on; tcp_nopush on;
+  client_body_temp_path %[1]s/ocb; proxy_temp_path %[1]s/ocp; fastcgi_temp_path %[1]s/ocf; uwsgi_temp_path %[1]s/ocu; scgi_temp_path %[1]s/ocs;
+  server { listen %[3]s backlog=4096;
+    location / { default_type text/plain; return 200 "%[4]s"; }
+    location /1m { root %[1]s; }
+    location /up { return 200 "ok"; } } }`, dir, descriptors/2, origin, strings.Repeat("0123456789", 6)),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return nil, err
+	}
+	nginx, err := exec.LookPath("nginx")
+	if err != nil {
+		return nil, err
+	}
+	r.origin = exec.Command("taskset", "-c", "1", nginx, "-e", dir+"/origin.log", "-c", dir+"/origin.conf")
+	if err := r.origin.Start(); err != nil {
+		return nil, err
+	}
+	if err := listening(origin); err != nil {
+		return r, err
+	}
+	haproxy, err := exec.LookPath("haproxy")
+	if err != nil {
+		return r, err
+	}
+	for i, one := range []struct {
+		name    string
+		version []string
+		config  func(dir, address string, descriptors int) string
+		command []string // and the configuration
+	}{
+		{"applianctl", []string{*binary, "version"}, applianceConfig, []string{*binary, "run", "--config"}},
+		{"nginx", []string{nginx, "-v"}, nginxConfig, []string{nginx, "-e", dir + "/nginx.log", "-c"}},
+		{"HAProxy", []string{haproxy, "-v"}, haproxyConfig, []string{haproxy, "-db", "-f"}},
+		{"Caddy", []string{*caddy, "version"}, caddyConfig, []string{*caddy, "run", "--adapter", "caddyfile", "--config"}},
+	} {
+		if one.name == "Caddy" && *caddy == "" || *peers != "" && !slices.Contains(strings.Split(*peers, ","), one.name) {
+			continue
+		}
+		p := &proxy{name: one.name, ours: i == 0, address: fmt.Sprint("127.0.3.", i+1)}
+		path := filepath.Join(dir, strconv.Itoa(i)+".conf")
+		if err := os.WriteFile(path, []byte(one.config(dir, p.address, descriptors)), 0o600); err != nil {
+			return r, err
+		}
+		out, _ := exec.Command(one.version[0], one.version[1:]...).CombinedOutput()
+		first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+		p.version, _, _ = strings.Cut(first, " - ")
+		if one.name == "Caddy" {
+			p.version, _, _ = strings.Cut("Caddy "+p.version, " h1:")
+		}
+		p.cmd = exec.Command("taskset", append(append([]string{"-c", "0"}, one.command...), path)...)
+		p.cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
+		p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
+		if err := p.cmd.Start(); err != nil {
+			return r, err
+		}
+		r.proxies = append(r.proxies, p)
+		for _, port := range []int{plainPort, ecdsaPort, rsaPort} {
+			if err := listening(fmt.Sprintf("%s:%d", p.address, port)); err != nil {
+				return r, fmt.Errorf("%w:\n%s", err, p.said.String())
+			}
+		}
+	}
+	return r, nil
+}
+
+func listening(address string) error {
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if c, err := net.Dial("tcp", address); err == nil {
+			return c.Close()
+		}
+	}
+	return fmt.Errorf("nobody listens on %s", address)
+}
+
+func (r *rig) stop() {
+	for _, p := range r.proxies {
+		_ = p.cmd.Process.Signal(os.Interrupt)
+		_ = p.cmd.Wait()
+	}
+	_ = r.origin.Process.Signal(os.Interrupt)
+	_ = r.origin.Wait()
+}
+
+// cpu returns the time that the process has spent on a processor, in user mode
+// and in the kernel.
+func (p *proxy) cpu() time.Duration {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid))
+	var sum time.Duration
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		first, _, _ := strings.Cut(string(text), " ")
+		n, _ := strconv.ParseInt(first, 10, 64)
+		sum += time.Duration(n)
+	}
+	return sum
+}
+
+// memory returns the resident memory of the process in bytes.
+func (p *proxy) memory() int64 {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	f := fieldsAfter(string(text), "VmRSS:")
+	if len(f) == 0 {
+		return 0
+	}
+	n, _ := strconv.ParseInt(f[0], 10, 64)
+	return n << 10
+}
+
+func applianceConfig(dir, address string, _ int) string {
+	return fmt.Sprintf(`
+[admin]
+socket = "%[1]s/a.sock"
+[[l7]]
+name    = "plain"
+listen  = ["%[2]s:80"]
+servers = ["%[3]s"]
+[[l7]]
+name    = "ecdsa"
+listen  = ["%[2]s:443"]
+servers = ["%[3]s"]
+tls     = { certificates = [{ cert = "%[1]s/ecdsa.pem", key = "%[1]s/ecdsa.key" }] }
+[[l7]]
+name    = "rsa"
+listen  = ["%[2]s:444"]
+servers = ["%[3]s"]
+tls     = { certificates = [{ cert = "%[1]s/rsa.pem", key = "%[1]s/rsa.key" }] }
+`, dir, address, origin)
+}
+
+func nginxConfig(dir, address string, descriptors int) string {
+	return fmt.Sprintf(`
+worker_processes 1; daemon off; master_process off; pid %[1]s/nginx.pid; error_log %[1]s/nginx.log; user root;
+events { worker_connections %[4]d; }
+http { access_log off; keepalive_requests 1000000000; keepalive_timeout 300; client_max_body_size 0;
+  client_body_temp_path %[1]s/ncb; proxy_temp_path %[1]s/ncp; fastcgi_temp_path %[1]s/ncf; uwsgi_temp_path %[1]s/ncu; scgi_temp_path %[1]s/ncs;
+  proxy_request_buffering off; proxy_max_temp_file_size 0; ssl_session_tickets on; ssl_session_cache off; ssl_protocols TLSv1.2 TLSv1.3;
+  http2_max_requests 1000000000;
+  upstream o { server %[3]s; keepalive 1024; keepalive_requests 1000000000; }
+  proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host;
+  proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;
+  server { listen %[2]s:80 backlog=4096; location / { proxy_pass http://o; } }
+  server { listen %[2]s:443 ssl http2 backlog=4096; ssl_certificate %[1]s/ecdsa.pem; ssl_certificate_key %[1]s/ecdsa.key; location / { proxy_pass http://o; } }
+  server { listen %[2]s:444 ssl http2 backlog=4096; ssl_certificate %[1]s/rsa.pem; ssl_certificate_key %[1]s/rsa.key; location / { proxy_pass http://o; } } }
+`, dir, address, origin, descriptors/2)
+}
+
+func haproxyConfig(dir, address string, descriptors int) string {
+	for _, kind := range []string{"ecdsa", "rsa"} {
+		cert, _ := os.ReadFile(dir + "/" + kind + ".pem")
+		key, _ := os.ReadFile(dir + "/" + kind + ".key")
+		_ = os.WriteFile(dir+"/"+kind+".both", append(cert, key...), 0o600)
+	}
+	return fmt.Sprintf(`
+global
+  nbthread 1
+  maxconn %[4]d
+  maxpipes 200
+  tune.ssl.default-dh-param 2048
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+  timeout http-keep-alive 300s
+  option forwardfor
+  option splice-request
+  option splice-response
+  http-reuse always
+frontend f
+  bind %[2]s:80 backlog 4096
+  bind %[2]s:443 backlog 4096 ssl crt %[1]s/ecdsa.both alpn h2,http/1.1
+  bind %[2]s:444 backlog 4096 ssl crt %[1]s/rsa.both alpn h2,http/1.1
+  http-request set-header X-Forwarded-Proto https if { ssl_fc }
+  default_backend b
+backend b
+  server s %[3]s
+`, dir, address, origin, descriptors/2-1000)
+}
+
+func caddyConfig(dir, address string, _ int) string {
+	var b strings.Builder
+	b.WriteString("{\n admin off\n auto_https off\n log {\n  level ERROR\n }\n servers {\n  protocols h1 h2\n }\n}\n")
+	fmt.Fprintf(&b, "http://:80 {\n bind %s\n reverse_proxy %s\n}\n", address, origin)
+	for port, kind := range map[int]string{ecdsaPort: "ecdsa", rsaPort: "rsa"} {
+		fmt.Fprintf(&b, "https://%s:%d {\n bind %[1]s\n tls %[3]s/%[4]s.pem %[3]s/%[4]s.key\n reverse_proxy %[5]s\n}\n", address, port, dir, kind, origin)
+	}
+	return b.String()
+}
+
+// writeCertificate writes a self-signed certificate for all addresses that the
+// proxies have.
+func writeCertificate(dir, kind string) error {
+	var key crypto.Signer
+	var err error
+	if kind == "rsa" {
+		key, err = rs.GenerateKey(rand.Reader, 2048)
+	} else {
+		key, err = ec.GenerateKey(elliptic.P256(), rand.Reader)
+	}
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour)}
+	for i := range 4 {
+		template.IPAddresses = append(template.IPAddresses, net.IPv4(127, 0, 3, byte(i+1)))
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	for suffix, block := range map[string]*pem.Block{".pem": {Type: "CERTIFICATE", Bytes: der}, ".key": {Type: "PRIVATE KEY", Bytes: pkcs8}} {
+		if err := os.WriteFile(filepath.Join(dir, kind+suffix), pem.EncodeToMemory(block), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// sample is one measurement.
+type sample struct {
+	Rate     float64 // units a second
+	CPU      float64 // microseconds a unit
+	P50, P99 time.Duration
+	Memory   float64 // KiB
+}
+
+// table holds all measurements, by workload and proxy.
+type table struct {
+	Samples  map[string]map[string][]sample
+	Versions []string
+}
+
+// readTable reads what earlier runs have kept at path, if that is not empty.
+func readTable(path string) (*table, error) {
+	t := &table{Samples: make(map[string]map[string][]sample)}
+	if path == "" {
+		return t, nil
+	}
+	text, err := os.ReadFile(path)
+	if os.IsNotExist(err) {
+		return t, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return t, json.Unmarshal(text, t)
+}
+
+func (t *table) write(path string) error {
+	if path == "" {
+		return nil
+	}
+	text, err := json.Marshal(t)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, text, 0o644)
+}
+
+func (t *table) add(workload, proxy string, s sample) {
+	if t.Samples[workload] == nil {
+		t.Samples[workload] = make(map[string][]sample)
+	}
+	t.Samples[workload][proxy] = append(t.Samples[workload][proxy], s)
+}
+
+// median returns the median of what of gives for each sample.
+func median(samples []sample, of func(sample) float64) float64 {
+	values := make([]float64, len(samples))
+	for i, s := range samples {
+		values[i] = of(s)
+	}
+	slices.Sort(values)
+	if len(values) == 0 {
+		return 0
+	}
+	return values[len(values)/2]
+}
+
+var order = []string{"applianctl", "nginx", "HAProxy", "Caddy"}
+
+func (t *table) text() string {
+	var b strings.Builder
+	uname, _ := exec.Command("uname", "-r").Output()
+	fmt.Fprintf(&b, "## HTTP services (L7)\n\nMeasured on %s with `make bench-l7`: kernel %s, %s, %d processors, %s, %s.\n",
+		time.Now().Format("2 January 2006"), strings.TrimSpace(string(uname)), cpuModel(), runtime.NumCPU(), runtime.Version(), strings.Join(t.Versions, ", "))
+	fmt.Fprintf(&b, `One worker of each proxy on one processor; wrk or h2load and an nginx as the server, which answers with 60 bytes unless it says
+otherwise, on another; over loopback, one after the other in each round; medians. CPU is user and system time of the proxy's
+process for each unit. "To best" is ours divided by the best peer's: below 1 is better for CPU, above 1 for throughput.
+HAProxy is told to splice. wrk resumes TLS sessions; the handshakes are made with a client that does not.
+
+| work | proxy | rounds | units/s | CPU us/unit | to best: units/s | to best: CPU | p50 | p99 |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+`)
+	for _, w := range workloads {
+		t.rows(&b, w)
+	}
+	fmt.Fprintf(&b, "\nMemory of the proxy's process for each of %d idle connections that have carried a request, in KiB:\n\n| | %s |\n| --- |%s\n",
+		idleConnections, strings.Join(order, " | "), strings.Repeat(" --- |", len(order)))
+	for _, name := range []string{"idle, HTTP/1.1", "idle, HTTPS"} {
+		fmt.Fprintf(&b, "| %s |", strings.TrimPrefix(name, "idle, "))
+		for _, p := range order {
+			if s := t.Samples[name][p]; len(s) > 0 {
+				fmt.Fprintf(&b, " %.1f", median(s, func(s sample) float64 { return s.Memory }))
+			}
+			b.WriteString(" |")
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// rows writes the rows of one workload.
+func (t *table) rows(b *strings.Builder, w workload) {
+	rate := func(p string) float64 { return median(t.Samples[w.name][p], func(s sample) float64 { return s.Rate }) }
+	cpu := func(p string) float64 { return median(t.Samples[w.name][p], func(s sample) float64 { return s.CPU }) }
+	bestRate, bestCPU := 0.0, 0.0
+	for _, p := range order[1:] {
+		bestRate = max(bestRate, rate(p))
+		if c := cpu(p); c > 0 && (bestCPU == 0 || c < bestCPU) {
+			bestCPU = c
+		}
+	}
+	for i, p := range order {
+		samples := t.Samples[w.name][p]
+		if len(samples) == 0 {
+			continue
+		}
+		ratios := " | "
+		if i == 0 && bestCPU > 0 {
+			ratios = fmt.Sprintf("%.2f | %.2f", rate(p)/bestRate, cpu(p)/bestCPU)
+		}
+		fmt.Fprintf(b, "| %s (%s) | %s | %d | %.0f | %.1f | %s |", w.name, w.unit, p, len(samples), rate(p), cpu(p), ratios)
+		for _, of := range []func(sample) float64{
+			func(s sample) float64 { return float64(s.P50) },
+			func(s sample) float64 { return float64(s.P99) },
+		} {
+			if d := time.Duration(median(samples, of)); d > 0 {
+				fmt.Fprintf(b, " %v", d.Round(10*time.Microsecond))
+			}
+			b.WriteString(" |")
+		}
+		b.WriteString("\n")
+	}
+}
+
+func cpuModel() string {
+	text, _ := os.ReadFile("/proc/cpuinfo")
+	return strings.TrimSpace(strings.TrimLeft(strings.Join(fieldsAfter(string(text), "model name"), " "), ": "))
+}
+
+// writeSection replaces the section of the file at path between its markers, or
+// adds it at the end.
+func writeSection(path, name, text string) error {
+	begin, end := "<!-- "+name+": begin -->\n", "<!-- "+name+": end -->\n"
+	old, err := os.ReadFile(path)
+	if err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	before, rest, found := strings.Cut(string(old), begin)
+	if !found {
+		if before == "" {
+			before = "# Benchmarks\n\n"
+		} else {
+			before += "\n"
+		}
+	}
+	_, after, _ := strings.Cut(rest, end)
+	return os.WriteFile(path, []byte(before+begin+text+end+after), 0o644)
+}

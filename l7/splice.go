@@ -1,0 +1,169 @@
+package l7
+
+import (
+	"io"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// spliceLeast is the size of the rest of a body from which on it goes from
+	// socket to socket in the kernel: below, a copy costs less.
+	spliceLeast = 128 << 10
+	// pipeSize is what a pipe is asked to hold. A client has the idle timeout for
+	// each, which is the least rate for it.
+	pipeSize = 256 << 10
+	// maxPipes bounds the pipes that are kept for others.
+	maxPipes = 64
+)
+
+// pipe is where splice(2) puts what is on its way between two sockets.
+type pipe struct {
+	r, w int
+	size int
+	n    int // bytes in it
+}
+
+// fill moves up to most bytes from the socket into the pipe, which is empty;
+// io.EOF is the end.
+func (p *pipe) fill(fd uintptr, most int64) error {
+	n, err := splice(int(fd), p.w, int(min(most, int64(p.size))))
+	p.n = n
+	if n == 0 && err == nil {
+		return io.EOF
+	}
+	return err
+}
+
+// drain moves what is in the pipe to the socket.
+func (p *pipe) drain(fd uintptr) error {
+	for p.n > 0 {
+		n, err := splice(p.r, int(fd), p.n)
+		if err != nil {
+			return err
+		}
+		p.n -= n
+	}
+	return nil
+}
+
+func splice(from, to, n int) (int, error) {
+	for {
+		k, err := unix.Splice(from, nil, to, nil, n, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		if err != syscall.EINTR {
+			return max(int(k), 0), err
+		}
+	}
+}
+
+func (p *pipe) close() {
+	unix.Close(p.r)
+	unix.Close(p.w)
+}
+
+// pipes are pipes that wait for use. The zero value is empty.
+type pipes struct {
+	mu     sync.Mutex
+	free   []*pipe
+	closed bool
+}
+
+// get returns an empty pipe, nil if there cannot be one.
+func (ps *pipes) get() *pipe {
+	ps.mu.Lock()
+	if n := len(ps.free); n > 0 {
+		p := ps.free[n-1]
+		ps.free = ps.free[:n-1]
+		ps.mu.Unlock()
+		return p
+	}
+	ps.mu.Unlock()
+	var fds [2]int
+	if unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
+		return nil
+	}
+	// Who may not have that much gets what is usual.
+	size, err := unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, pipeSize)
+	if err != nil {
+		size = 64 << 10
+	}
+	return &pipe{r: fds[0], w: fds[1], size: size}
+}
+
+// put gives a pipe back.
+func (ps *pipes) put(p *pipe) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if p.n > 0 || ps.closed || len(ps.free) >= maxPipes {
+		p.close()
+		return
+	}
+	ps.free = append(ps.free, p)
+}
+
+// close closes the pipes, and those that are in use when they are given back.
+func (ps *pipes) close() {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.closed = true
+	for _, p := range ps.free {
+		p.close()
+	}
+	ps.free = nil
+}
+
+// splice carries what is left of a large body past us, if the answer's writer
+// and the body are of the kind for that. counted is told what went through.
+func (a *answer) splice(to answerWriter, counted func(n int64)) error {
+	w, ok := to.(*http1Answer)
+	if !ok || w.conn.secure || a.left < spliceLeast || w.left != a.left {
+		return nil
+	}
+	ps := &a.conn.up.pipes
+	p := ps.get()
+	if p == nil {
+		return nil
+	}
+	defer ps.put(p)
+	for a.left > 0 {
+		a.conn.pipe, a.conn.pipeMost = p, a.left
+		err := a.more()
+		a.conn.pipe = nil
+		if err != nil {
+			return broken(err)
+		}
+		n := int64(p.n)
+		if err := w.drain(p); err != nil {
+			return err
+		}
+		a.left -= n
+		w.left -= n
+		counted(n)
+	}
+	a.done = true
+	return nil
+}
+
+// drain sends what is in p to the client.
+func (a *http1Answer) drain(p *pipe) error {
+	c := a.conn
+	if err := c.armWrite(time.Now()); err != nil {
+		return err
+	}
+	return drainTo(c.raw, p)
+}
+
+// drainTo empties p into a socket, whose deadline for writing has been set.
+func drainTo(raw syscall.RawConn, p *pipe) error {
+	var err error
+	if ctl := raw.Write(func(fd uintptr) bool {
+		err = p.drain(fd)
+		return err != syscall.EAGAIN
+	}); ctl != nil {
+		return ctl
+	}
+	return err
+}

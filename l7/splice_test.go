@@ -1,0 +1,93 @@
+package l7
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// Bodies that go from socket to socket arrive as they were, in both directions,
+// and the connections are good for more.
+func TestSplicedBodies(t *testing.T) {
+	data := make([]byte, 9<<20+17)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(data) // never fails
+	sum := fmt.Sprintf("%x", sha256.Sum256(data))
+	r, addr := simple(t, web(t, func(w http.ResponseWriter, r *http.Request) {
+		h := sha256.New()
+		io.Copy(h, r.Body)
+		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+		w.Header().Set("X-Sum", fmt.Sprintf("%x", h.Sum(nil)))
+		w.Write(data)
+	}))
+	c, in := dial(t, addr, nil)
+	for range 3 {
+		go func() {
+			fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", len(data))
+			c.Write(data)
+		}()
+		resp := answerTo(t, in, "POST")
+		h := sha256.New()
+		n, err := io.Copy(h, resp.Body)
+		if got := fmt.Sprintf("%x", h.Sum(nil)); got != sum || resp.Header.Get("X-Sum") != sum || n != int64(len(data)) || err != nil || resp.Close {
+			t.Fatalf("%d bytes with sum %s, sent with %s; want %s; %v, close %v", n, got, resp.Header.Get("X-Sum"), sum, err, resp.Close)
+		}
+	}
+	r.until("accounting", func() bool { s := r.stats("web"); return s.BytesIn == int64(3*len(data)) && s.BytesOut == s.BytesIn })
+	if n := len(r.engine.services["web"].state.Load().upstream.pipes.free); n == 0 {
+		t.Error("nothing was spliced")
+	}
+	before := openPipes(t)
+	r.apply()
+	if after := openPipes(t); before-after < 2 {
+		t.Errorf("%d ends of pipes before the service went, %d after it", before, after)
+	}
+}
+
+func openPipes(t *testing.T) (n int) {
+	t.Helper()
+	fds, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		if to, _ := os.Readlink(fd); bytes.HasPrefix([]byte(to), []byte("pipe:")) {
+			n++
+		}
+	}
+	return n
+}
+
+// A large answer that breaks off, and a client that goes in the midst of one,
+// end the exchange and leave nothing in a pipe for others.
+func TestSplicedBodiesThatBreakOff(t *testing.T) {
+	r, addr := simple(t, raw(t, func(c *net.TCPConn, r *bufio.Reader) {
+		readHead(r)
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n")
+		io.CopyN(c, zeros{}, 5000000)
+	}))
+	for range 3 {
+		resp := say(t, addr, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		if n, err := io.Copy(io.Discard, resp.Body); err == nil || n > 5000000 {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+		c, in := dial(t, addr, nil)
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		io.CopyN(io.Discard, in, 1000)
+		c.Close()
+	}
+	r.until("the end", func() bool { return r.stats("web").Current == 0 && r.engine.Active(nil) == 0 })
+	ps := &r.engine.services["web"].state.Load().upstream.pipes
+	for _, p := range ps.free {
+		if p.n != 0 {
+			t.Errorf("%d bytes were left in a pipe", p.n)
+		}
+	}
+}
