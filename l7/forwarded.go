@@ -3,6 +3,8 @@ package l7
 import (
 	"net/netip"
 	"strings"
+
+	"appliance/l7/http1"
 )
 
 // requestFields appends to out the fields of ex as a server gets them: what
@@ -229,31 +231,38 @@ func variableByte(c byte) byte {
 // forwarded writes the one element of the Forwarded field (RFC 7239, section
 // 4); an empty host is left out.
 func forwarded(client netip.Addr, host, scheme string) string {
-	var b strings.Builder
-	b.WriteString("for=")
+	b := make([]byte, 0, 64+len(host))
+	b = append(b, "for="...)
 	if client.Is6() {
 		// Section 6.1: an IPv6 address is in brackets and therefore quoted.
-		b.WriteString(`"[` + client.String() + `]"`)
+		b = append(b, `"[`...)
+		b = client.AppendTo(b)
+		b = append(b, `]"`...)
 	} else {
-		b.WriteString(client.String())
+		b = client.AppendTo(b)
 	}
 	if host != "" {
-		b.WriteString(";host=" + tokenOrQuoted(host))
+		b = append(b, ";host="...)
+		b = appendTokenOrQuoted(b, host)
 	}
-	b.WriteString(";proto=" + scheme)
-	return b.String()
+	b = append(b, ";proto="...)
+	return string(append(b, scheme...))
 }
 
-// tokenOrQuoted returns s, in quotes unless it is a token (RFC 9110, sections
-// 5.6.2 and 5.6.4).
-func tokenOrQuoted(s string) string {
-	const others = "!#$%&'*+-.^_`|~"
-	for _, c := range []byte(s) {
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte(others, c) >= 0) {
-			return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
-		}
+// appendTokenOrQuoted appends s to b, in quotes unless it is a token (RFC 9110,
+// sections 5.6.2 and 5.6.4).
+func appendTokenOrQuoted(b []byte, s string) []byte {
+	if http1.IsToken(s) {
+		return append(b, s...)
 	}
-	return s
+	b = append(b, '"')
+	for i := range len(s) {
+		if s[i] == '"' || s[i] == '\\' {
+			b = append(b, '\\')
+		}
+		b = append(b, s[i])
+	}
+	return append(b, '"')
 }
 
 // upgradeWanted returns the protocol to which the client wants to change, ""

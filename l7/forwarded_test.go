@@ -136,7 +136,7 @@ func TestForwarded(t *testing.T) {
 	}
 }
 
-// FuzzForwarded reads back what tokenOrQuoted has written: whatever the host
+// FuzzForwarded reads back what appendTokenOrQuoted has written: whatever the host
 // is, it stays one value of one element.
 func FuzzForwarded(f *testing.F) {
 	for _, s := range []string{"blog.example.com:80", `"`, `\`, `a";for=1.1.1.1`, ""} {

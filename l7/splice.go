@@ -50,11 +50,16 @@ func (p *pipe) drain(fd uintptr) error {
 	return nil
 }
 
+// splice is splice(2), like the calls in syscalls.go.
 func splice(from, to, n int) (int, error) {
 	for {
-		k, err := unix.Splice(from, nil, to, nil, n, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
-		if err != syscall.EINTR {
-			return max(int(k), 0), err
+		k, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		switch errno {
+		case 0:
+			return int(k), nil
+		case syscall.EINTR:
+		default:
+			return 0, errno
 		}
 	}
 }

@@ -41,6 +41,16 @@ func only(b []byte, kind uint8) bool {
 	return true
 }
 
+// IsToken reports whether s is a token (RFC 9110, section 5.6.2).
+func IsToken(s string) bool {
+	for i := range len(s) {
+		if kinds[s[i]]&inToken == 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
 // view returns b as a string, without copying.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
