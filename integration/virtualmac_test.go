@@ -215,3 +215,39 @@ func TestIPv6Pair(t *testing.T) {
 		})
 	}
 }
+
+// A reload turns the virtual MAC address on and off again.
+func TestVirtualMACByReload(t *testing.T) {
+	t.Parallel()
+	plain := labConfig(t)
+	virtual := labConfig(t, "preempt           = false", "preempt           = false\nvirtual_mac       = true")
+	p := newPair(t, plain)
+	p.start()
+	load := p.load(50, 80, 8080)
+	for _, step := range []struct {
+		config      string
+		from, to    *lab.Node
+		wantVirtual bool
+	}{{virtual, p.LB01, p.LB02, true}, {plain, p.LB02, p.LB01, false}} {
+		// The one that is not active comes first, then the other gives way to it.
+		for _, n := range []*lab.Node{step.to, step.from} {
+			if err := n.WriteConfig(step.config); err != nil {
+				t.Fatal(err)
+			}
+			if code, out := p.applianctl(n, "reload"); code != 0 {
+				t.Fatalf("reload: %s", out)
+			}
+		}
+		p.waitActive(step.to)
+		p.alone(step.to)
+		p.waitRequests(load, 50)
+		if mac := p.neighbour(p.VIP); (mac == virtualMAC) != step.wantVirtual {
+			t.Errorf("virtual_mac = %v: the client knows %s", step.wantVirtual, mac)
+		}
+		for _, n := range p.Nodes() {
+			if traces := p.traces(n); (traces != noTraces) != (step.wantVirtual && n == step.to) {
+				t.Errorf("virtual_mac = %v: %s has %q", step.wantVirtual, n.Name, traces)
+			}
+		}
+	}
+}
