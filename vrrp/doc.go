@@ -12,8 +12,13 @@
 // woken. It reads no clock, opens nothing and starts nothing, so a whole
 // election of two nodes is a test that takes no time. What it does as a backup
 // is in backup.go, as the active router in active.go, and how the addresses
-// are given away and taken back by command in handover.go. States change only
-// in the becomeX functions.
+// are given away and taken back by command in handover.go; when it preempts, and
+// what the owner of the addresses does, in preempt.go. States change only in the
+// becomeX functions.
+//
+// A group (group.go) is several Machines of one node that move together; it is as
+// pure as they are. Groups (groups.go) is that for Routers: it has the lock under
+// which they step.
 //
 // Router (router.go) is a Machine with its mailbox, its timer and the outside
 // world. One goroutine owns the Machine, a second one keeps a Transport open
@@ -26,7 +31,7 @@
 // message. The timers by which the versions differ are in timers.go. Whatever is refused has a name (Refusal,
 // in refusal.go) and changes nothing: no timer, no state.
 //
-// Five things go beyond the RFC:
+// Seven things go beyond the RFC:
 //
 //   - Health is apart from preemption. Priority may be lowered by named
 //     demotions, and a backup that has been healthier than the active router
@@ -43,6 +48,10 @@
 //     adverts is an alarm and no reason to take over; when it says that the
 //     process is dead, nobody waits for a silence. A planned switch goes over it
 //     (takeover.go): the new router has announced before the old one lets go.
+//   - A backup that hears nobody any more asks the hosts of Config.Reach first, and
+//     stays what it is when one of them has gone at the same time (isolated.go).
+//   - A demoted active router hands the addresses to a keepalived, whose backups are
+//     silent, by a trial (lend.go).
 //   - A failover by command drains connections first and holds: the node that
 //     yielded does not take over from a live active router until failback.
 package vrrp
