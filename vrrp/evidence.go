@@ -11,7 +11,7 @@ import (
 type LinkState uint8
 
 const (
-	// LinkNone: there has been none yet.
+	// LinkNone: there has been none yet, or none since it was set up anew.
 	LinkNone LinkState = iota
 	// LinkUp: the other node is heard by it.
 	LinkUp
@@ -154,7 +154,7 @@ func (m *Machine) judgeLink(now time.Time, v *peerView) {
 			reason += fmt.Sprintf("; its last advert came %s ago", round(now.Sub(m.active.Heard)))
 		}
 		m.alarm(now, AlarmLink, reason)
-	case LinkUp, LinkGoodbye:
+	case LinkUp, LinkGoodbye, LinkNone:
 		m.alarm(now, AlarmLink, "")
 	}
 }

@@ -94,6 +94,12 @@ func (l *peerLink) end(cause error) {
 	<-l.ended // which ends the calls
 	l.mesh.Store(nil)
 	l.asides.Wait()
+	// Whatever it said must not be believed any longer.
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for node := range l.cfg.Peers {
+		l.tellLink(node, peer.Connecting, cause.Error())
+	}
 	l.stop = nil
 }
 

@@ -119,9 +119,9 @@ func (n *neighbour) run(ctx context.Context) {
 // leave ends the link.
 func (n *neighbour) leave(ctx context.Context) {
 	close(n.done)
-	final := errors.Is(context.Cause(ctx), ErrGoodbye)
+	last := bye{Final: errors.Is(context.Cause(ctx), ErrGoodbye), Reason: context.Cause(ctx).Error()}
 	if s := n.session.Swap(nil); s != nil {
-		s.leave(bye{Final: final, Reason: context.Cause(ctx).Error()})
+		s.leave(last)
 	}
 	for n.sessions > 0 || n.dialing {
 		select {
@@ -130,7 +130,8 @@ func (n *neighbour) leave(ctx context.Context) {
 		case d := <-n.dialed:
 			n.dialing = false
 			if d.session != nil {
-				d.session.conn.NetConn().Close()
+				// The other end may have made it the link already.
+				n.dismiss(d.session, last)
 			}
 		}
 	}
@@ -190,6 +191,7 @@ func (n *neighbour) onEnd(e end) {
 		n.become(Goodbye, "it has stopped: "+e.bye.Reason)
 		n.redial.Reset(dialPauseMax)
 	case e.silent:
+		n.why = errors.New("silence")
 		n.become(Lost, fmt.Sprintf("silent for %s", time.Duration(e.session.wire.patience.Load())))
 		n.redial.Reset(0)
 	default:
@@ -206,9 +208,7 @@ func (n *neighbour) onEnd(e end) {
 func (n *neighbour) onDialed(d dialed) {
 	if d.err == nil {
 		if refused := n.consider(d.session); refused != "" {
-			d.session.leave(bye{Reason: refused})
-			n.sessions++
-			go func() { n.ended <- d.session.run() }()
+			n.dismiss(d.session, bye{Reason: refused})
 		}
 		return
 	}
@@ -220,7 +220,7 @@ func (n *neighbour) onDialed(d dialed) {
 	if refused && (n.broken && !n.expected || state == Lost) {
 		n.broken = false
 		n.verdict.Stop()
-		n.become(Died, "its host refuses connections: no process listens there any more")
+		n.become(Died, fmt.Sprintf("the link broke (%v), and its host refuses connections: no process listens there any more", n.why))
 	}
 	switch {
 	case n.broken:
@@ -229,11 +229,20 @@ func (n *neighbour) onDialed(d dialed) {
 	case state == Connecting:
 		n.remember(func(s *Status) { s.Reason = d.err.Error() })
 	}
-	if !refused && !isTimeout(d.err) {
+	// Who cannot be reached is seen by the state.
+	if op, ok := errors.AsType[*net.OpError](d.err); (!ok || op.Op != "dial") && !isTimeout(d.err) {
 		n.mesh.complain("dial", n.name, "no peer link", d.err)
 	}
 	n.redial.Reset(n.pause/2 + rand.N(n.pause))
 	n.pause = min(2*n.pause, dialPauseMax)
+}
+
+// dismiss ends a connection that does not become the link: what is not closed with
+// a word looks like a death.
+func (n *neighbour) dismiss(s *session, b bye) {
+	s.leave(b)
+	n.sessions++
+	go func() { n.ended <- s.run() }()
 }
 
 func isTimeout(err error) bool {
@@ -283,7 +292,11 @@ func (n *neighbour) connect(ctx context.Context) (*session, error) {
 	}
 	w := &wire{Conn: c}
 	conn := tls.Client(w, n.mesh.tls)
-	h, err := n.greet(ctx, w, conn)
+	// The other end may have made the connection the link before this end knows:
+	// a greeting that has begun gets a moment to end, and a goodbye then.
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Now().Add(farewellTime)) })
+	defer stop()
+	h, err := n.greet(w, conn)
 	if err != nil {
 		c.Close()
 		return nil, explain(err)
@@ -292,10 +305,9 @@ func (n *neighbour) connect(ctx context.Context) (*session, error) {
 }
 
 // greet is the dialing end's greeting.
-func (n *neighbour) greet(ctx context.Context, w *wire, conn *tls.Conn) (hello, error) {
+func (n *neighbour) greet(w *wire, conn *tls.Conn) (hello, error) {
 	n.mesh.tune(w.Conn)
-	defer closeAfter(ctx, w.Conn)()
-	if err := conn.HandshakeContext(ctx); err != nil {
+	if err := conn.Handshake(); err != nil {
 		return hello{}, err
 	}
 	if err := send(conn, kindHello, n.mesh.hello(n.name)); err != nil {

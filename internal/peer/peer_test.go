@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -108,7 +109,23 @@ func pair(t *testing.T) (a, b *node) {
 	a, b = start(t, ca, nil, zerolog.Nop()), start(t, cb, nil, zerolog.Nop())
 	a.want(t, "lb02 up")
 	b.want(t, "lb01 up")
+	settle(t, a, b)
 	return a, b
+}
+
+// settle waits until two nodes have chosen one of the connections that they may
+// have made at the same time.
+func settle(t *testing.T, a, b *node) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		sa, sb := a.neighbour(b.cfg.Node).session.Load(), b.neighbour(a.cfg.Node).session.Load()
+		if sa != nil && sb != nil && sa.conn.LocalAddr().String() == sb.conn.RemoteAddr().String() {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v and %+v are not two ends of one link", sa, sb)
+		}
+	}
 }
 
 func TestNodesMeetAndReport(t *testing.T) {
@@ -124,19 +141,44 @@ func TestNodesMeetAndReport(t *testing.T) {
 func TestOneLinkIsLeft(t *testing.T) {
 	for range 20 {
 		a, b := pair(t)
-		deadline := time.Now().Add(10 * time.Second)
-		for {
-			sa, sb := a.neighbours[0].session.Load(), b.neighbours[0].session.Load()
-			if sa != nil && sb != nil && sa.conn.LocalAddr().String() == sb.conn.RemoteAddr().String() {
+		a.stop(nil)
+		b.stop(nil)
+	}
+}
+
+func TestThreeNodes(t *testing.T) {
+	at := map[string]netip.AddrPort{"lb01": place(t, "127.0.0.1"), "lb02": place(t, "127.0.0.2"), "lb03": place(t, "127.0.0.3")}
+	nodes := make(map[string]*node)
+	for name, address := range at {
+		peers := maps.Clone(at)
+		delete(peers, name)
+		nodes[name] = start(t, Config{Node: name, Address: address, Peers: peers, Secret: secret, Heartbeat: MinHeartbeat, Instance: rand.Text()}, nil, zerolog.Nop())
+	}
+	for name, n := range nodes {
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			up := 0
+			for _, s := range n.Status() {
+				if s.State == Up && s.Report.Version == "of "+s.Node {
+					up++
+				}
+			}
+			if up == 2 {
 				break
 			}
 			if time.Now().After(deadline) {
-				t.Fatalf("%+v and %+v are not two ends of one link", sa, sb)
+				t.Fatalf("%s: %+v", name, n.Status())
 			}
-			time.Sleep(time.Millisecond)
 		}
-		a.stop(nil)
-		b.stop(nil)
+	}
+	settle(t, nodes["lb01"], nodes["lb02"])
+	settle(t, nodes["lb01"], nodes["lb03"])
+	settle(t, nodes["lb02"], nodes["lb03"])
+	nodes["lb03"].stop(ErrGoodbye)
+	nodes["lb01"].want(t, "lb03 goodbye")
+	nodes["lb02"].want(t, "lb03 goodbye")
+	nodes["lb01"].call = func(context.Context, string, string, json.RawMessage) (any, error) { return 7, nil }
+	if err := nodes["lb02"].Call(t.Context(), "lb01", "", nil, nil); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -219,15 +261,19 @@ func TestGoodbye(t *testing.T) {
 
 // A node that takes its link down for a moment, for a reload, has not died.
 func TestLinkThatComesBackIsNoDeath(t *testing.T) {
-	a, b := pair(t)
-	cfg := b.cfg
+	ca, cfg := configs(t)
+	log := new(journal)
+	a, b := start(t, ca, nil, zerolog.New(log)), start(t, cfg, nil, zerolog.Nop())
+	a.want(t, "lb02 up")
+	b.want(t, "lb01 up")
+	settle(t, a, b)
 	b.stop(nil)
 	time.Sleep(lostMin / 5) // the other one dials in vain
 	again := start(t, cfg, nil, zerolog.Nop())
 	again.want(t, "lb01 up")
 	for len(a.events) > 0 {
 		if e := <-a.events; e == "lb02 lost" || e == "lb02 died" || e == "lb02 goodbye" {
-			t.Errorf("meanwhile %s", e)
+			t.Errorf("meanwhile %s\n%s", e, log.text.String())
 		}
 	}
 }
