@@ -43,7 +43,8 @@ type neighbour struct {
 	redial   *time.Timer
 	pause    time.Duration // after the next attempt that fails
 	// broken is set while a link has ended and why is not known yet; verdict ends
-	// that. With expected the other end has said that it will be back.
+	// that. With expected the other end has said that it will be back: that it
+	// listens nowhere for a moment is no death.
 	broken   bool
 	expected bool
 	why      error
@@ -191,7 +192,7 @@ func (n *neighbour) onEnd(e end) {
 		n.become(Goodbye, "it has stopped: "+e.bye.Reason)
 		n.redial.Reset(dialPauseMax)
 	case e.silent:
-		n.why = errors.New("silence")
+		n.expected, n.why = false, errors.New("silence")
 		n.become(Lost, fmt.Sprintf("silent for %s", time.Duration(e.session.wire.patience.Load())))
 		n.redial.Reset(0)
 	default:
@@ -217,7 +218,7 @@ func (n *neighbour) onDialed(d dialed) {
 	}
 	state := n.status.Load().State
 	refused := errors.Is(d.err, syscall.ECONNREFUSED)
-	if refused && (n.broken && !n.expected || state == Lost) {
+	if refused && !n.expected && (n.broken || state == Lost) {
 		n.broken = false
 		n.verdict.Stop()
 		n.become(Died, fmt.Sprintf("the link broke (%v), and its host refuses connections: no process listens there any more", n.why))

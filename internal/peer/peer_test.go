@@ -272,7 +272,7 @@ func TestLinkThatComesBackIsNoDeath(t *testing.T) {
 	again := start(t, cfg, nil, zerolog.Nop())
 	again.want(t, "lb01 up")
 	for len(a.events) > 0 {
-		if e := <-a.events; e == "lb02 lost" || e == "lb02 died" || e == "lb02 goodbye" {
+		if e := <-a.events; e == "lb02 died" || e == "lb02 goodbye" {
 			t.Errorf("meanwhile %s\n%s", e, log.text.String())
 		}
 	}
