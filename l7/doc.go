@@ -22,24 +22,31 @@
 //	  - An upstream knows the wire to the servers and keeps idle connections.
 //
 // exchange.go is the seam: the types that door, pipeline and upstream share.
-// In door_std.go and upstream_std.go the standard library carries the wire, as
-// http.Server and http.Transport; the pipeline does not notice if a faster core
-// takes their place. What the standard library costs at the seam: the order of
-// fields of different names is lost, and a request that its parser refuses (400,
-// 431) is answered below the pipeline and not counted.
 //
-// Every door has one http.Server for HTTP/1.1 and one for HTTP/2. They can be
-// told separately to let their clients go, which each protocol does in its own
-// way: see httpServer.retire.
+// HTTP/1 is our own on both sides; docs/l7.md tells why it is built as it is. A
+// goroutine for each client (http1Conn) reads a request, carries it through the
+// pipeline to a server and back (serverConn), and writes the answer; only a body
+// that has not come yet takes a second one (upload). What a request needs comes
+// from pools and is given back when the connection is idle. All strings of an
+// exchange are views of the buffers that the heads were read into: who keeps one
+// longer than the exchange copies it (strings.Clone).
+//
+// HTTP/2 from clients is carried by http.Server, in the files *_std.go. What
+// that costs at the seam: the order of fields of different names is lost, and a
+// request that its parser refuses is answered below the pipeline.
+//
+// A door has one server for each version, which is replaced, not changed: those
+// who are connected to the old one are let go, each protocol in its own way.
 //
 // # What is promised
 //
 //   - A request is sent to a second server only if connecting to the first one
-//     failed. If a kept connection breaks before it has brought any of an answer
-//     the server may have seen the request; then a new connection is tried for
-//     requests that http.Transport repeats, and when there is none another
-//     server, for requests of a safe method without a body. All others are
-//     answered 502 and never sent twice.
+//     failed. A kept connection that has been closed, or on which the server has
+//     said something that nobody asked for, is noticed before it is used. If it
+//     breaks later, before it has brought any of an answer, the server may have
+//     seen the request; then a new connection is tried for requests of a safe
+//     method without a body, and when there is none another server. All others
+//     are answered 502 and never sent twice.
 //   - An answer that breaks off is never made to look complete.
 //   - What a client says about its own address, or about what it asked for, in
 //     one of the fields that servers commonly believe is not passed on: see
@@ -52,6 +59,8 @@
 //   - Paths are compared as the usual servers understand them, which does not
 //     make routes a means of access control: see normalPath.
 //
-// Goroutines: each connection has that of the listener, which waits for its end
-// in ServeConn, and those of net/http. Shutdown waits for all of them.
+// Goroutines: each connection has that of the listener, which by HTTP/1 does all
+// the work and by HTTP/2 waits for its end; uploads and the tunnels of upgraded
+// connections have one each, which the exchange waits for; the others are those
+// of net/http. Shutdown waits for all of them.
 package l7

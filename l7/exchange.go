@@ -109,9 +109,9 @@ type exchange struct {
 	// the request has a body.
 	upgrade func(head fields) (io.ReadWriteCloser, error)
 
-	// gone reports whether the client has left, and is asked now and then while
-	// there is nothing else to do. Nil: the door calls interrupt by itself.
-	gone func() bool
+	// client is asked now and then whether it has left, while there is nothing
+	// else to do. Nil: the door calls interrupt by itself.
+	client interface{ gone() bool }
 
 	// now is the time, as exactly as an exchange that does not wait for long can
 	// know it without asking for it at every step.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -16,9 +15,10 @@ import (
 // read by the goroutine of an upload.
 type http1Body struct {
 	conn    *http1Conn
-	left    int64 // -1: it comes in chunks
+	length  int64 // -1: it comes in chunks
+	left    int64 // of it
+	began   time.Time
 	chunks  http1.Chunks
-	asked   bool // for it, by 100
 	stopped atomic.Bool
 	ended   atomic.Bool // all of it has come
 	until   time.Time   // the deadline for reading
@@ -27,12 +27,22 @@ type http1Body struct {
 	lines fields // the trailers
 }
 
+// A body of known length comes at least at minRate, in bytes a second, on average
+// from minRateFrom on: who sends a byte now and then holds a connection to a
+// server for nothing. Bodies in chunks may be streams that have pauses.
+const (
+	minRate     = 128
+	minRateFrom = 30 * time.Second
+)
+
+var errSlowBody error = &timeoutError{"the body comes too slowly"}
+
 var errStopped = errors.New("the exchange has ended")
 
 // begin makes ready for a body of that length, -1: in chunks. whole says that it
 // is in other hands.
 func (b *http1Body) begin(length int64, whole bool) {
-	b.left, b.chunks, b.asked = length, http1.Chunks{}, false
+	b.length, b.left, b.chunks, b.began = length, length, http1.Chunks{}, time.Time{}
 	b.stopped.Store(false)
 	b.ended.Store(whole)
 	b.until, b.tail, b.lines = time.Time{}, b.tail[:0], b.lines[:0]
@@ -109,8 +119,14 @@ func (b *http1Body) source(p []byte) (int, error) {
 
 // arm gives the client time to send more.
 func (b *http1Body) arm() error {
-	c := b.conn
-	if now, d := time.Now(), c.server.set.idle; b.until.Sub(now) < d {
+	c, now := b.conn, time.Now()
+	if b.began.IsZero() {
+		b.began = now
+	}
+	if took := now.Sub(b.began); b.length > 0 && took > minRateFrom && b.length-b.left < int64(took.Seconds()*minRate) {
+		return errSlowBody
+	}
+	if d := c.server.set.idle; b.until.Sub(now) < d {
 		b.until = now.Add(d + d/4)
 		if err := c.tcp.SetReadDeadline(b.until); err != nil {
 			return err
@@ -215,7 +231,7 @@ func (b *http1Body) fail(err error) error {
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
-	if err != errStopped && !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err != errStopped && !isTimeout(err) {
 		b.conn.work.ex.interrupt()
 	}
 	return &bodyError{err}

@@ -52,9 +52,6 @@ type http1Conn struct {
 	one      [1]byte    // the first byte of a request by TLS
 	holding  atomic.Pointer[exchange]
 	turnFunc func(fd uintptr) bool
-	lookFunc func(fd uintptr)
-	goneFunc func() bool
-	hup      bool // for lookFunc
 }
 
 // next is what is to be done with a connection.
@@ -97,7 +94,7 @@ func newHTTP1Conn(s *http1Server, tcp *net.TCPConn, t *tls.Conn, p *peer) *http1
 	}
 	c.began = time.Now()
 	c.now = c.began
-	c.turnFunc, c.lookFunc, c.goneFunc = c.turn, c.look, c.gone
+	c.turnFunc = c.turn
 	return c
 }
 
@@ -373,7 +370,7 @@ func (c *http1Conn) exchange() bool {
 		ex.scheme = "https"
 	}
 	ex.fields, ex.mayLackHost, ex.peer = req.Fields, req.Minor == 0, c.peer
-	ex.answer, ex.gone = &w.answer, c.goneFunc
+	ex.answer, ex.client = &w.answer, c
 	w.answer.begin(req)
 	switch have := int64(in.w - in.r); {
 	case req.Length == 0:
@@ -436,12 +433,11 @@ func (c *http1Conn) refuse(err error) bool {
 	return false
 }
 
-// look is called by RawConn.Control for gone.
-func (c *http1Conn) look(fd uintptr) { c.hup = hungUp(fd) }
-
 // gone reports whether the client has closed its side.
 func (c *http1Conn) gone() bool {
-	return c.raw.Control(c.lookFunc) != nil || c.hup
+	hup := false
+	err := c.raw.Control(func(fd uintptr) { hup = hungUp(fd) })
+	return err != nil || hup
 }
 
 // armRead gives the client time d, or a little more, to send something.

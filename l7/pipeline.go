@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -108,7 +109,7 @@ func (p *pipeline) forward(ctx context.Context, st *state, servers *pool.Pool, e
 	var tried [maxTries]*pool.Server
 	n := 0
 	for n < maxTries {
-		server, err := servers.Pick(tried[:n]...)
+		server, err := servers.PickFor(ex.peer.addr, tried[:n]...)
 		if err != nil {
 			break
 		}
@@ -217,6 +218,7 @@ func (p *pipeline) failed(ctx context.Context, server *pool.Server, ex *exchange
 	if gone {
 		return errAborted
 	}
+	server.Failed(time.Now())
 	p.log.Debug().Str("server", server.Label()).Err(err).Msg("no answer from server")
 	if isTimeout(err) {
 		return p.refuse(ex, http.StatusGatewayTimeout)

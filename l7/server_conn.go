@@ -207,7 +207,7 @@ func (c *serverConn) more(ex *exchange, limit time.Duration) error {
 		if now.Sub(began) >= limit {
 			return errTimeout
 		}
-		if ex.gone != nil && ex.gone() {
+		if ex.client != nil && ex.client.gone() {
 			ex.interrupt()
 		}
 		if ex.over() {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Each part of an answer reaches the client before the server has the next.
@@ -314,5 +315,40 @@ func TestKeptConnectionsToServers(t *testing.T) {
 	}
 	if len(conns) != 1 {
 		t.Errorf("%d connections for 5 requests", len(conns))
+	}
+}
+
+// A body of known length that trickles is given up, though it never pauses for
+// long; one in chunks may be a stream and is not.
+func TestBodyThatTrickles(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, _ := dial(t, l.Addr().(*net.TCPAddr).AddrPort(), nil)
+	tcp, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	conn := newHTTP1Conn(&http1Server{set: doorSettings{idle: patience}}, tcp.(*net.TCPConn), nil, newPeer(netip.Addr{}))
+	conn.begin()
+	for _, tc := range []struct {
+		length, left int64
+		took         time.Duration
+		slow         bool
+	}{{10000, 9999, time.Minute, true}, {10000, 9999, time.Second, false}, {100000, 50000, time.Minute, false}, {-1, -1, time.Hour, false}} {
+		b := &http1Body{conn: conn}
+		b.begin(tc.length, false)
+		b.left, b.began = tc.left, time.Now().Add(-tc.took)
+		io.WriteString(c, "1\r\nx\r\n")
+		n, err := b.Read(make([]byte, 6))
+		if be := (*bodyError)(nil); tc.slow != (errors.As(err, &be) && isTimeout(be)) || !tc.slow && (n == 0 || err != nil) {
+			t.Errorf("%+v: %d bytes, %v", tc, n, err)
+		}
+		if tc.slow {
+			io.ReadFull(tcp, make([]byte, 6))
+		}
 	}
 }

@@ -132,10 +132,12 @@ func (u *upstream) expire() {
 // dial opens a connection to a server.
 func (u *upstream) dial(ctx context.Context, server *pool.Server) (*serverConn, error) {
 	d := net.Dialer{Timeout: u.settings.connect}
+	began := time.Now()
 	nc, err := d.DialContext(ctx, "tcp", server.Address())
 	if err != nil {
 		return nil, err
 	}
+	server.Connected(time.Since(began))
 	return newServerConn(u, server.AddrPort(), nc.(*net.TCPConn))
 }
 

@@ -134,9 +134,9 @@ var workloads = []workload{
 	{"HTTP/1.1, a new connection each", "request", false, wrk(32, plain, "/", "-H", "Connection: close")},
 	{"HTTPS (ECDSA), 64 kept connections", "request", false, wrk(64, ecdsa, "/")},
 	{"HTTPS (RSA), 64 kept connections", "request", false, wrk(64, rsa, "/")},
-	{"full handshake and a request, ECDSA", "handshake", false, h2load(ecdsa, "--h1", "-n1000", "-c100", "-m1", "--rate=0")},
-	{"full handshake and a request, RSA", "handshake", false, h2load(rsa, "--h1", "-n500", "-c100", "-m1")},
-	{"HTTP/2, 64 connections of 10 streams", "request", false, h2load(ecdsa, "-n60000", "-c64", "-m10")},
+	{"full handshake and a request, ECDSA", "handshake", false, h2load(ecdsa, "--h1", "-n1000", "-c1000", "-m1")},
+	{"full handshake and a request, RSA", "handshake", false, h2load(rsa, "--h1", "-n400", "-c400", "-m1")},
+	{"HTTP/2, 64 connections of 10 streams", "request", false, h2load(ecdsa, "-n20000", "-c64", "-m10")},
 	{"1 MiB bodies to the client, 16 connections", "MiB", true, wrk(16, plain, "/1m")},
 	{"1 MiB bodies to the server, 16 connections", "MiB", true, wrk(16, plain, "/up", "-s")},
 }

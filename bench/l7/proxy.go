@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	rs "crypto/rsa"
 	"crypto/x509"
+	"debug/buildinfo"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -114,7 +115,7 @@ http { access_log off; keepalive_requests 1000000000; keepalive_timeout 300; cli
 		first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 		p.version, _, _ = strings.Cut(first, " - ")
 		if one.name == "Caddy" {
-			p.version, _, _ = strings.Cut("Caddy "+p.version, " h1:")
+			p.version = "Caddy " + moduleVersion(*caddy)
 		}
 		p.cmd = exec.Command("taskset", append(append([]string{"-c", "0"}, one.command...), path)...)
 		p.cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
@@ -165,6 +166,15 @@ func (p *proxy) cpu() time.Duration {
 		sum += time.Duration(n)
 	}
 	return sum
+}
+
+// moduleVersion returns the version of the module that a program was built from.
+func moduleVersion(path string) string {
+	info, err := buildinfo.ReadFile(path)
+	if err != nil {
+		return "of unknown version"
+	}
+	return info.Main.Version
 }
 
 // memory returns the resident memory of the process in bytes.
