@@ -30,6 +30,7 @@ func TestShortAdvertsUnderSaturation(t *testing.T) {
 	// What other sessions do on this machine is no part of the promise: where the
 	// kernel shares the CPUs between sessions, this one comes first.
 	_ = os.WriteFile("/proc/self/autogroup", []byte("-20"), 0)
+	t.Cleanup(func() { _ = os.WriteFile("/proc/self/autogroup", []byte("0"), 0) })
 	p := newPair(t, shortAdverts(t))
 	p.serveByNginx()
 	p.start()
