@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -148,7 +149,7 @@ func (d distribution) at(share float64) time.Duration {
 		return 0
 	}
 	sorted := slices.Sorted(slices.Values(d))
-	return sorted[min(len(sorted)-1, int(share*float64(len(sorted))))]
+	return sorted[max(0, int(math.Ceil(share*float64(len(sorted))))-1)]
 }
 
 // String tells the quantiles.
