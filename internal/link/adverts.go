@@ -173,11 +173,26 @@ func (a *Adverts) sendToGroup(msg []byte, group netip.Addr) error {
 		mac = a.mac
 	}
 	a.out = appendAdvert(a.out[:0], mac, a.source, msg)
+	if err := a.attempt(); !errors.Is(err, unix.EAGAIN) {
+		return err
+	}
 	if err := a.conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
 		return err
 	}
 	_, err := a.conn.WriteTo(a.out, &packet.Addr{HardwareAddr: groupMAC(group)})
 	return err
+}
+
+// attempt sends the frame in out without waiting. It needs no deadline, which on a
+// busy machine may have passed before the socket is tried.
+func (a *Adverts) attempt() error {
+	raw, err := a.conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = unix.Send(int(fd), a.out, unix.MSG_DONTWAIT) })
+	return errors.Join(err, failed)
 }
 
 // Receive waits for a VRRP packet to the group or this node and puts its payload
