@@ -2,6 +2,7 @@ package l4
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -61,6 +62,71 @@ func TestResetIsNeverAnEnd(t *testing.T) {
 		}
 		h.end()
 	}
+}
+
+// A side that has ended its direction may still be reset, and the other side
+// hears of it at once, though nothing is written.
+func TestResetAfterAHalfCloseIsPassedOn(t *testing.T) {
+	t.Run("client", func(t *testing.T) {
+		h := newHouse(t)
+		ended := make(chan error, 1)
+		h.serve(Timeouts{HalfClose: time.Hour}, backend(t, func(c *net.TCPConn) {
+			_, _ = io.Copy(io.Discard, c)
+			_, _ = io.WriteString(c, "!")
+			_, err := awaitReset(c)
+			ended <- err
+		}))
+		c := h.dial(entrance)
+		if err := c.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, c, "!")
+		resetConn(c)
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(atOnce):
+			t.Error("the server was not told")
+		}
+		h.end()
+	})
+	t.Run("server", func(t *testing.T) {
+		h := newHouse(t)
+		h.serve(Timeouts{HalfClose: time.Hour}, backend(t, func(c *net.TCPConn) {
+			_ = c.CloseWrite()
+			_, _ = io.ReadFull(c, make([]byte, 1))
+			resetConn(c)
+		}))
+		c := h.dial(entrance)
+		expectEnd(t, c)
+		say(t, c, "x")
+		if _, err := awaitReset(c); err != nil {
+			t.Error(err)
+		}
+		h.end()
+	})
+}
+
+// awaitReset waits until c is reset, without reading or writing.
+func awaitReset(c *net.TCPConn) (events int16, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	ctrlErr := raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd)}} // POLLERR is always reported
+		for end := time.Now().Add(atOnce); time.Now().Before(end); {
+			if n, pollErr := unix.Poll(p, 100); pollErr == nil && n > 0 && p[0].Revents&unix.POLLERR != 0 {
+				events = p[0].Revents
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+		err = errors.New("no reset")
+	})
+	return events, errors.Join(ctrlErr, err)
 }
 
 // A connection is carried until its client has everything, however it ends.
