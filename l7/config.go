@@ -33,6 +33,7 @@ type Config struct {
 	MaxHeaderSize int64 `toml:"max_header_size"`
 	// Timeouts bound the phases of a request.
 	Timeouts Timeouts `toml:"timeouts"`
+	Rules
 }
 
 // TLS says with which certificates a service terminates HTTPS.
@@ -50,29 +51,47 @@ type Certificate struct {
 
 // Route sends the requests it matches to a pool or elsewhere. A request is
 // matched against the exact hosts first, then the wildcards, the longest first,
-// then the routes without a host; among those of one host the longest path
-// wins, then the earlier route. Hosts are compared without port, case and dot at
-// the end; paths decoded and without dot segments and doubled slashes.
+// then the routes without a host; among those of one host an exact path comes
+// first, then regular expressions, then the longest prefix, then the earlier
+// route. Hosts are compared without port, case and dot at the end; paths decoded
+// and without dot segments, doubled slashes and slash at the end.
 type Route struct {
 	// Hosts are names ("blog.example.com") or wildcards for any name below one
 	// ("*.example.com"), without a port; none means any.
 	Hosts []string `toml:"hosts"`
 	// Paths are prefixes that end at a slash: "/forum" matches /forum and
-	// /forum/x, not /forums; none means any.
+	// /forum/x, not /forums; "= /x" is that path alone, "~ ^/x" a regular
+	// expression; none means any.
 	Paths []string `toml:"paths"`
+	// Methods are those that match, GET for HEAD too; none means any.
+	Methods []string `toml:"methods"`
+	// Headers and Query are fields and parameters that must be there, with their
+	// value; "*" is any value, "~x" a regular expression.
+	Headers map[string]string `toml:"headers"`
+	Query   map[string]string `toml:"query"`
+	// StripPrefix is taken off the path before a server is asked for it.
+	StripPrefix string `toml:"strip_prefix"`
+	// Rewrite changes the path, after StripPrefix.
+	Rewrite *Rewrite `toml:"rewrite"`
 	// Pool names the pool that matching requests go to.
 	Pool string `toml:"pool"`
 	// Redirect answers with a redirect, instead of Pool.
 	Redirect *Redirect `toml:"redirect"`
+	// Respond is a fixed answer, instead of Pool.
+	Respond *Respond `toml:"respond"`
+	Rules
 }
 
 // Redirect is an answer that sends the client to the same host and target by
-// another scheme.
+// another scheme, or to wherever To says.
 type Redirect struct {
 	// Scheme is "https" or "http".
 	Scheme string `toml:"scheme"`
 	// Status is 301, 302, 307 or 308; default 308, which keeps the method.
 	Status int `toml:"status"`
+	// To, instead of Scheme and Port, is where the client goes; it may have
+	// variables, such as "https://www.example.com{path}{query}".
+	To string `toml:"to"`
 	// Port is the port to send the client to; default the scheme's own.
 	Port int `toml:"port"`
 }
@@ -157,6 +176,7 @@ func (c Config) Validate(problem func(key, message string)) {
 		}
 	}
 	c.validateTargets(problem)
+	c.validateRules(problem)
 	if c.TLS != nil {
 		if len(c.TLS.Certificates) == 0 {
 			problem("tls.certificates", "HTTPS needs at least one certificate, such as { cert = \"blog.pem\", key = \"blog.key\" }")
@@ -203,31 +223,19 @@ func (c Config) validateTargets(problem func(key, message string)) {
 		problem("pool", "a service needs a route, a pool, servers of its own or a redirect")
 	}
 	for i, r := range c.Routes {
-		at := fmt.Sprintf("route[%d]", i)
-		switch {
-		case r.Pool == "" && r.Redirect == nil:
-			problem(at+".pool", "a route needs a pool or a redirect")
-		case r.Pool != "" && r.Redirect != nil:
-			problem(at+".redirect", "a route has either a pool or a redirect, not both")
-		}
-		if r.Redirect != nil {
-			r.Redirect.validate(at+".redirect", problem)
-		}
-		for j, h := range r.Hosts {
-			if !validHost(h) {
-				problem(fmt.Sprintf("%s.hosts[%d]", at, j), fmt.Sprintf("%q is no host name such as blog.example.com or *.example.com", h))
-			}
-		}
-		for j, p := range r.Paths {
-			if !strings.HasPrefix(p, "/") {
-				problem(fmt.Sprintf("%s.paths[%d]", at, j), fmt.Sprintf("%q does not begin with a slash", p))
-			}
-		}
+		r.validate(fmt.Sprintf("route[%d]", i), problem)
 	}
 }
 
 func (r Redirect) validate(at string, problem func(key, message string)) {
-	if r.Scheme != "https" && r.Scheme != "http" {
+	switch {
+	case r.To != "" && (r.Scheme != "" || r.Port != 0):
+		problem(at+".to", "a redirect has either to, or scheme and port")
+	case r.To != "":
+		if err := validLocation(r.To); err != nil {
+			problem(at+".to", err.Error())
+		}
+	case r.Scheme != "https" && r.Scheme != "http":
 		problem(at+".scheme", fmt.Sprintf("unknown scheme %q; known: https, http", r.Scheme))
 	}
 	switch r.EffectiveStatus() {

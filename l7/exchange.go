@@ -120,6 +120,7 @@ type exchange struct {
 	// What the pipeline says about the exchange.
 	server *pool.Server // that the request is sent to
 	count  *counters
+	rules  *rules                    // that are in force for the request; nil: none
 	failed atomic.Pointer[bodyError] // the client's body could not be read
 
 	out  outgoing
@@ -130,6 +131,8 @@ type exchange struct {
 // used again for the next one, so that its slices need not grow again.
 type outgoing struct {
 	request fields // as the server gets it
+	target  string // that the server is asked for
+	host    string // and its host; "": the server's address
 	head    fields // of the answer, as the client gets it
 	wire    []byte // the request's head in bytes
 	answer  answer

@@ -423,7 +423,7 @@ func (c *http1Conn) refuse(err error) bool {
 	w.req = http1.Request{Minor: 1, Close: true, Fields: w.req.Fields[:0]}
 	w.answer.begin(&w.req)
 	text := ownText(e.Status)
-	if w.answer.WriteHead(e.Status, ownHead(text)) != nil {
+	if w.answer.WriteHead(e.Status, ownHead(&page{text, plainText})) != nil {
 		return false
 	}
 	if _, err := w.answer.Write([]byte(text)); err != nil || w.answer.Finish(nil) != nil {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -34,7 +35,7 @@ func (p *pipeline) serve(ctx context.Context, st *state, ex *exchange) error {
 	p.count.requests.Add(1)
 	p.count.current.Add(1)
 	defer p.count.current.Add(-1)
-	ex.count = &p.count
+	ex.count, ex.rules = &p.count, nil
 	if ex.method == http.MethodConnect {
 		return p.refuse(ex, http.StatusNotImplemented)
 	}
@@ -45,32 +46,60 @@ func (p *pipeline) serve(ctx context.Context, st *state, ex *exchange) error {
 	if !ok && !(ex.host == "" && ex.mayLackHost) {
 		return p.refuse(ex, http.StatusBadRequest)
 	}
-	to := st.routes.find(host, ex.target)
-	switch {
-	case to == nil:
+	to := st.routes.find(host, ex)
+	if to == nil {
+		ex.rules = st.routes.own
 		return p.refuse(ex, http.StatusNotFound)
+	}
+	if to.rules != nil {
+		ex.rules = to.rules
+		return p.ruled(ctx, st, to, ex)
+	}
+	return p.carry(ctx, st, to, ex)
+}
+
+// carry brings an exchange to where it goes.
+func (p *pipeline) carry(ctx context.Context, st *state, to *target, ex *exchange) error {
+	switch {
 	case to.redirect != nil:
 		location, ok := to.redirect.location(ex.host, ex.target)
+		if to.redirect.To != "" {
+			location, ok = to.location.fill(ex), ex.host != "" && strings.HasPrefix(ex.target, "/")
+		}
 		if !ok {
 			return p.refuse(ex, http.StatusBadRequest)
 		}
 		return p.say(ex, to.redirect.EffectiveStatus(), field{Name: "Location", Value: location})
+	case to.respond != nil:
+		return p.tell(ex, to.respond.status, to.respond.page)
 	}
-	return p.forward(ctx, st, to.pool, ex)
+	return p.forward(ctx, st, to, ex)
 }
 
 // refuse answers with an error of our own.
 func (p *pipeline) refuse(ex *exchange, status int) error { return p.say(ex, status) }
 
-// say gives a short answer of our own, which tells nothing but its status.
+// say gives a short answer of our own, which tells nothing but its status unless
+// there is a page for it.
 func (p *pipeline) say(ex *exchange, status int, more ...field) error {
-	text := ownText(status)
+	if ex.rules != nil && ex.rules.pages[status] != nil {
+		return p.tell(ex, status, ex.rules.pages[status], more...)
+	}
+	return p.tell(ex, status, &page{ownText(status), plainText}, more...)
+}
+
+// tell gives an answer of our own.
+func (p *pipeline) tell(ex *exchange, status int, pg *page, more ...field) error {
 	p.count.answered(status)
-	if err := ex.answer.WriteHead(status, append(ownHead(text), more...)); err != nil {
+	head := fields{}
+	if status != http.StatusNoContent && status != http.StatusNotModified {
+		head = ownHead(pg)
+	}
+	if err := p.writeHead(ex, status, append(head, more...)); err != nil {
 		return err
 	}
-	if ex.method != http.MethodHead {
-		if err := p.write(ex, []byte(text)); err != nil {
+	if ex.method != http.MethodHead && pg.body != "" {
+		if err := p.write(ex, []byte(pg.body)); err != nil {
 			return err
 		}
 	}
@@ -83,10 +112,10 @@ func ownText(status int) string {
 }
 
 // ownHead is the head of an answer with that body.
-func ownHead(text string) fields {
+func ownHead(pg *page) fields {
 	return fields{
-		{Name: "Content-Type", Value: "text/plain; charset=utf-8"},
-		{Name: "Content-Length", Value: strconv.Itoa(len(text))},
+		{Name: "Content-Type", Value: pg.kind},
+		{Name: "Content-Length", Value: strconv.Itoa(len(pg.body))},
 	}
 }
 
@@ -98,13 +127,24 @@ func (p *pipeline) write(ex *exchange, b []byte) error {
 
 // forward carries ex to a server of the pool; to another one if connecting
 // fails and no server has seen anything of the request, or may see it twice.
-func (p *pipeline) forward(ctx context.Context, st *state, servers *pool.Pool, ex *exchange) error {
+func (p *pipeline) forward(ctx context.Context, st *state, to *target, ex *exchange) error {
+	servers := to.pool
+	ex.out.target, ex.out.host = ex.target, ex.host
+	if to.path != nil {
+		var err error
+		if ex.out.target, err = to.path.apply(ex.target); err != nil {
+			return p.refuse(ex, http.StatusBadRequest)
+		}
+	}
 	ex.out.request = requestFields(ex.out.request[:0], ex)
 	if left, ok := maxForwards(ex); ok {
 		if left == 0 {
 			return p.finalRecipient(ex)
 		}
 		ex.out.request.set("Max-Forwards", strconv.Itoa(left-1))
+	}
+	if ex.rules != nil {
+		ex.rules.onRequest(ex)
 	}
 	var tried [maxTries]*pool.Server
 	n := 0
@@ -135,6 +175,9 @@ func (p *pipeline) forward(ctx context.Context, st *state, servers *pool.Pool, e
 	if n == 0 {
 		p.count.noServer.Add(1)
 		p.log.Debug().Str("pool", servers.Name()).Msg("no usable server")
+		if ex.rules != nil && ex.rules.maintenance != nil {
+			return p.maintain(ex, ex.rules.maintenance)
+		}
 		return p.refuse(ex, http.StatusServiceUnavailable)
 	}
 	return p.refuse(ex, http.StatusBadGateway)
@@ -238,7 +281,7 @@ func (p *pipeline) pass(server *pool.Server, ex *exchange, a *answer) error {
 	if a.trailer {
 		ex.out.head = appendTrailerNames(ex.out.head, a.fields)
 	}
-	if err := ex.answer.WriteHead(a.status, ex.out.head); err != nil {
+	if err := p.writeHead(ex, a.status, ex.out.head); err != nil {
 		return err
 	}
 	a.release()

@@ -1,30 +1,21 @@
 package l7
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 
 	"appliance/internal/pool"
 )
 
-// target is where a request goes: to a pool or, if that is nil, elsewhere by a
-// redirect.
+// target is where a request goes and what is done with it: to a pool or, if that
+// is nil, elsewhere.
 type target struct {
 	pool     *pool.Pool
 	redirect *Redirect
-}
-
-// rule is one path of one route.
-type rule struct {
-	path   string // normalised; "": any
-	target *target
-}
-
-func (r rule) matches(path string) bool {
-	rest, ok := strings.CutPrefix(path, r.path)
-	return ok && (rest == "" || r.path == "" || r.path == "/" || rest[0] == '/')
+	location template // of a redirect with To
+	respond  *fixed
+	path     *pathEdit // nil: the path stays
+	rules    *rules    // nil: there are none
 }
 
 // table is the routes of a service, ready for looking up. Each slice has the
@@ -34,29 +25,33 @@ type table struct {
 	wildcard map[string][]rule // by what follows the "*": ".example.com"
 	any      []rule
 	fallback *target // nil: 404
+	own      *rules  // of the service, for what no route matches
 }
 
 // newTable builds the routes of a service from its configuration.
 func newTable(cfg Config, pools map[string]*pool.Pool) (*table, error) {
 	t := &table{exact: make(map[string][]rule), wildcard: make(map[string][]rule)}
 	for i, r := range cfg.Routes {
-		to, err := newTarget(r.Pool, r.Redirect, pools)
+		to, err := newTarget(r, cfg.Rules, pools)
+		if err == nil {
+			err = t.add(r, to)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("route[%d]: %w", i, err)
 		}
-		t.add(r, to)
+	}
+	rest := Route{Pool: cfg.Pool, Redirect: cfg.Redirect}
+	if rest.Pool == "" && len(cfg.Servers) > 0 {
+		rest.Pool = cfg.Name
 	}
 	var err error
-	switch {
-	case cfg.Redirect != nil:
-		t.fallback, err = newTarget("", cfg.Redirect, pools)
-	case cfg.Pool != "":
-		t.fallback, err = newTarget(cfg.Pool, nil, pools)
-	case len(cfg.Servers) > 0:
-		t.fallback, err = newTarget(cfg.Name, nil, pools)
-	}
-	if err != nil {
+	if t.own, err = newRules(cfg.Rules); err != nil {
 		return nil, err
+	}
+	if rest.Pool != "" || rest.Redirect != nil {
+		if t.fallback, err = newTarget(rest, cfg.Rules, pools); err != nil {
+			return nil, err
+		}
 	}
 	for _, rules := range t.exact {
 		sortRules(rules)
@@ -68,29 +63,51 @@ func newTable(cfg Config, pools map[string]*pool.Pool) (*table, error) {
 	return t, nil
 }
 
-func newTarget(name string, redirect *Redirect, pools map[string]*pool.Pool) (*target, error) {
-	if redirect != nil {
-		return &target{redirect: redirect}, nil
+// newTarget compiles what a route does; common are the rules of its service.
+func newTarget(r Route, common Rules, pools map[string]*pool.Pool) (*target, error) {
+	to := &target{redirect: r.Redirect}
+	var err error
+	if to.rules, err = newRules(r.Rules.or(common)); err != nil {
+		return nil, err
 	}
-	p, ok := pools[name]
+	if to.path, err = newPathEdit(r); err != nil {
+		return nil, err
+	}
+	switch {
+	case r.Redirect != nil:
+		to.location, err = newTemplate(r.Redirect.To)
+		return to, err
+	case r.Respond != nil:
+		to.respond = newFixed(r.Respond)
+		return to, nil
+	}
+	p, ok := pools[r.Pool]
 	if !ok {
-		return nil, fmt.Errorf("unknown pool %q", name)
+		return nil, fmt.Errorf("unknown pool %q", r.Pool)
 	}
-	return &target{pool: p}, nil
-}
-
-func sortRules(rules []rule) {
-	slices.SortStableFunc(rules, func(a, b rule) int { return cmp.Compare(len(b.path), len(a.path)) })
+	to.pool = p
+	return to, nil
 }
 
 // add enters one route, in all its hosts and paths.
-func (t *table) add(r Route, to *target) {
+func (t *table) add(r Route, to *target) error {
+	conditions, err := newConditions(r)
+	if err != nil {
+		return err
+	}
 	var rules []rule
 	for _, p := range r.Paths {
-		rules = append(rules, rule{normalPath(p), to})
+		one, err := newRule(p)
+		if err != nil {
+			return err
+		}
+		rules = append(rules, one)
 	}
 	if len(rules) == 0 {
-		rules = []rule{{"", to}}
+		rules = []rule{{kind: pathPrefix}}
+	}
+	for i := range rules {
+		rules[i].conditions, rules[i].target = conditions, to
 	}
 	if len(r.Hosts) == 0 {
 		t.any = append(t.any, rules...)
@@ -103,24 +120,24 @@ func (t *table) add(r Route, to *target) {
 			t.exact[h] = append(t.exact[h], rules...)
 		}
 	}
+	return nil
 }
 
-// find returns where a request for that host, in the form of normalHost, and
-// target goes, nil if nowhere. "", which is no host, is not matched by routes
-// with a host.
-func (t *table) find(host, requestTarget string) *target {
+// find returns where a request for that host, in the form of normalHost, goes,
+// nil if nowhere. "", which is no host, is not matched by routes with a host.
+func (t *table) find(host string, ex *exchange) *target {
 	hosts := len(t.exact) + len(t.wildcard)
 	if hosts+len(t.any) == 0 {
 		return t.fallback
 	}
-	path := normalPath(requestTarget)
+	path := normalPath(ex.target)
 	if host != "" && hosts > 0 {
-		if to := match(t.exact[host], path); to != nil {
+		if to := match(t.exact[host], path, ex); to != nil {
 			return to
 		}
 		// From the longest suffix to the shortest.
 		for dot := strings.IndexByte(host, '.'); dot >= 0; {
-			if to := match(t.wildcard[host[dot:]], path); to != nil {
+			if to := match(t.wildcard[host[dot:]], path, ex); to != nil {
 				return to
 			}
 			next := strings.IndexByte(host[dot+1:], '.')
@@ -130,19 +147,10 @@ func (t *table) find(host, requestTarget string) *target {
 			dot += 1 + next
 		}
 	}
-	if to := match(t.any, path); to != nil {
+	if to := match(t.any, path, ex); to != nil {
 		return to
 	}
 	return t.fallback
-}
-
-func match(rules []rule, path string) *target {
-	for _, r := range rules {
-		if r.matches(path) {
-			return r.target
-		}
-	}
-	return nil
 }
 
 // location returns the value of the Location field with which r answers a

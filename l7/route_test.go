@@ -65,7 +65,7 @@ func TestRoutes(t *testing.T) {
 		{"api.example.org", "*", "any"},
 	} {
 		host, _ := normalHost(tc.host)
-		to := table.find(host, tc.target)
+		to := table.find(host, &exchange{method: "GET", target: tc.target})
 		got := "nothing"
 		switch {
 		case to != nil && to.redirect != nil:
@@ -82,7 +82,7 @@ func TestRoutes(t *testing.T) {
 	if table, err = newTable(cfg, pools); err != nil {
 		t.Fatal(err)
 	}
-	if to := table.find("other.org", "/"); to != nil {
+	if to := table.find("other.org", &exchange{method: "GET", target: "/"}); to != nil {
 		t.Errorf("without a pool of the service, / goes to %v", to)
 	}
 	cfg.Routes[1].Pool = "missing"

@@ -185,8 +185,8 @@ func (u *upstream) roundTrip(ctx context.Context, server *pool.Server, ex *excha
 
 // requestHead appends the head of the request that the server gets to b.
 func requestHead(b []byte, ex *exchange) []byte {
-	b = http1.AppendRequestLine(b, ex.method, ex.target)
-	host := ex.host
+	b = http1.AppendRequestLine(b, ex.method, ex.out.target)
+	host := ex.out.host
 	if host == "" {
 		host = ex.server.Address()
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"appliance/l7"
 )
 
 const examplePath = "../../appliance.toml.example"
@@ -144,12 +146,14 @@ func TestExampleHasEveryKey(t *testing.T) {
 // allowAbsent are keys the example need not show, because they are those of
 // another table, which it refers to.
 func allowAbsent(path string) bool {
-	for _, p := range []string{"l4.servers.", "l7.servers.", "l4.check.", "l7.check."} {
+	for _, p := range []string{"l4.servers.", "l7.servers.", "l4.check.", "l7.check.", "l7.redirect.to"} {
 		if strings.HasPrefix(path, p) {
 			return true
 		}
 	}
-	return false
+	// The rules of a service are those of its routes.
+	rest, ok := strings.CutPrefix(path, "l7.")
+	return ok && slices.ContainsFunc(fieldsOf(reflect.TypeFor[l7.Rules]()), func(f field) bool { return within(rest, f.name) })
 }
 
 // collectKeys adds the paths of all keys that a type knows to known.

@@ -82,7 +82,9 @@ func (f *File) resolvePaths(dir string) {
 	}
 	resolve(&f.Admin.Socket)
 	resolve(&f.Admin.Events)
-	for _, s := range f.L7 {
+	for i := range f.L7 {
+		s := &f.L7[i]
+		s.EachFile(func(_ string, path *string) { resolve(path) })
 		if s.TLS == nil {
 			continue
 		}
@@ -104,6 +106,7 @@ func (f *File) resolvePaths(dir string) {
 // use.
 func (f *File) checkFiles(r *report) {
 	for i, s := range f.L7 {
+		s.CheckFiles(r.under(index("l7", i)))
 		if s.TLS == nil {
 			continue
 		}

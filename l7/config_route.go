@@ -1,0 +1,129 @@
+package l7
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// validate reports the mistakes in a route, whose table is at that key.
+func (r Route) validate(at string, problem func(key, message string)) {
+	targets := 0
+	for _, has := range []bool{r.Pool != "", r.Redirect != nil, r.Respond != nil} {
+		if has {
+			targets++
+		}
+	}
+	switch {
+	case targets == 0:
+		problem(at+".pool", "a route needs one of pool, redirect and respond")
+	case targets > 1:
+		problem(at+".pool", "a route has one of pool, redirect and respond, not several")
+	}
+	if r.Redirect != nil {
+		r.Redirect.validate(at+".redirect", problem)
+	}
+	if r.Respond != nil {
+		r.Respond.validate(at+".respond", problem)
+	}
+	for j, h := range r.Hosts {
+		if !validHost(h) {
+			problem(fmt.Sprintf("%s.hosts[%d]", at, j), fmt.Sprintf("%q is no host name such as blog.example.com or *.example.com", h))
+		}
+	}
+	for j, p := range r.Paths {
+		if _, err := newRule(p); err != nil {
+			problem(fmt.Sprintf("%s.paths[%d]", at, j), err.Error())
+		}
+	}
+	for j, m := range r.Methods {
+		if m == "" || strings.ToUpper(m) != m || tokenOrQuoted(m) != m {
+			problem(fmt.Sprintf("%s.methods[%d]", at, j), fmt.Sprintf("%q is no method such as GET", m))
+		}
+	}
+	validateWanted(at+".headers", r.Headers, problem)
+	validateWanted(at+".query", r.Query, problem)
+	validateStripPrefix(at+".strip_prefix", r.StripPrefix, problem)
+	r.Rewrite.validate(at+".rewrite", problem)
+	if r.Pool == "" && targets == 1 {
+		for key, has := range map[string]bool{"strip_prefix": r.StripPrefix != "", "rewrite": r.Rewrite != nil} {
+			if has {
+				problem(at+"."+key, "only what goes on to a pool has its path changed")
+			}
+		}
+	}
+}
+
+func validateWanted(at string, values map[string]string, problem func(key, message string)) {
+	for name, value := range values {
+		if _, err := newWanted(map[string]string{name: value}); err != nil {
+			problem(at+"."+quoteKey(name), err.Error())
+		}
+	}
+}
+
+// validLocation reports a redirect that could be turned to anywhere by whoever
+// writes the request.
+func validLocation(to string) error {
+	if err := validText(to); err != nil {
+		return err
+	}
+	if _, err := newTemplate(to); err != nil {
+		return err
+	}
+	scheme, rest, absolute := strings.Cut(to, "://")
+	switch {
+	case absolute && (scheme == "https" || scheme == "http"):
+		if rest == "" || rest[0] == '/' || rest[0] == '{' && !strings.HasPrefix(rest, "{host}") {
+			return fmt.Errorf("%q names no host", to)
+		}
+		return nil
+	case strings.HasPrefix(to, "/") && !strings.HasPrefix(to, "//") && !strings.HasPrefix(to, "/{"):
+		return nil
+	}
+	return fmt.Errorf("%q is neither a URL such as \"https://www.example.com{path}{query}\" nor a path", to)
+}
+
+// validateRules reports the mistakes in the rules of the service and its routes.
+func (c Config) validateRules(problem func(key, message string)) {
+	c.Rules.validate("", problem)
+	for i := range c.Routes {
+		c.Routes[i].Rules.validate(fmt.Sprintf("route[%d].", i), problem)
+	}
+}
+
+// EachFile calls visit for every file and folder that the service names, but its
+// certificates, with the key that names it. visit may change the path.
+func (c *Config) EachFile(visit func(key string, path *string)) {
+	c.Rules.eachFile("", visit)
+	for i := range c.Routes {
+		c.Routes[i].Rules.eachFile(fmt.Sprintf("route[%d].", i), visit)
+	}
+}
+
+// CheckFiles calls problem for every file that EachFile visits and that is of no
+// use.
+func (c *Config) CheckFiles(problem func(key, message string)) {
+	c.EachFile(func(key string, path *string) {
+		if *path == "" {
+			return // said already
+		}
+		if err := checkFile(*path); err != nil {
+			problem(key, err.Error())
+		}
+	})
+}
+
+func checkFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New(path + " is no file")
+	}
+	return err
+}
