@@ -79,6 +79,8 @@ type Route struct {
 	Redirect *Redirect `toml:"redirect"`
 	// Respond is a fixed answer, instead of Pool.
 	Respond *Respond `toml:"respond"`
+	// Files answers with the files of a folder, instead of Pool.
+	Files *Files `toml:"files"`
 	Rules
 }
 

@@ -5,27 +5,32 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"appliance/l7/http1"
 )
 
 // validate reports the mistakes in a route, whose table is at that key.
 func (r Route) validate(at string, problem func(key, message string)) {
 	targets := 0
-	for _, has := range []bool{r.Pool != "", r.Redirect != nil, r.Respond != nil} {
+	for _, has := range []bool{r.Pool != "", r.Redirect != nil, r.Respond != nil, r.Files != nil} {
 		if has {
 			targets++
 		}
 	}
 	switch {
 	case targets == 0:
-		problem(at+".pool", "a route needs one of pool, redirect and respond")
+		problem(at+".pool", "a route needs one of pool, redirect, respond and files")
 	case targets > 1:
-		problem(at+".pool", "a route has one of pool, redirect and respond, not several")
+		problem(at+".pool", "a route has one of pool, redirect, respond and files, not several")
 	}
 	if r.Redirect != nil {
 		r.Redirect.validate(at+".redirect", problem)
 	}
 	if r.Respond != nil {
 		r.Respond.validate(at+".respond", problem)
+	}
+	if r.Files != nil {
+		r.Files.validate(at+".files", problem)
 	}
 	for j, h := range r.Hosts {
 		if !validHost(h) {
@@ -38,7 +43,7 @@ func (r Route) validate(at string, problem func(key, message string)) {
 		}
 	}
 	for j, m := range r.Methods {
-		if m == "" || strings.ToUpper(m) != m || tokenOrQuoted(m) != m {
+		if strings.ToUpper(m) != m || !http1.IsToken(m) {
 			problem(fmt.Sprintf("%s.methods[%d]", at, j), fmt.Sprintf("%q is no method such as GET", m))
 		}
 	}
@@ -46,10 +51,10 @@ func (r Route) validate(at string, problem func(key, message string)) {
 	validateWanted(at+".query", r.Query, problem)
 	validateStripPrefix(at+".strip_prefix", r.StripPrefix, problem)
 	r.Rewrite.validate(at+".rewrite", problem)
-	if r.Pool == "" && targets == 1 {
+	if r.Pool == "" && r.Files == nil && targets == 1 {
 		for key, has := range map[string]bool{"strip_prefix": r.StripPrefix != "", "rewrite": r.Rewrite != nil} {
 			if has {
-				problem(at+"."+key, "only what goes on to a pool has its path changed")
+				problem(at+"."+key, "only what goes on to a pool or to files has its path changed")
 			}
 		}
 	}
@@ -98,7 +103,11 @@ func (c Config) validateRules(problem func(key, message string)) {
 func (c *Config) EachFile(visit func(key string, path *string)) {
 	c.Rules.eachFile("", visit)
 	for i := range c.Routes {
-		c.Routes[i].Rules.eachFile(fmt.Sprintf("route[%d].", i), visit)
+		at := fmt.Sprintf("route[%d].", i)
+		if f := c.Routes[i].Files; f != nil {
+			visit(at+"files.root", &f.Root)
+		}
+		c.Routes[i].Rules.eachFile(at, visit)
 	}
 }
 
@@ -109,7 +118,11 @@ func (c *Config) CheckFiles(problem func(key, message string)) {
 		if *path == "" {
 			return // said already
 		}
-		if err := checkFile(*path); err != nil {
+		check := checkFile
+		if strings.HasSuffix(key, ".files.root") {
+			check = checkFolder
+		}
+		if err := check(*path); err != nil {
 			problem(key, err.Error())
 		}
 	})

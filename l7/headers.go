@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"appliance/l7/http1"
 )
 
 // HeaderRules change the fields of a head: first those of Remove go, then those
@@ -44,7 +46,7 @@ func (h *HeaderRules) validate(at string, problem func(key, message string)) {
 // ruledField returns why a rule may not touch a field: it is none, or is what
 // the wire decides about.
 func ruledField(name string) error {
-	if name == "" || tokenOrQuoted(name) != name {
+	if !http1.IsToken(name) {
 		return fmt.Errorf("%q is no name of a field", name)
 	}
 	if k := kindOf(name); k != kindPlain && k != kindStatement || strings.EqualFold(name, "Content-Length") {
@@ -107,9 +109,7 @@ func newHeaderEdits(h *HeaderRules) (*headerEdits, error) {
 			e.add = append(e.add, headerEdit{name, value})
 		}
 	}
-	for _, name := range sortedKeys(h.Set) {
-		e.remove = append(e.remove, name)
-	}
+	e.remove = append(e.remove, sortedKeys(h.Set)...)
 	return e, nil
 }
 

@@ -73,6 +73,16 @@ func (p *pipeline) carry(ctx context.Context, st *state, to *target, ex *exchang
 	case to.respond != nil:
 		return p.tell(ex, to.respond.status, to.respond.page)
 	}
+	ex.out.target, ex.out.host = ex.target, ex.host
+	if to.path != nil {
+		var err error
+		if ex.out.target, err = to.path.apply(ex.target); err != nil {
+			return p.refuse(ex, http.StatusBadRequest)
+		}
+	}
+	if to.files != nil {
+		return p.file(ex, to.files)
+	}
 	return p.forward(ctx, st, to, ex)
 }
 
@@ -129,13 +139,6 @@ func (p *pipeline) write(ex *exchange, b []byte) error {
 // fails and no server has seen anything of the request, or may see it twice.
 func (p *pipeline) forward(ctx context.Context, st *state, to *target, ex *exchange) error {
 	servers := to.pool
-	ex.out.target, ex.out.host = ex.target, ex.host
-	if to.path != nil {
-		var err error
-		if ex.out.target, err = to.path.apply(ex.target); err != nil {
-			return p.refuse(ex, http.StatusBadRequest)
-		}
-	}
 	ex.out.request = requestFields(ex.out.request[:0], ex)
 	if left, ok := maxForwards(ex); ok {
 		if left == 0 {

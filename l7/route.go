@@ -14,6 +14,7 @@ type target struct {
 	redirect *Redirect
 	location template // of a redirect with To
 	respond  *fixed
+	files    *static
 	path     *pathEdit // nil: the path stays
 	rules    *rules    // nil: there are none
 }
@@ -79,6 +80,9 @@ func newTarget(r Route, common Rules, pools map[string]*pool.Pool) (*target, err
 		return to, err
 	case r.Respond != nil:
 		to.respond = newFixed(r.Respond)
+		return to, nil
+	case r.Files != nil:
+		to.files = &static{r.Files.Root, r.Files.EffectiveIndex()}
 		return to, nil
 	}
 	p, ok := pools[r.Pool]

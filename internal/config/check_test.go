@@ -489,7 +489,7 @@ servers = []
 				`f.toml:19:12: l4[3].servers[0].address: 10.0.0.1:3 is where the appliance itself listens (l4[3].listen[0], service c); a connection would come back to it`,
 				`f.toml:23:12: l7[0].route[0].pool: there is no pool b; known: a, c`,
 				`f.toml:23:37: l7[0].route[1].paths[0]: "x" does not begin with a slash; "= /x" is one path alone, "~ ^/x" a regular expression`,
-				`f.toml:23:57: l7[0].route[2].pool: a route needs one of pool, redirect and respond`,
+				`f.toml:23:57: l7[0].route[2].pool: a route needs one of pool, redirect, respond and files`,
 				`f.toml:25:1: pool.a.balance: must not be empty`,
 				`f.toml:26:12: pool.a.servers[0].address: 10.0.0.1:4 is where the appliance itself listens (l7[0].listen[0], service d); a connection would come back to it`,
 				`f.toml:27:1: pool.a.check.type: a check needs a type: tcp, tls, http, https, mysql, postgres, redis, smtp, ssh, dns, udp or icmp`,

@@ -1,0 +1,296 @@
+package l7
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+)
+
+// Files is a folder whose files are answers. In the file it may be the folder's
+// path alone.
+type Files struct {
+	// Root is the folder; required. Nothing outside of it is ever shown, whatever
+	// links lead there.
+	Root string `toml:"root"`
+	// Index is the file that stands for its folder; default "index.html".
+	Index string `toml:"index"`
+}
+
+// UnmarshalText reads the short form.
+func (f *Files) UnmarshalText(text []byte) error {
+	f.Root = string(text)
+	return nil
+}
+
+// EffectiveIndex returns Index with its default applied.
+func (f Files) EffectiveIndex() string {
+	if f.Index == "" {
+		return "index.html"
+	}
+	return f.Index
+}
+
+func (f *Files) validate(at string, problem func(key, message string)) {
+	if f.Root == "" {
+		problem(at+".root", "files need the folder that they are in")
+	}
+	if strings.ContainsAny(f.Index, "/\x00") {
+		problem(at+".index", fmt.Sprintf("%q is no name of a file", f.Index))
+	}
+}
+
+// checkFolder returns why a folder cannot be the root of files.
+func checkFolder(root string) error {
+	r, err := os.OpenRoot(root)
+	if err != nil {
+		return err
+	}
+	return r.Close()
+}
+
+// static answers from a folder. The folder is opened for each request, so that
+// one that has taken its place is seen.
+type static struct {
+	root, index string
+}
+
+// file answers with a file.
+func (p *pipeline) file(ex *exchange, s *static) error {
+	if ex.method != http.MethodGet && ex.method != http.MethodHead {
+		return p.say(ex, http.StatusMethodNotAllowed, field{Name: "Allow", Value: "GET, HEAD"})
+	}
+	name, slash, ok := fileName(ex.out.target)
+	if !ok {
+		return p.refuse(ex, http.StatusNotFound)
+	}
+	root, err := os.OpenRoot(s.root)
+	if err != nil {
+		return p.noFile(ex, err)
+	}
+	defer root.Close()
+	f, info, err := openFile(root, name)
+	if err != nil {
+		return p.noFile(ex, err)
+	}
+	if info.IsDir() {
+		f.Close()
+		if !slash {
+			return p.say(ex, http.StatusMovedPermanently, field{Name: "Location", Value: withSlash(ex.target)})
+		}
+		name = path.Join(name, s.index)
+		if f, info, err = openFile(root, name); err != nil {
+			return p.noFile(ex, err)
+		}
+		slash = false
+	}
+	defer func() { f.Close() }()
+	if slash || !info.Mode().IsRegular() {
+		return p.refuse(ex, http.StatusNotFound)
+	}
+	w := &fileAnswer{p: p, ex: ex, header: make(http.Header, 8)}
+	kind := contentType(name)
+	w.header.Set("Content-Type", kind)
+	if compressible(kind) {
+		w.header.Set("Vary", "Accept-Encoding")
+		if coding, packed, packedInfo := openPacked(root, name, ex.fields); packed != nil {
+			f.Close()
+			f, info, w.coding = packed, packedInfo, coding
+		}
+	}
+	w.header.Set("ETag", etag(info, w.coding))
+	http.ServeContent(w, ex.conditions(), "", info.ModTime(), f)
+	if w.err != nil {
+		return w.err
+	}
+	return ex.answer.Finish(nil)
+}
+
+// noFile answers a request for a file that cannot be opened.
+func (p *pipeline) noFile(ex *exchange, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		p.log.Warn().Err(err).Msg("a file may not be read")
+		return p.refuse(ex, http.StatusForbidden)
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EIO):
+		p.log.Error().Err(err).Msg("a file cannot be opened")
+		return p.refuse(ex, http.StatusInternalServerError)
+	}
+	return p.refuse(ex, http.StatusNotFound) // also what leads out of the root
+}
+
+// fileName returns the name of the file that a target asks for, below the root.
+// slash says that there was one at the end.
+func fileName(target string) (name string, slash, ok bool) {
+	raw := target[:len(target)-lenQuery(target)]
+	decoded, err := url.PathUnescape(raw)
+	if err != nil || !strings.HasPrefix(decoded, "/") || strings.IndexByte(decoded, 0) >= 0 {
+		return "", false, false
+	}
+	clean := path.Clean(decoded)
+	for segment := range strings.SplitSeq(clean, "/") {
+		// What begins with a dot, such as .git or .env, was not put there for all.
+		if strings.HasPrefix(segment, ".") && segment != ".well-known" {
+			return "", false, false
+		}
+	}
+	if clean == "/" {
+		return ".", true, true
+	}
+	return clean[1:], strings.HasSuffix(decoded, "/"), true
+}
+
+// withSlash returns the target with a slash at the end of its path, in the form
+// that leads to nowhere else.
+func withSlash(target string) string {
+	query := target[len(target)-lenQuery(target):]
+	return (&url.URL{Path: strings.TrimSuffix(normalPath(target), "/") + "/"}).EscapedPath() + query
+}
+
+// openFile opens what may be a file or folder, without waiting for what is
+// neither.
+func openFile(root *os.Root, name string) (*os.File, fs.FileInfo, error) {
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+// packings are the codings of files that may lie beside the plain one, the best
+// first.
+var packings = [...]struct{ coding, end string }{{"br", ".br"}, {"zstd", ".zst"}, {"gzip", ".gz"}}
+
+// openPacked opens the best packed form of a file that the client takes, if there
+// is one.
+func openPacked(root *os.Root, name string, request fields) (coding string, f *os.File, info fs.FileInfo) {
+	for _, pk := range packings {
+		if acceptsCoding(request, pk.coding) <= 0 {
+			continue
+		}
+		f, info, err := openFile(root, name+pk.end)
+		if err != nil {
+			continue
+		}
+		if info.Mode().IsRegular() {
+			return pk.coding, f, info
+		}
+		f.Close()
+	}
+	return "", nil, nil
+}
+
+// etag returns the validator of a file: strong, for a file that is changed has
+// another time or size.
+func etag(info fs.FileInfo, coding string) string {
+	if coding != "" {
+		coding = "-" + coding
+	}
+	return fmt.Sprintf(`"%x-%x%s"`, info.ModTime().UnixNano(), info.Size(), coding)
+}
+
+// conditions returns the part of the request that http.ServeContent looks at.
+func (ex *exchange) conditions() *http.Request {
+	r := &http.Request{Method: ex.method, Header: make(http.Header, 4)}
+	for _, f := range ex.fields {
+		switch http.CanonicalHeaderKey(f.Name) {
+		case "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range", "Range":
+			r.Header.Add(f.Name, f.Value)
+		}
+	}
+	return r
+}
+
+// fileAnswer is where http.ServeContent writes to, which knows all about ranges
+// and conditions.
+type fileAnswer struct {
+	p      *pipeline
+	ex     *exchange
+	header http.Header
+	coding string // of the file; "": none
+	began  bool
+	err    error
+}
+
+func (w *fileAnswer) Header() http.Header { return w.header }
+
+func (w *fileAnswer) WriteHeader(status int) {
+	if w.began {
+		return
+	}
+	w.began = true
+	w.p.count.answered(status)
+	if w.coding != "" && (status == http.StatusOK || status == http.StatusPartialContent) {
+		// Not before, or the length would be left out.
+		w.header.Set("Content-Encoding", w.coding)
+	}
+	head := w.ex.out.head[:0]
+	for _, name := range sortedKeys(w.header) {
+		for _, v := range w.header[name] {
+			head = append(head, field{Name: name, Value: v})
+		}
+	}
+	w.ex.out.head = head
+	w.err = w.p.writeHead(w.ex, status, head)
+}
+
+func (w *fileAnswer) Write(b []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	if w.err == nil {
+		w.err = w.p.write(w.ex, b)
+	}
+	if w.err != nil {
+		return 0, w.err
+	}
+	return len(b), nil
+}
+
+// fileWriter is an answerWriter that can send a part of a file without reading it.
+type fileWriter interface {
+	// WriteFile sends n bytes of f from where it stands. It returns how many, which
+	// is 0 without an error if they have to be written.
+	WriteFile(f *os.File, n int64) (int64, error)
+}
+
+// ReadFrom takes the content of a file, or of several ranges.
+func (w *fileAnswer) ReadFrom(r io.Reader) (total int64, err error) {
+	part, _ := r.(*io.LimitedReader)
+	if to, ok := w.ex.answer.(fileWriter); ok && part != nil {
+		if f, ok := part.R.(*os.File); ok && w.err == nil {
+			n, err := to.WriteFile(f, part.N)
+			w.p.count.bytesOut.Add(n)
+			if part.N -= n; err != nil {
+				w.err = err
+				return n, err
+			}
+			total = n
+		}
+	}
+	in := inboxes.Get().(*inbox)
+	defer putInbox(in)
+	n, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, in.b)
+	if err == nil && part != nil && part.N > 0 {
+		err = io.ErrUnexpectedEOF // the file has become shorter
+	}
+	if err != nil && w.err == nil {
+		w.err = fmt.Errorf("%w: %w", errAborted, err)
+	}
+	return total + n, err
+}
+
+var (
+	_ io.ReaderFrom       = (*fileAnswer)(nil)
+	_ http.ResponseWriter = (*fileAnswer)(nil)
+	_ fileWriter          = (*http1Answer)(nil)
+)

@@ -1,0 +1,201 @@
+package l7
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// staticFiles makes a folder, and one beside it with a secret.
+func staticFiles(t *testing.T) (root string) {
+	t.Helper()
+	dir := t.TempDir()
+	root = filepath.Join(dir, "static")
+	when := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for name, text := range map[string]string{
+		"static/a.txt":         "0123456789",
+		"static/b.css":         "plain",
+		"static/b.css.gz":      "packed by gzip",
+		"static/b.css.br":      "packed by brotli",
+		"static/c.png":         "png",
+		"static/c.png.gz":      "no",
+		"static/index.html":    "root",
+		"static/d/index.html":  "index of d",
+		"static/d/x y%.js":     "blank",
+		"static/empty/.keep":   "",
+		"static/.env":          "password",
+		"static/.well-known/x": "known",
+		"static/noext":         "bytes",
+		"static/large.bin":     strings.Repeat("0123456789abcdef", 1<<16),
+		"secret.txt":           "secret",
+		"statics/sibling.txt":  "secret",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, when, when); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, to := range map[string]string{"out.txt": "../secret.txt", "abs.txt": filepath.Join(dir, "secret.txt"), "in.txt": "a.txt"} {
+		if err := os.Symlink(to, filepath.Join(root, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := syscall.Mkfifo(filepath.Join(root, "fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+func TestFiles(t *testing.T) {
+	_, addr := ruledService(t, Config{Routes: []Route{{Paths: []string{"/s"}, StripPrefix: "/s", Files: &Files{Root: staticFiles(t)}}}})
+	for _, tc := range []struct {
+		target, head string
+		want         string // status, some fields, body
+	}{
+		{"/s/a.txt", "", `200 text/plain; charset=utf-8 10 "" 0123456789`},
+		{"/s/%61.txt?v=1", "", `200 text/plain; charset=utf-8 10 "" 0123456789`},
+		{"/s/in.txt", "", `200 text/plain; charset=utf-8 10 "" 0123456789`},
+		{"/s/noext", "", `200 application/octet-stream 5 "" bytes`},
+		{"/s/d/x%20y%25.js", "", `200 text/javascript; charset=utf-8 5 "" blank`},
+		{"/s/.well-known/x", "", `200 application/octet-stream 5 "" known`},
+		{"/s/", "", `200 text/html; charset=utf-8 4 "" root`},
+		{"/s/d/", "", `200 text/html; charset=utf-8 10 "" index of d`},
+		{"/s/d?q", "", `301 /s/d/?q`},
+		{"/s//d", "", `301 /s/d/`},
+		// What is not for clients.
+		{"/s/none", "", `404`},
+		{"/s/a.txt/", "", `404`},
+		{"/s/a.txt/x", "", `404`},
+		{"/s/empty/", "", `404`},
+		{"/s/.env", "", `404`},
+		{"/s/%2eenv", "", `404`},
+		{"/s/fifo", "", `404`},
+		{"/s/out.txt", "", `404`},
+		{"/s/abs.txt", "", `404`},
+		{"/s/x%00", "", `404`},
+		{"/s/d%2f..%2f..%2fsecret.txt", "", `404`},
+		{"/s/../s/../secret.txt", "", `404`},
+		{"/s/..%2fs/..%2fsecret.txt", "", `404`},
+		{"/s/%2e%2e/secret.txt", "", `404`},
+		{"/s/d/..%5c..%5csecret.txt", "", `404`},
+		{"/s/%", "", `400`},
+		// Ranges.
+		{"/s/a.txt", "Range: bytes=2-4", `206 text/plain; charset=utf-8 3 "" 234`},
+		{"/s/a.txt", "Range: bytes=-2", `206 text/plain; charset=utf-8 2 "" 89`},
+		{"/s/a.txt", "Range: bytes=10-", `416`},
+		{"/s/a.txt", "Range: lines=1-2", `416`},
+		{"/s/a.txt", "Range: bytes=2-4\r\nIf-Range: \"other\"", `200 text/plain; charset=utf-8 10 "" 0123456789`},
+		{"/s/a.txt", "Range: bytes=2-4\r\nIf-Range: Fri, 02 Jan 2026 03:04:05 GMT", `206 text/plain; charset=utf-8 3 "" 234`},
+		// Conditions.
+		{"/s/a.txt", "If-Modified-Since: Fri, 02 Jan 2026 03:04:05 GMT", `304`},
+		{"/s/a.txt", "If-Modified-Since: Fri, 02 Jan 2026 03:04:04 GMT", `200 text/plain; charset=utf-8 10 "" 0123456789`},
+		{"/s/a.txt", "If-Unmodified-Since: Fri, 02 Jan 2026 03:04:04 GMT", `412`},
+		{"/s/a.txt", "If-None-Match: *", `304`},
+		{"/s/a.txt", "If-Match: \"other\"", `412`},
+		// Packed files.
+		{"/s/b.css", "Accept-Encoding: gzip", `200 text/css; charset=utf-8 14 "gzip" packed by gzip`},
+		{"/s/b.css", "Accept-Encoding: gzip, deflate, br, zstd", `200 text/css; charset=utf-8 16 "br" packed by brotli`},
+		{"/s/b.css", "Accept-Encoding: br;q=0, gzip;q=0.1", `200 text/css; charset=utf-8 14 "gzip" packed by gzip`},
+		{"/s/b.css", "Accept-Encoding: gzip\r\nRange: bytes=0-5", `206 text/css; charset=utf-8 6 "gzip" packed`},
+		{"/s/b.css", "Accept-Encoding: zstd", `200 text/css; charset=utf-8 5 "" plain`},
+		{"/s/b.css", "", `200 text/css; charset=utf-8 5 "" plain`},
+		{"/s/c.png", "Accept-Encoding: gzip", `200 image/png 3 "" png`},
+	} {
+		var more []string
+		if tc.head != "" {
+			more = append(more, tc.head)
+		}
+		resp, text := askFor(t, addr, tc.target, more...)
+		var got string
+		switch resp.StatusCode {
+		case 200, 206:
+			got = fmt.Sprintf("%d %s %d %q %s", resp.StatusCode, resp.Header.Get("Content-Type"), resp.ContentLength, resp.Header.Get("Content-Encoding"), text)
+			if resp.Header.Get("ETag") == "" || resp.Header.Get("Last-Modified") == "" || resp.Header.Get("Accept-Ranges") != "bytes" ||
+				(resp.Header.Get("Vary") != "") != compressible(resp.Header.Get("Content-Type")) {
+				t.Errorf("%s %s: %v", tc.target, tc.head, resp.Header)
+			}
+		case 301:
+			got = "301 " + resp.Header.Get("Location")
+		default:
+			got = fmt.Sprint(resp.StatusCode)
+		}
+		if got != tc.want {
+			t.Errorf("%s %s: %q, want %q", tc.target, tc.head, got, tc.want)
+		}
+	}
+	resp := say(t, addr, "POST /s/a.txt HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+	if body(t, resp); resp.StatusCode != 405 || resp.Header.Get("Allow") != "GET, HEAD" {
+		t.Errorf("POST: %s %v", resp.Status, resp.Header)
+	}
+	resp, _ = askFor(t, addr, "/s/a.txt")
+	tag := resp.Header.Get("ETag")
+	if resp, _ = askFor(t, addr, "/s/a.txt", "If-None-Match: \"x\", W/"+tag); resp.StatusCode != 304 || resp.Header.Get("ETag") != tag {
+		t.Errorf("the same ETag: %s %v", resp.Status, resp.Header)
+	}
+	resp, text := askFor(t, addr, "/s/a.txt", "Range: bytes=0-1,8-")
+	if resp.StatusCode != 206 || !strings.HasPrefix(resp.Header.Get("Content-Type"), "multipart/byteranges") ||
+		!strings.Contains(text, "\r\n\r\n01\r\n") || !strings.Contains(text, "\r\n\r\n89\r\n") {
+		t.Errorf("two ranges: %v %q", resp.Header, text)
+	}
+}
+
+// A large file gets through whole, by each way to send it, and the connection
+// can be used again.
+func TestLargeFiles(t *testing.T) {
+	root := staticFiles(t)
+	want, err := os.ReadFile(filepath.Join(root, "large.bin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t)
+	plain, tls := r.addr(), r.addr()
+	routes := []Route{{Files: &Files{Root: root}}}
+	r.apply(Config{Name: "plain", Listen: []netip.AddrPort{plain}, Routes: routes},
+		Config{Name: "tls", Listen: []netip.AddrPort{tls}, Routes: routes, TLS: &TLS{Certificates: []Certificate{makeCert(t, "a.example")}}})
+	for name, c := range map[string]*http.Client{
+		"http://a.example":      client(t, plain, protocolHTTP1),
+		"https://a.example":     client(t, tls, protocolHTTP1),
+		"https://a.example/./.": client(t, tls, protocolHTTP2),
+	} {
+		for range 3 {
+			resp := get(t, c, name+"/large.bin")
+			if got := body(t, resp); !bytes.Equal([]byte(got), want) {
+				t.Errorf("%s: %d bytes of %d", name, len(got), len(want))
+			}
+		}
+	}
+	if out := r.stats("plain").BytesOut; out != 3*int64(len(want)) {
+		t.Errorf("%d bytes were counted", out)
+	}
+}
+
+func TestAcceptsCoding(t *testing.T) {
+	for value, want := range map[string]string{
+		"":                        "0 0",
+		"gzip":                    "1 0",
+		"GZip;q=0.5, br":          "0.5 1",
+		"*":                       "1 1",
+		"*;q=0.2, br;q=0":         "0.2 0",
+		"x-gzip":                  "1 0",
+		"gzip;q=2":                "0 0",
+		"gzip;q=x, identity, br ": "0 1",
+	} {
+		f := fields{{Name: "accept-encoding", Value: value}}
+		if got := fmt.Sprint(acceptsCoding(f, "gzip"), acceptsCoding(f, "br")); got != want {
+			t.Errorf("%q: %s, want %s", value, got, want)
+		}
+	}
+}
