@@ -33,6 +33,15 @@ type Config struct {
 	MaxHeaderSize int64 `toml:"max_header_size"`
 	// Timeouts bound the phases of a request.
 	Timeouts Timeouts `toml:"timeouts"`
+	// TrustedProxies are networks of proxies before this one, whose word about
+	// the client counts: X-Forwarded-For, X-Forwarded-Proto and the request id.
+	TrustedProxies []netip.Prefix `toml:"trusted_proxies"`
+	// RequestID is the name of the field with which servers get a name for each
+	// request; default: they get none.
+	RequestID string `toml:"request_id"`
+	// Underscores is what becomes of fields with one in their names; default
+	// drop.
+	Underscores Underscores `toml:"underscores"`
 	Rules
 }
 
@@ -136,6 +145,9 @@ func (t Timeouts) EffectiveResponse() time.Duration { return cmp.Or(t.Response, 
 // EffectiveMaxHeaderSize returns MaxHeaderSize with its default applied.
 func (c Config) EffectiveMaxHeaderSize() int64 { return cmp.Or(c.MaxHeaderSize, 64<<10) }
 
+// EffectiveUnderscores returns Underscores with its default applied.
+func (c Config) EffectiveUnderscores() Underscores { return cmp.Or(c.Underscores, UnderscoresDrop) }
+
 // PoolNames returns the names of all pools that the service forwards to, each
 // once, in the order of the file.
 func (c Config) PoolNames() []string {
@@ -179,6 +191,7 @@ func (c Config) Validate(problem func(key, message string)) {
 	}
 	c.validateTargets(problem)
 	c.validateRules(problem)
+	c.validateIdentity(problem)
 	if c.TLS != nil {
 		if len(c.TLS.Certificates) == 0 {
 			problem("tls.certificates", "HTTPS needs at least one certificate, such as { cert = \"blog.pem\", key = \"blog.key\" }")

@@ -98,6 +98,15 @@ func (c Config) validateRules(problem func(key, message string)) {
 	}
 }
 
+// EachRules calls visit for the rules of the service and of its routes, with the
+// path of their table below the service's, which ends at a dot unless it is empty.
+func (c *Config) EachRules(visit func(at string, r *Rules)) {
+	visit("", &c.Rules)
+	for i := range c.Routes {
+		visit(fmt.Sprintf("route[%d].", i), &c.Routes[i].Rules)
+	}
+}
+
 // EachFile calls visit for every file and folder that the service names, but its
 // certificates, with the key that names it. visit may change the path.
 func (c *Config) EachFile(visit func(key string, path *string)) {
@@ -119,8 +128,13 @@ func (c *Config) CheckFiles(problem func(key, message string)) {
 			return // said already
 		}
 		check := checkFile
-		if strings.HasSuffix(key, ".files.root") {
+		switch {
+		case strings.HasSuffix(key, ".files.root"):
 			check = checkFolder
+		case strings.HasSuffix(key, ".users_file"):
+			check = func(path string) error { _, err := loadUsers(path); return err }
+		case strings.HasSuffix(key, ".key_file"):
+			check = func(path string) error { _, err := loadKey(path); return err }
 		}
 		if err := check(*path); err != nil {
 			problem(key, err.Error())

@@ -121,6 +121,10 @@ type exchange struct {
 	server *pool.Server // that the request is sent to
 	count  *counters
 	rules  *rules                    // that are in force for the request; nil: none
+	from   *pool.Pool                // that server is of
+	id     string                    // of the request; "": it has none
+	user   string                    // who has shown a password; "": nobody
+	via    string                    // the client and the proxies it came by; "": it came by itself
 	failed atomic.Pointer[bodyError] // the client's body could not be read
 
 	out  outgoing
@@ -143,7 +147,8 @@ type outgoing struct {
 func (ex *exchange) reset() {
 	ex.method, ex.target, ex.host, ex.fields = "", "", "", nil
 	ex.body, ex.length, ex.whole, ex.expect = nil, 0, nil, false
-	ex.upgrade, ex.server = nil, nil
+	ex.upgrade, ex.server, ex.from = nil, nil, nil
+	ex.id, ex.user, ex.via = "", "", ""
 	if ex.failed.Load() != nil {
 		ex.failed.Store(nil)
 	}

@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"cmp"
 	"net/netip"
 	"strings"
 
@@ -40,7 +41,7 @@ func requestFields(out fields, ex *exchange) fields {
 		out = appendTrailerNames(out, ex.fields)
 	}
 	out = append(out,
-		field{Name: "X-Forwarded-For", Value: ex.peer.text},
+		field{Name: "X-Forwarded-For", Value: cmp.Or(ex.via, ex.peer.text)},
 		field{Name: "X-Forwarded-Proto", Value: ex.scheme},
 		field{Name: "X-Real-IP", Value: ex.peer.text}, // what nginx users' applications read
 		field{Name: "Forwarded", Value: ex.peer.forwardedField(ex.host, ex.scheme)})

@@ -42,6 +42,9 @@ func (p *pipeline) serve(ctx context.Context, st *state, ex *exchange) error {
 	if !validTarget(ex.method, ex.target) {
 		return p.refuse(ex, http.StatusBadRequest)
 	}
+	if !st.identity.identify(ex) {
+		return p.refuse(ex, http.StatusBadRequest)
+	}
 	host, ok := normalHost(ex.host)
 	if !ok && !(ex.host == "" && ex.mayLackHost) {
 		return p.refuse(ex, http.StatusBadRequest)
@@ -146,13 +149,15 @@ func (p *pipeline) forward(ctx context.Context, st *state, to *target, ex *excha
 		}
 		ex.out.request.set("Max-Forwards", strconv.Itoa(left-1))
 	}
+	st.identity.tellID(ex)
 	if ex.rules != nil {
 		ex.rules.onRequest(ex)
 	}
+	ex.from = servers
 	var tried [maxTries]*pool.Server
 	n := 0
 	for n < maxTries {
-		server, err := servers.PickFor(ex.peer.addr, tried[:n]...)
+		server, err := p.pick(servers, ex, tried[:n])
 		if err != nil {
 			break
 		}
@@ -254,6 +259,9 @@ func (p *pipeline) failed(ctx context.Context, server *pool.Server, ex *exchange
 	// consequence, and for a door a client that stalls is as good as gone.
 	if be := ex.failed.Load(); be != nil {
 		p.log.Debug().Err(be).Msg("request broke off")
+		if errors.Is(be, errTooLarge) {
+			return p.refuse(ex, http.StatusRequestEntityTooLarge)
+		}
 		if isTimeout(be) {
 			return p.refuse(ex, http.StatusRequestTimeout)
 		}
@@ -283,6 +291,9 @@ func (p *pipeline) pass(server *pool.Server, ex *exchange, a *answer) error {
 	ex.out.head = answerFields(ex.out.head[:0], a.fields)
 	if a.trailer {
 		ex.out.head = appendTrailerNames(ex.out.head, a.fields)
+	}
+	if ex.rules != nil {
+		ex.rules.onAnswer(ex)
 	}
 	if err := p.writeHead(ex, a.status, ex.out.head); err != nil {
 		return err
@@ -339,6 +350,9 @@ func (p *pipeline) upgrade(ctx context.Context, st *state, server *pool.Server, 
 		return p.refuse(ex, http.StatusBadGateway)
 	}
 	ex.out.head = append(answerFields(ex.out.head[:0], a.fields), field{Name: "Connection", Value: "Upgrade"}, field{Name: "Upgrade", Value: chosen})
+	if ex.rules != nil {
+		ex.rules.onAnswer(ex)
+	}
 	client, err := ex.upgrade(ex.out.head)
 	if err != nil {
 		return errAborted

@@ -32,8 +32,12 @@ type table struct {
 // newTable builds the routes of a service from its configuration.
 func newTable(cfg Config, pools map[string]*pool.Pool) (*table, error) {
 	t := &table{exact: make(map[string][]rule), wildcard: make(map[string][]rule)}
+	var err error
+	if t.own, err = newRules(cfg.Rules, pools); err != nil {
+		return nil, err
+	}
 	for i, r := range cfg.Routes {
-		to, err := newTarget(r, cfg.Rules, pools)
+		to, err := newTarget(r, cfg.Rules, t.own, pools)
 		if err == nil {
 			err = t.add(r, to)
 		}
@@ -45,12 +49,8 @@ func newTable(cfg Config, pools map[string]*pool.Pool) (*table, error) {
 	if rest.Pool == "" && len(cfg.Servers) > 0 {
 		rest.Pool = cfg.Name
 	}
-	var err error
-	if t.own, err = newRules(cfg.Rules); err != nil {
-		return nil, err
-	}
 	if rest.Pool != "" || rest.Redirect != nil {
-		if t.fallback, err = newTarget(rest, cfg.Rules, pools); err != nil {
+		if t.fallback, err = newTarget(rest, cfg.Rules, t.own, pools); err != nil {
 			return nil, err
 		}
 	}
@@ -64,12 +64,22 @@ func newTable(cfg Config, pools map[string]*pool.Pool) (*table, error) {
 	return t, nil
 }
 
-// newTarget compiles what a route does; common are the rules of its service.
-func newTarget(r Route, common Rules, pools map[string]*pool.Pool) (*target, error) {
+// newTarget compiles what a route does; common are the rules of its service, and
+// own the same, compiled.
+func newTarget(r Route, common Rules, own *rules, pools map[string]*pool.Pool) (*target, error) {
 	to := &target{redirect: r.Redirect}
 	var err error
-	if to.rules, err = newRules(r.Rules.or(common)); err != nil {
+	if to.rules, err = newRules(r.Rules.or(common), pools); err != nil {
 		return nil, err
+	}
+	if own != nil {
+		// What routes share they count and remember together.
+		if r.PerClient == nil {
+			to.rules.clients = own.clients
+		}
+		if r.BasicAuth == nil {
+			to.rules.basicAuth = own.basicAuth
+		}
 	}
 	if to.path, err = newPathEdit(r); err != nil {
 		return nil, err

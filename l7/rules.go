@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"reflect"
+
+	"appliance/internal/pool"
 )
 
 // Rules say what is done with requests and answers on their way. Those of a
@@ -20,6 +23,23 @@ type Rules struct {
 	ErrorPages map[string]string `toml:"error_pages"`
 	// Maintenance is shown when no server is usable.
 	Maintenance *Maintenance `toml:"maintenance"`
+	// MaxBodySize bounds a request's body, in bytes; a larger one is answered 413.
+	// Default: none is too large.
+	MaxBodySize int64 `toml:"max_body_size"`
+	// PerClient bounds what one client gets; default: it gets what it asks for.
+	PerClient *PerClient `toml:"per_client"`
+	// Allow, if it has any, are the only networks whose clients are let in; those
+	// of Deny never are. All others are answered 403.
+	Allow []netip.Prefix `toml:"allow"`
+	Deny  []netip.Prefix `toml:"deny"`
+	// BasicAuth asks for a password.
+	BasicAuth *BasicAuth `toml:"basic_auth"`
+	// ForwardAuth asks a server whether a request may pass.
+	ForwardAuth *ForwardAuth `toml:"forward_auth"`
+	// Sticky keeps a client at one server.
+	Sticky *Sticky `toml:"sticky"`
+	// HashBy chooses the server by a field or cookie.
+	HashBy *HashBy `toml:"hash_by"`
 }
 
 // or returns r with the keys that it lacks taken from others.
@@ -44,6 +64,12 @@ func (r Rules) validate(at string, problem func(key, message string)) {
 	if r.Maintenance != nil && r.Maintenance.Page == "" {
 		problem(at+"maintenance.page", "a maintenance page needs a file")
 	}
+	validateBodySize(at+"max_body_size", r.MaxBodySize, problem)
+	r.PerClient.validate(at+"per_client", problem)
+	r.BasicAuth.validate(at+"basic_auth", problem)
+	r.ForwardAuth.validate(at+"forward_auth", problem)
+	r.Sticky.validate(at+"sticky", problem)
+	r.HashBy.validate(at+"hash_by", problem)
 }
 
 // eachFile calls visit for every file that the rules name.
@@ -56,6 +82,12 @@ func (r *Rules) eachFile(at string, visit func(key string, path *string)) {
 	if r.Maintenance != nil {
 		visit(at+"maintenance.page", &r.Maintenance.Page)
 	}
+	if r.BasicAuth != nil {
+		visit(at+"basic_auth.users_file", &r.BasicAuth.UsersFile)
+	}
+	if r.Sticky != nil {
+		visit(at+"sticky.key_file", &r.Sticky.KeyFile)
+	}
 }
 
 // rules are Rules, compiled.
@@ -63,14 +95,24 @@ type rules struct {
 	request, response *headerEdits
 	pages             map[int]*page
 	maintenance       *maintenance
+	maxBody           int64 // 0: any
+	clients           *clients
+	allow, deny       networks
+	basicAuth         *basicAuth
+	forwardAuth       *forwardAuth
+	sticky            *sticky
+	hashBy            *HashBy
 }
 
 // newRules compiles rules, nil if there are none.
-func newRules(cfg Rules) (*rules, error) {
+func newRules(cfg Rules, pools map[string]*pool.Pool) (*rules, error) {
 	if reflect.ValueOf(cfg).IsZero() {
 		return nil, nil
 	}
-	r := &rules{}
+	r := &rules{
+		maxBody: cfg.MaxBodySize, clients: newClients(cfg.PerClient), hashBy: cfg.HashBy,
+		allow: newNetworks(cfg.Allow), deny: newNetworks(cfg.Deny),
+	}
 	var err error
 	if r.request, err = newHeaderEdits(cfg.RequestHeaders); err != nil {
 		return nil, fmt.Errorf("request_headers: %w", err)
@@ -93,14 +135,49 @@ func newRules(cfg Rules) (*rules, error) {
 	if r.maintenance, err = newMaintenance(cfg.Maintenance); err != nil {
 		return nil, err
 	}
+	if r.basicAuth, err = newBasicAuth(cfg.BasicAuth); err != nil {
+		return nil, err
+	}
+	if r.forwardAuth, err = newForwardAuth(cfg.ForwardAuth, pools); err != nil {
+		return nil, err
+	}
+	if r.sticky, err = newSticky(cfg.Sticky); err != nil {
+		return nil, err
+	}
 	return r, nil
 }
 
 // ruled carries out an exchange that rules are for.
 func (p *pipeline) ruled(ctx context.Context, st *state, to *target, ex *exchange) error {
 	r := to.rules
+	client := ex.peer.addr
+	if r.deny.contain(client) || len(r.allow) > 0 && !r.allow.contain(client) {
+		return p.refuse(ex, http.StatusForbidden)
+	}
+	if r.clients != nil {
+		wait, ok := r.clients.enter(client, ex.now)
+		if !ok {
+			return p.tooMany(ex, wait)
+		}
+		defer r.clients.leave(client)
+	}
+	if r.maxBody > 0 && !limitBody(ex, r.maxBody) {
+		return p.refuse(ex, http.StatusRequestEntityTooLarge)
+	}
 	if m := r.maintenance; m != nil && m.active && to.pool != nil {
 		return p.maintain(ex, m)
+	}
+	if r.basicAuth != nil {
+		user, ok := r.basicAuth.user(ctx, ex)
+		if !ok {
+			return p.askPassword(ex, r.basicAuth)
+		}
+		ex.user = user
+	}
+	if r.forwardAuth != nil {
+		if done, err := p.permit(ctx, st, r.forwardAuth, ex); done {
+			return err
+		}
 	}
 	return p.carry(ctx, st, to, ex)
 }
@@ -113,6 +190,31 @@ func (r *rules) onRequest(ex *exchange) {
 	ex.out.request = r.request.apply(ex.out.request, ex)
 	if r.request.host != nil {
 		ex.out.host = r.request.host.fill(ex)
+	}
+}
+
+// pick returns the server that gets a request next, picked.
+func (p *pipeline) pick(from *pool.Pool, ex *exchange, tried []*pool.Server) (*pool.Server, error) {
+	client := ex.peer.addr
+	if r := ex.rules; r != nil {
+		if r.sticky != nil && len(tried) == 0 {
+			if server := r.sticky.pick(from, ex); server != nil {
+				return server, nil
+			}
+		}
+		if r.hashBy != nil {
+			client = r.hashBy.address(ex)
+		}
+	}
+	return from.PickFor(client, tried...)
+}
+
+// onAnswer adds to the fields of a server's answer what the client has to know.
+func (r *rules) onAnswer(ex *exchange) {
+	if r.sticky != nil {
+		if f, ok := r.sticky.setCookie(ex.from, ex); ok {
+			ex.out.head = append(ex.out.head, f)
+		}
 	}
 }
 

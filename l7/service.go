@@ -30,6 +30,7 @@ type state struct {
 	routes   *table
 	certs    *certificates // nil: plain HTTP
 	upstream *upstream
+	identity identity
 }
 
 func newService(name string, log zerolog.Logger) *service {
@@ -42,7 +43,7 @@ func newService(name string, log zerolog.Logger) *service {
 // build makes the state for cfg, without putting it in force. It keeps the
 // upstream, with its connections, if the settings that concern it are the same.
 func (s *service) build(cfg Config, pools map[string]*pool.Pool) (*state, error) {
-	st := &state{cfg: cfg}
+	st := &state{cfg: cfg, identity: newIdentity(cfg)}
 	var err error
 	if st.routes, err = newTable(cfg, pools); err != nil {
 		return nil, fmt.Errorf("service %s: %w", s.name, err)

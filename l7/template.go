@@ -16,6 +16,7 @@ var variables = []struct {
 	{"method", func(ex *exchange) string { return ex.method }},
 	{"path", func(ex *exchange) string { path, _, _ := strings.Cut(ex.target, "?"); return path }},
 	{"query", func(ex *exchange) string { return ex.target[len(ex.target)-lenQuery(ex.target):] }},
+	{"request_id", func(ex *exchange) string { return ex.id }},
 	{"scheme", func(ex *exchange) string { return ex.scheme }},
 	{"server", func(ex *exchange) string {
 		if ex.server == nil {
@@ -23,6 +24,7 @@ var variables = []struct {
 		}
 		return ex.server.Label()
 	}},
+	{"user", func(ex *exchange) string { return ex.user }},
 }
 
 // lenQuery returns the length of a target's query, its question mark included.

@@ -5,6 +5,7 @@ import (
 
 	"appliance/health"
 	"appliance/internal/pool"
+	"appliance/l7"
 )
 
 // service is what l4 and l7 services have in common.
@@ -66,7 +67,24 @@ func (f *File) validateServices(r *report) {
 			f.validateReference(r, index(index("l7", i)+".route", j)+".pool", route.Pool)
 		}
 	}
+	for i := range f.L7 {
+		f.L7[i].EachRules(func(at string, rules *l7.Rules) {
+			if rules.ForwardAuth != nil {
+				f.validateReference(r, index("l7", i)+"."+at+"forward_auth.pool", rules.ForwardAuth.Pool)
+			}
+		})
+		for j, route := range f.L7[i].Routes {
+			f.validateHash(r, index(index("l7", i)+".route", j)+".hash_by", route)
+		}
+	}
 	f.validateListeners(r)
+}
+
+// validateHash reports a route that chooses by a hash where its pool does not.
+func (f *File) validateHash(r *report, at string, route l7.Route) {
+	if p, ok := f.Pools[route.Pool]; ok && route.HashBy != nil && p.Balance != pool.SourceHash {
+		r.invalid(at, "pool %s chooses no server by a hash; give it balance = %q", route.Pool, pool.SourceHash)
+	}
 }
 
 // validateOwnServers reports mistakes in what a service has instead of a pool.

@@ -1,0 +1,348 @@
+package l7
+
+import (
+	"bufio"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"appliance/internal/pool"
+)
+
+func prefixes(texts ...string) (list []netip.Prefix) {
+	for _, t := range texts {
+		list = append(list, netip.MustParsePrefix(t))
+	}
+	return list
+}
+
+func writeFile(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestIdentity(t *testing.T) {
+	id := newIdentity(Config{TrustedProxies: prefixes("10.0.0.9/8", "2001:db8::/32"), RequestID: "X-Request-ID"})
+	for _, tc := range []struct {
+		peer   string
+		fields fields
+		want   string // client, X-Forwarded-For, scheme, whether the id was believed
+	}{
+		{"192.0.2.1", fields{{Name: "X-Forwarded-For", Value: "1.1.1.1"}, {Name: "X-Forwarded-Proto", Value: "https"}, {Name: "X-Request-ID", Value: "said"}}, "192.0.2.1 192.0.2.1 http false"},
+		{"10.1.1.1", nil, "10.1.1.1 10.1.1.1 http false"},
+		{"10.1.1.1", fields{{Name: "x-forwarded-for", Value: "1.1.1.1"}, {Name: "X-Forwarded-Proto", Value: "https"}, {Name: "x-request-id", Value: "said"}}, "1.1.1.1 1.1.1.1, 10.1.1.1 https true"},
+		{"10.1.1.1", fields{{Name: "X-Forwarded-For", Value: "6.6.6.6, 1.1.1.1:443"}, {Name: "X-Forwarded-For", Value: "10.2.2.2"}}, "1.1.1.1 1.1.1.1, 10.2.2.2, 10.1.1.1 http false"},
+		{"10.1.1.1", fields{{Name: "X-Forwarded-For", Value: "unknown, 10.2.2.2"}}, "10.2.2.2 10.2.2.2, 10.1.1.1 http false"},
+		{"10.1.1.1", fields{{Name: "X-Forwarded-For", Value: "1.1.1.1, evil"}, {Name: "X-Forwarded-Proto", Value: "gopher"}, {Name: "X-Request-ID", Value: "a b"}}, "10.1.1.1 10.1.1.1 http false"},
+		{"2001:db8::1", fields{{Name: "X-Forwarded-For", Value: "[2001:db9::2]:80"}}, "2001:db9::2 2001:db9::2, 2001:db8::1 http false"},
+	} {
+		ex := &exchange{method: "GET", target: "/", scheme: "http", fields: tc.fields, peer: newPeer(netip.MustParseAddr(tc.peer))}
+		if !id.identify(ex) {
+			t.Errorf("%v: refused", tc.fields)
+		}
+		ex.out.request = requestFields(nil, ex)
+		id.tellID(ex)
+		if got := fmt.Sprint(ex.peer.text, " ", ex.out.request.get("X-Forwarded-For"), " ", ex.out.request.get("X-Forwarded-Proto"), " ", ex.id == "said"); got != tc.want {
+			t.Errorf("%s %v: %s, want %s", tc.peer, tc.fields, got, tc.want)
+		}
+		if said := ex.out.request.get("X-Request-ID"); said != ex.id || len(said) != 32 && said != "said" {
+			t.Errorf("the request id is %q", said)
+		}
+	}
+}
+
+func TestUnderscores(t *testing.T) {
+	for policy, want := range map[Underscores]string{"": "200 []", UnderscoresDrop: "200 []", UnderscoresPass: "200 [x]", UnderscoresRefuse: "400 []"} {
+		r := newRig(t)
+		r.pool("p", web(t, func(w http.ResponseWriter, r *http.Request) { w.Header()["Got"] = r.Header["X_user"] }))
+		addr := r.addr()
+		r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p", Underscores: policy})
+		resp, _ := askFor(t, addr, "/", "X_User: x", "X-User: y")
+		if got := fmt.Sprint(resp.StatusCode, " ", resp.Header["Got"]); got != want {
+			t.Errorf("%q: %s, want %s", policy, got, want)
+		}
+	}
+}
+
+func TestNetworks(t *testing.T) {
+	for _, tc := range []struct {
+		allow, deny []netip.Prefix
+		want        int
+	}{
+		{nil, prefixes("127.0.0.2/32"), 200},
+		{nil, prefixes("127.0.0.1/8"), 403},
+		{prefixes("10.0.0.0/8"), nil, 403},
+		{prefixes("10.0.0.0/8", "127.0.0.0/24"), nil, 200},
+		{prefixes("127.0.0.0/8"), prefixes("127.0.0.1/32"), 403},
+	} {
+		_, addr := ruledService(t, Config{Pool: "p", Rules: Rules{Allow: tc.allow, Deny: tc.deny}})
+		if resp, _ := askFor(t, addr, "/"); resp.StatusCode != tc.want {
+			t.Errorf("allow %v, deny %v: %s", tc.allow, tc.deny, resp.Status)
+		}
+	}
+}
+
+func TestPerClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClients(&PerClient{Rate: 2, Burst: 3, MaxRequests: 4})
+		one, same, other := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"), netip.MustParseAddr("2001:db8:0:1::1")
+		enter := func(a netip.Addr, want bool) {
+			t.Helper()
+			if wait, ok := c.enter(a, time.Now()); ok != want || !ok && wait <= 0 {
+				t.Errorf("%v: %v, wait %s", a, ok, wait)
+			}
+		}
+		enter(one, true)
+		enter(same, true)
+		enter(one, true)
+		enter(one, false) // the burst is used up
+		enter(other, true)
+		time.Sleep(500 * time.Millisecond)
+		enter(one, true)
+		enter(one, false)
+		time.Sleep(10 * time.Second)
+		enter(one, false) // four are under way
+		c.leave(same)
+		enter(one, true)
+	})
+}
+
+func TestLimitsOfAService(t *testing.T) {
+	_, addr := ruledService(t, Config{
+		Routes: []Route{{Paths: []string{"/a"}, Pool: "p"}, {Paths: []string{"/b"}, Pool: "p"}, {Paths: []string{"/c"}, Pool: "p", Rules: Rules{PerClient: &PerClient{MaxRequests: 5}}}},
+		Rules:  Rules{PerClient: &PerClient{Rate: 1, Burst: 2}},
+	})
+	got := ""
+	for _, target := range []string{"/a", "/b", "/a", "/c"} {
+		resp, _ := askFor(t, addr, target)
+		got += fmt.Sprint(resp.StatusCode, resp.Header.Get("Retry-After"), " ")
+	}
+	if got != "200 200 4291 200 " {
+		t.Errorf("the answers are %s", got)
+	}
+}
+
+func TestBodySize(t *testing.T) {
+	seen := make(chan string, 10)
+	r := newRig(t)
+	r.pool("p", web(t, func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(r.Body)
+		if err == nil {
+			seen <- string(b)
+		}
+	}))
+	addr := r.addr()
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p", Rules: Rules{MaxBodySize: 5}})
+	for request, want := range map[string]int{
+		"Content-Length: 5\r\n\r\nhello":                                      200,
+		"Content-Length: 6\r\n\r\nhello!":                                     413,
+		"Content-Length: 6\r\nExpect: 100-continue\r\n\r\n":                   413,
+		"Content-Length: 1000000\r\n\r\nhello":                                413,
+		"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n":           200,
+		"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n": 413,
+	} {
+		resp := say(t, addr, "POST / HTTP/1.1\r\nHost: a\r\n"+request)
+		if body(t, resp); resp.StatusCode != want {
+			t.Errorf("%q: %s, want %d", request, resp.Status, want)
+		}
+	}
+	close(seen)
+	for text := range seen {
+		if text != "hello" {
+			t.Errorf("the server saw %q", text)
+		}
+	}
+}
+
+func TestBasicAuth(t *testing.T) {
+	hash, err := bcrypt.GenerateFromPassword([]byte("right"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := writeFile(t, "# users\nann:"+string(hash)+"\nbob:{SHA}jQ4GUpWjChQxLDnLyNTDWaHuYYA=\n\n") // of "right:er"
+	_, addr := ruledService(t, Config{Pool: "p", Rules: Rules{BasicAuth: &BasicAuth{UsersFile: file, Realm: `a "b"`}, RequestHeaders: &HeaderRules{Set: map[string]string{"X-A": "{user}"}}}})
+	for said, want := range map[string]string{
+		"":                   "401 []",
+		"Bearer x":           "401 []",
+		"Basic !":            "401 []",
+		"ann:right":          "200 [ann]",
+		"ann:right ":         "401 []",
+		"ann:":               "401 []",
+		"eve:right":          "401 []",
+		":":                  "401 []",
+		"ann:jQ4GUpWjChQxLD": "401 []",
+	} {
+		if strings.Contains(said, ":") {
+			said = "bAsIc " + base64.StdEncoding.EncodeToString([]byte(said))
+		}
+		for range 2 { // the second time what was right is known
+			resp, _ := askFor(t, addr, "/", "Authorization: "+said)
+			if got := fmt.Sprint(resp.StatusCode, " ", resp.Header["Got-X-A"]); got != want {
+				t.Errorf("%q: %s, want %s", said, got, want)
+			}
+			if resp.StatusCode == 401 && resp.Header.Get("WWW-Authenticate") != `Basic realm="a \"b\"", charset="UTF-8"` {
+				t.Errorf("the challenge is %q", resp.Header.Get("WWW-Authenticate"))
+			}
+		}
+	}
+	for text, want := range map[string]string{"": "no user", "ann\n": "line 1", "ann:$apr1$x$y\n": "htpasswd -B", ":x": "line 1"} {
+		if _, err := loadUsers(writeFile(t, text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+	if !matchesHash("{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "password") || matchesHash("{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "passwort") {
+		t.Error("a password hashed by SHA-1 is not compared well")
+	}
+}
+
+func TestForwardAuth(t *testing.T) {
+	r := newRig(t)
+	r.pool("p", web(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %q %q", b, r.Header["X-User"], r.Header["X-Group"])
+	}))
+	r.pool("auth", web(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != "GET" || r.RequestURI != "/verify?x" || r.Host != "a.example" || r.ContentLength != 0 ||
+			r.Header.Get("X-Forwarded-Method") != "POST" || r.Header.Get("X-Forwarded-Uri") != "/page?q" || r.Header.Get("X-Forwarded-For") != "127.0.0.1" {
+			t.Errorf("asked by %s %s %v", r.Method, r.RequestURI, r.Header)
+		}
+		switch r.Header.Get("Cookie") {
+		case "in":
+			w.Header().Set("X-User", "ann")
+			w.Header().Set("X-Other", "no")
+			io.WriteString(w, "ignored")
+		case "broken":
+			w.WriteHeader(500)
+		default:
+			w.Header().Set("Location", "https://login.example/")
+			w.WriteHeader(302)
+			io.WriteString(w, "moved")
+		}
+	}))
+	r.pool("dead", closed(t))
+	addr := r.addr()
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p",
+		Rules:  Rules{ForwardAuth: &ForwardAuth{Pool: "auth", Path: "/verify?x", Headers: []string{"X-User", "X-Group"}}},
+		Routes: []Route{{Paths: []string{"/dead"}, Pool: "p", Rules: Rules{ForwardAuth: &ForwardAuth{Pool: "dead"}}}}})
+	ask := func(target, cookie string) string {
+		resp := say(t, addr, "POST "+target+" HTTP/1.1\r\nHost: a.example\r\nCookie: "+cookie+"\r\nX-User: root\r\nX-Group: root\r\nContent-Length: 4\r\n\r\nbody")
+		text := body(t, resp)
+		return fmt.Sprint(resp.StatusCode, resp.Header.Get("Location"), " ", text)
+	}
+	if got := ask("/page?q", "in"); got != `200 body ["ann"] []` {
+		t.Errorf("who may pass gets %q", got)
+	}
+	if got := ask("/page?q", "out"); got != "302https://login.example/ moved" {
+		t.Errorf("who may not gets %q", got)
+	}
+	for target, cookie := range map[string]string{"/page?q": "broken", "/dead": "in"} {
+		if got := ask(target, cookie); !strings.HasPrefix(got, "502 ") {
+			t.Errorf("without a verdict: %q", got)
+		}
+	}
+}
+
+func TestSticky(t *testing.T) {
+	r := newRig(t)
+	var servers []string
+	for i := range 3 {
+		servers = append(servers, web(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, i) }))
+	}
+	r.pool("p", servers...)
+	addr := r.addr()
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p", Rules: Rules{Sticky: &Sticky{Cookie: "srv", KeyFile: writeFile(t, "0123456789abcdef\n"), MaxAge: time.Hour}}})
+	resp, first := askFor(t, addr, "/")
+	set := resp.Header.Get("Set-Cookie")
+	value, attributes, _ := strings.Cut(set, ";")
+	if !strings.HasPrefix(value, "srv=") || len(value) != 36 || attributes != " Path=/; Max-Age=3600; HttpOnly; SameSite=Lax" {
+		t.Fatalf("the cookie is %q", set)
+	}
+	for range 5 {
+		if resp, text := askFor(t, addr, "/", "Cookie: a=b; "+value+"; c=d"); text != first || resp.Header.Get("Set-Cookie") != "" {
+			t.Errorf("server %s instead of %s, %v", text, first, resp.Header)
+		}
+	}
+	// Who makes one up gets another.
+	for _, forged := range []string{"srv=" + servers[0], "srv=" + strings.Repeat("0", 32), "srv=", "srv"} {
+		if resp, _ := askFor(t, addr, "/", "Cookie: "+forged); resp.Header.Get("Set-Cookie") == "" {
+			t.Errorf("%s was believed", forged)
+		}
+	}
+	// A server that is drained gets no more; its clients move, and stay there.
+	n := strings.Index("012", first)
+	if err := r.pools["p"].SetAdmin(servers[n], pool.Drain); err != nil {
+		t.Fatal(err)
+	}
+	resp, second := askFor(t, addr, "/", "Cookie: "+value)
+	moved, _, _ := strings.Cut(resp.Header.Get("Set-Cookie"), ";")
+	if second == first || moved == value || moved == "" {
+		t.Errorf("still server %s, cookie %q", second, moved)
+	}
+	for range 3 {
+		if _, text := askFor(t, addr, "/", "Cookie: "+moved); text != second {
+			t.Errorf("server %s instead of %s", text, second)
+		}
+	}
+}
+
+func TestHashBy(t *testing.T) {
+	r := newRig(t)
+	cfg := pool.Config{Name: "p", Balance: pool.SourceHash}
+	for i := range 4 {
+		cfg.Servers = append(cfg.Servers, pool.ServerConfig{Address: web(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, i) })})
+	}
+	r.pools["p"] = pool.New(cfg)
+	addr := r.addr()
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Routes: []Route{
+		{Paths: []string{"/h"}, Pool: "p", Rules: Rules{HashBy: &HashBy{Header: "X-User"}}},
+		{Paths: []string{"/c"}, Pool: "p", Rules: Rules{HashBy: &HashBy{Cookie: "id"}}},
+	}})
+	used := map[string]bool{}
+	for i := range 40 {
+		_, by := askFor(t, addr, "/h", fmt.Sprint("X-User: u", i))
+		_, again := askFor(t, addr, "/h", fmt.Sprint("x-user: u", i))
+		_, cookie := askFor(t, addr, "/c", fmt.Sprint("Cookie: a=b; id=u", i))
+		if used[by] = true; by != again || by != cookie {
+			t.Errorf("user %d is at servers %s, %s and %s", i, by, again, cookie)
+		}
+	}
+	if len(used) < 3 {
+		t.Errorf("only servers %v are used", used)
+	}
+}
+
+// A client that leaves while its permission is asked for leaves nothing behind.
+func TestForwardAuthOfOneWhoLeaves(t *testing.T) {
+	asked, leave := make(chan struct{}), make(chan struct{})
+	r := newRig(t)
+	r.pool("p", web(t, func(w http.ResponseWriter, r *http.Request) { t.Error("it got through") }))
+	r.pool("auth", raw(t, func(c *net.TCPConn, in *bufio.Reader) {
+		readHead(in)
+		close(asked)
+		<-leave
+		io.WriteString(c, "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+	}))
+	addr := r.addr()
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p", Rules: Rules{ForwardAuth: &ForwardAuth{Pool: "auth"}}})
+	c, _ := dial(t, addr, nil)
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-asked
+	c.Close()
+	close(leave)
+	r.until("the end", func() bool { return r.stats("web").Current == 0 })
+}

@@ -1,0 +1,170 @@
+package l7
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+
+	"appliance/l7/http1"
+)
+
+// Underscores says what becomes of fields whose names have an underscore: Django,
+// PHP and all others that make variables of them cannot tell it from a dash.
+type Underscores string
+
+// The ways to treat them.
+const (
+	UnderscoresDrop   Underscores = "drop"   // they are not passed on
+	UnderscoresPass   Underscores = "pass"   // they are
+	UnderscoresRefuse Underscores = "refuse" // the request is answered 400
+)
+
+// identity is what a service believes about who asks.
+type identity struct {
+	trusted     networks // the proxies whose word counts
+	requestID   string   // the name of the field; "": there is none
+	underscores Underscores
+}
+
+func newIdentity(cfg Config) identity {
+	return identity{newNetworks(cfg.TrustedProxies), cfg.RequestID, cfg.EffectiveUnderscores()}
+}
+
+func (c Config) validateIdentity(problem func(key, message string)) {
+	if c.RequestID != "" {
+		if err := ruledField(c.RequestID); err != nil {
+			problem("request_id", err.Error())
+		} else if strings.Contains(c.RequestID, "_") {
+			problem("request_id", "a name with an underscore does not get through everywhere; take one with dashes")
+		}
+	}
+	switch c.EffectiveUnderscores() {
+	case UnderscoresDrop, UnderscoresPass, UnderscoresRefuse:
+	default:
+		problem("underscores", fmt.Sprintf("unknown policy %q; known: drop, pass, refuse", c.Underscores))
+	}
+}
+
+// networks are a set of networks.
+type networks []netip.Prefix
+
+// newNetworks returns the networks of prefixes, whatever host they were written
+// with.
+func newNetworks(prefixes []netip.Prefix) networks {
+	var ns networks
+	for _, p := range prefixes {
+		ns = append(ns, p.Masked())
+	}
+	return ns
+}
+
+func (ns networks) contain(a netip.Addr) bool {
+	for _, n := range ns {
+		if n.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// identify finds out who asks, and cleans the request's fields. It reports false
+// for a request that is to be refused.
+func (id *identity) identify(ex *exchange) bool {
+	if id.underscores != UnderscoresPass && hasUnderscore(ex.fields) {
+		if id.underscores == UnderscoresRefuse {
+			return false
+		}
+		ex.fields = withoutUnderscores(ex.fields)
+	}
+	trusted := len(id.trusted) > 0 && id.trusted.contain(ex.peer.addr)
+	if id.requestID != "" {
+		ex.id = ""
+		if said := ex.fields.get(id.requestID); trusted && validID(said) {
+			ex.id = said
+		} else {
+			ex.id = newID()
+		}
+	}
+	if trusted {
+		id.believe(ex)
+	}
+	return true
+}
+
+func hasUnderscore(fs fields) bool {
+	for i := range fs {
+		if strings.IndexByte(fs[i].Name, '_') >= 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// withoutUnderscores returns the fields without one in their names.
+func withoutUnderscores(fs fields) fields {
+	out := make(fields, 0, len(fs))
+	for _, f := range fs {
+		if strings.IndexByte(f.Name, '_') < 0 {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// believe takes the client and the scheme from what a trusted proxy says. The
+// client is the last address of X-Forwarded-For that is no trusted proxy's, for
+// what stands before it may be made up.
+func (id *identity) believe(ex *exchange) {
+	via := ex.peer.text
+	var list []string
+	for i := range ex.fields {
+		if strings.EqualFold(ex.fields[i].Name, "X-Forwarded-For") {
+			list = append(list, strings.Split(ex.fields[i].Value, ",")...)
+		}
+	}
+	client := ex.peer.addr
+	for i := len(list) - 1; i >= 0; i-- {
+		a, ok := forwardedAddr(strings.TrimSpace(list[i]))
+		if !ok {
+			break
+		}
+		client = a
+		via = a.String() + ", " + via
+		if !id.trusted.contain(a) {
+			break
+		}
+	}
+	if client != ex.peer.addr {
+		ex.peer, ex.via = newPeer(client), via
+	}
+	if said := ex.fields.get("X-Forwarded-Proto"); said == "http" || said == "https" {
+		ex.scheme = said
+	}
+}
+
+// forwardedAddr reads an element of X-Forwarded-For, which some write with a port.
+func forwardedAddr(s string) (netip.Addr, bool) {
+	if a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")); err == nil {
+		return plainAddr(a), true
+	}
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return plainAddr(ap.Addr()), true
+	}
+	return netip.Addr{}, false
+}
+
+// validID reports whether a request id of somebody else may be passed on.
+func validID(id string) bool { return len(id) <= 128 && http1.IsToken(strings.ReplaceAll(id, "/", "")) }
+
+// newID returns a request id: 128 random bits.
+func newID() string {
+	return fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64())
+}
+
+// tellID puts the request id into the fields that a server gets.
+func (id *identity) tellID(ex *exchange) {
+	if id.requestID != "" {
+		ex.out.request = append(ex.out.request.without(id.requestID), field{Name: id.requestID, Value: ex.id})
+	}
+}
