@@ -149,9 +149,16 @@ func (r *rig) measure(t *table) error {
 			}
 			for i := range r.proxies {
 				p := r.proxies[(i+round)%len(r.proxies)] // who is first changes
+				if p.name == "Caddy" && strings.Contains(w.name, "RSA") {
+					continue // it chooses certificates by name alone and would show the other one
+				}
 				s, err := r.one(p, w)
-				if err != nil {
+				if err != nil && p.ours {
 					return fmt.Errorf("%s, %s: %w", p.name, w.name, err)
+				}
+				if err != nil {
+					fmt.Fprintf(os.Stderr, "%s, %s: %v\n", p.name, w.name, err)
+					continue
 				}
 				t.add(w.name, p.name, s)
 			}

@@ -69,7 +69,7 @@ func median(samples []sample, of func(sample) float64) float64 {
 	if len(values) == 0 {
 		return 0
 	}
-	return values[len(values)/2]
+	return (values[(len(values)-1)/2] + values[len(values)/2]) / 2
 }
 
 var order = []string{"applianctl", "nginx", "HAProxy", "Caddy"}
@@ -82,7 +82,7 @@ func (t *table) text() string {
 	fmt.Fprintf(&b, `One worker of each proxy on one processor; wrk or h2load and an nginx as the server, which answers with 60 bytes unless it says
 otherwise, on another; over loopback, one after the other in each round; medians. CPU is user and system time of the proxy's
 process for each unit. "To best" is ours divided by the best peer's: below 1 is better for CPU, above 1 for throughput.
-HAProxy is told to splice. wrk resumes TLS sessions; the handshakes are made with a client that does not.
+Processors that others use at the same time disturb throughput and latency more than CPU. HAProxy is told to splice. wrk resumes TLS sessions; the handshakes are made with a client that does not.
 
 | work | proxy | rounds | units/s | CPU us/unit | to best: units/s | to best: CPU | p50 | p99 |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
