@@ -64,7 +64,8 @@ func serverName(b []byte) (string, error) {
 // spread over several records (RFC 8446, section 5.1).
 func handshake(b []byte) ([]byte, error) {
 	var message []byte
-	for {
+	whole := b
+	for own := false; ; {
 		if len(b) > 0 && b[0] != recordHandshake || len(b) > 1 && b[1] != 3 {
 			return nil, errNoTLS
 		}
@@ -76,10 +77,15 @@ func handshake(b []byte) ([]byte, error) {
 			return nil, errNoTLS
 		}
 		piece := b[5:min(len(b), 5+size)]
-		if message == nil {
+		switch {
+		case message == nil:
 			message = piece // usually all: nothing is copied
-		} else {
-			message = append(message[:len(message):len(message)], piece...)
+		case !own:
+			// Once, or many small records would cost the square of their number.
+			message = append(append(make([]byte, 0, len(whole)), message...), piece...)
+			own = true
+		default:
+			message = append(message, piece...)
 		}
 		if len(message) > 0 && message[0] != clientHello {
 			return nil, errNoTLS
