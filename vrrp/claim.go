@@ -68,7 +68,7 @@ func (m *Machine) onClaimed(now time.Time, ev Claimed) {
 		return // what is offered, the heir announces
 	}
 	m.heal(now)
-	if now.Sub(m.since) < claimGrace || h.predecessor != "" && now.Before(h.successionEnd) {
+	if now.Sub(m.since) < claimGrace || m.succeeds(now) {
 		return
 	}
 	m.do(m.claims.note(now, ev))

@@ -84,6 +84,8 @@ const (
 	// same time before the link decides between them: adverts do it faster.
 	rivalPatience = 250 * time.Millisecond
 	rivalAgain    = time.Second
+	// yieldAgain is the least time between two requests to yield.
+	yieldAgain = time.Second
 )
 
 // evidence is what a machine knows by the links to other nodes.
@@ -97,7 +99,7 @@ type evidence struct {
 	// router.
 	believed bool
 	// healthierSince is since when a router that only the link answers for is
-	// less healthy than this one.
+	// less healthy than this one; after a request to yield a time to come.
 	healthierSince time.Time
 	rivalAt        time.Time // when two active routers are judged; zero while there is one
 }
@@ -106,6 +108,8 @@ type evidence struct {
 type peerView struct {
 	PeerReport
 	at time.Time // of the latest report
+	// broken says that the link broke, and why; empty when it did not.
+	broken string
 }
 
 // view returns what is known of a node, or nil.
@@ -120,7 +124,7 @@ func (m *Machine) view(node string) *peerView {
 
 // onPeerReport takes news of another node in.
 func (m *Machine) onPeerReport(now time.Time, ev PeerReport) {
-	if !slices.ContainsFunc(m.cfg.Peers, func(p Peer) bool { return p.Name == ev.Node }) {
+	if !m.cfg.links(ev.Node) {
 		return
 	}
 	v := m.view(ev.Node)
@@ -136,7 +140,9 @@ func (m *Machine) onPeerReport(now time.Time, ev PeerReport) {
 		last.Link, last.Reason = ev.Link, ev.Reason
 		v.PeerReport = last
 	}
-	m.judgeLink(now, v)
+	if v.Link != before.Link {
+		m.judgeLink(now, v)
+	}
 	switch m.state {
 	case Backup:
 		m.weighAsBackup(now, v, before)
@@ -145,18 +151,41 @@ func (m *Machine) onPeerReport(now time.Time, ev PeerReport) {
 	}
 }
 
-// judgeLink raises or ends the alarm of a broken link.
+// links says whether there is a link to a node.
+func (c *Config) links(node string) bool {
+	return c.Linked && slices.ContainsFunc(c.Peers, func(p Peer) bool { return p.Name == node })
+}
+
+// forgetPeers forgets the nodes that there is no link to any more: what they said
+// last must not stand for ever.
+func (m *Machine) forgetPeers(now time.Time) {
+	m.evidence.peers = slices.DeleteFunc(m.evidence.peers, func(v peerView) bool { return !m.cfg.links(v.Node) })
+	m.alarmOfLinks(now)
+}
+
+// judgeLink notes whether a link has broken.
 func (m *Machine) judgeLink(now time.Time, v *peerView) {
 	switch v.Link {
 	case LinkLost, LinkDied:
-		reason := fmt.Sprintf("the peer link to %s: %s", v.Node, v.Reason)
+		v.broken = fmt.Sprintf("the peer link to %s: %s", v.Node, v.Reason)
 		if m.state == Backup && m.active.Address.IsValid() && m.follows(v) {
-			reason += fmt.Sprintf("; its last advert came %s ago", round(now.Sub(m.active.Heard)))
+			v.broken += fmt.Sprintf("; its last advert came %s ago", round(now.Sub(m.active.Heard)))
 		}
-		m.alarm(now, AlarmLink, reason)
 	case LinkUp, LinkGoodbye, LinkNone:
-		m.alarm(now, AlarmLink, "")
+		v.broken = ""
 	}
+	m.alarmOfLinks(now)
+}
+
+// alarmOfLinks raises the alarm of the first link that is broken, or ends it.
+func (m *Machine) alarmOfLinks(now time.Time) {
+	reason := ""
+	for i := range m.evidence.peers {
+		if reason = m.evidence.peers[i].broken; reason != "" {
+			break
+		}
+	}
+	m.alarm(now, AlarmLink, reason)
 }
 
 // alarm raises an alarm, or ends it when reason is empty.
@@ -187,11 +216,13 @@ func (m *Machine) weighAsBackup(now time.Time, v *peerView, before PeerReport) {
 		m.becomeActive(now, fmt.Sprintf("the process of %s died: %s", v.Node, v.Reason))
 	case v.Link == LinkGoodbye && before.Link != LinkGoodbye && relied && wasActive:
 		m.becomeActive(now, fmt.Sprintf("%s has stopped", v.Node))
-	case v.Link == LinkUp && v.Known && v.State != Active && relied && before.Known && before.State == Active:
+	case v.Link == LinkUp && v.Known && v.State != Active && relied && before.Known && before.State == Active && !now.Before(m.backup.holdOff):
+		// Two nodes that both cannot keep the addresses would pass them on at the
+		// pace of the link: one that failed lately waits for its timer.
 		m.becomeActive(now, fmt.Sprintf("%s is %s: %s", v.Node, v.State, v.words()))
 	case v.Link == LinkUp && v.Known && v.State == Active && m.evidence.asked == v.Node:
 		m.believe(now, v)
-	case v.Link == LinkLost && m.evidence.believed, m.evidence.asked == v.Node && v.Known && v.State != Active:
+	case (v.Link == LinkLost || v.Link == LinkNone) && m.evidence.believed, m.evidence.asked == v.Node && v.Known && v.State != Active:
 		// What kept this node back is gone.
 		m.backup.downAt = now
 		m.tickAsBackup(now, false)
@@ -267,6 +298,7 @@ func (m *Machine) considerHealth(now time.Time, v *peerView) {
 	case e.healthierSince.IsZero():
 		e.healthierSince = now
 	case now.Sub(e.healthierSince) >= m.cfg.Settle:
+		e.healthierSince = now.Add(yieldAgain)
 		m.do(AskYield{Node: v.Node})
 	}
 }
@@ -284,14 +316,23 @@ func (m *Machine) trust(now time.Time) {
 
 // weighAsActive acts on news of another node.
 func (m *Machine) weighAsActive(now time.Time, v *peerView) {
-	h, e := &m.handover, &m.evidence
+	h := &m.handover
 	if v.Node == h.predecessor && (v.Link != LinkUp || v.Known && v.State != Active) {
 		h.predecessor = ""
 	}
-	switch {
-	case m.rival() == nil:
-		e.rivalAt = time.Time{}
+	if m.rival(now) == nil {
 		m.alarm(now, AlarmRival, "")
+	}
+	m.watchRival(now)
+}
+
+// watchRival sets the time at which another active router is judged, if there is
+// one.
+func (m *Machine) watchRival(now time.Time) {
+	e := &m.evidence
+	switch {
+	case m.vouching() == nil:
+		e.rivalAt = time.Time{}
 	case e.rivalAt.IsZero():
 		e.rivalAt = now.Add(m.cfg.AdvertInterval + rivalPatience)
 	}
@@ -299,8 +340,8 @@ func (m *Machine) weighAsActive(now time.Time, v *peerView) {
 
 // rival returns a node that is active although this one is, or nil. During a
 // hand-over that is as it should be.
-func (m *Machine) rival() *peerView {
-	if m.handover.offered != "" || m.handover.predecessor != "" {
+func (m *Machine) rival(now time.Time) *peerView {
+	if m.handover.offered != "" || m.succeeds(now) {
 		return nil
 	}
 	return m.vouching()
@@ -310,9 +351,19 @@ func (m *Machine) rival() *peerView {
 // adverts, as adverts would do it.
 func (m *Machine) judgeRival(now time.Time) {
 	e := &m.evidence
-	e.rivalAt = time.Time{}
-	v := m.rival()
+	e.rivalAt = now.Add(rivalAgain)
+	v := m.rival(now)
 	if v == nil {
+		m.alarm(now, AlarmRival, "")
+		if m.vouching() == nil {
+			e.rivalAt = time.Time{}
+		}
+		return // if there is one, a hand-over is under way
+	}
+	if !v.at.After(m.since) {
+		// It said so before this router became active, and may be dead since then.
+		e.rivalAt = now.Add(rivalPatience)
+		m.do(Ask{Node: v.Node})
 		return
 	}
 	own := m.Effective()
@@ -321,7 +372,6 @@ func (m *Machine) judgeRival(now time.Time) {
 		m.makeWay(now, Heard{Source: v.Source, Priority: v.Effective, Interval: m.cfg.AdvertInterval}, reason)
 		return
 	}
-	e.rivalAt = now.Add(rivalAgain)
 	m.alarm(now, AlarmRival, fmt.Sprintf("%s says by the peer link that it is active as well; it has to give way", v.Node))
 	m.reassert(now)
 }

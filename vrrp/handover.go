@@ -25,7 +25,8 @@ type handover struct {
 	move               Move    // of the failover
 
 	// Of a switch by the peer link; see takeover.go.
-	offered       string // the node that is asked to take over; empty when none is
+	offered       string     // the node that is asked to take over; empty when none is
+	heir          PeerAdvert // how that one is heard then
 	offerID       uint64
 	takeover      *uint64 // the TakeOver that waits for its Reply
 	predecessor   string  // the node whose adverts are not heeded; empty when all are

@@ -297,6 +297,7 @@ func (m *Machine) onReconfigure(now time.Time, cfg Config) {
 	cfg.Addresses, cfg.Peers = slices.Clone(cfg.Addresses), slices.Clone(cfg.Peers)
 	before := m.Effective()
 	m.cfg = cfg
+	m.forgetPeers(now)
 	if b := &m.backup; !b.preemptAt.IsZero() {
 		b.preemptAt = b.preemptAt.Add(cfg.PreemptDelay - old.PreemptDelay)
 	}
@@ -382,6 +383,7 @@ func (m *Machine) becomeActive(now time.Time, reason string) {
 	m.advertise(now)
 	m.do(Acquire{Addresses: m.cfg.Addresses, Term: m.holding.term})
 	m.transition(now, Active, reason)
+	m.watchRival(now)
 }
 
 // transition is the end of every becomeX: the actions the state is entered

@@ -6,7 +6,7 @@ import (
 )
 
 // Notice is something that a Router tells people: one of Transition, Demoted,
-// Faulted, Restored, Foreign, Held and Late.
+// Faulted, Restored, Foreign, Held, Alarm and Late.
 type Notice interface{ notice() }
 
 // Demoted says that Source demotes the router by N from now on; N is 0 when it

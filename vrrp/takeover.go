@@ -108,7 +108,7 @@ func (m *Machine) unfit() string {
 // offer offers the addresses to v.
 func (m *Machine) offer(v *peerView) {
 	h := &m.handover
-	h.offered = v.Node
+	h.offered, h.heir = v.Node, PeerAdvert{Address: v.Source, Priority: v.Effective}
 	h.offerID++
 	h.drainEnd = time.Time{} // the draining goes on until the addresses have gone
 	m.do(Offer{ID: h.offerID, Node: v.Node, Reason: m.moveReason()})
@@ -135,7 +135,7 @@ func (m *Machine) onOffered(now time.Time, ev Offered) {
 	if h.offered == "" || ev.ID != h.offerID || m.state != Active {
 		return
 	}
-	v := m.view(h.offered)
+	heir := h.heir
 	h.offered = ""
 	if ev.Err != nil {
 		m.keep(now, ev.Err.Error())
@@ -146,9 +146,10 @@ func (m *Machine) onOffered(now time.Time, ev Offered) {
 		m.yield(now)
 	}
 	m.leaveActive(false, reason)
-	m.active = PeerAdvert{Address: v.Source, Priority: v.Effective, Heard: now}
+	heir.Heard = now
+	m.active = heir
 	m.learn(m.cfg.AdvertInterval)
-	m.answerFailover(v.Source)
+	m.answerFailover(heir.Address)
 	m.becomeBackup(now, reason)
 }
 
@@ -179,6 +180,7 @@ func (m *Machine) onTakeOver(now time.Time, ev TakeOver) {
 		m.becomeActive(now, fmt.Sprintf("%s hands over: %s", ev.Node, ev.Reason))
 		h.takeover = &ev.ID
 		h.predecessor, h.successionEnd = ev.Node, now.Add(successionTime)
+		m.evidence.rivalAt = h.successionEnd // by then it has let go
 	}
 }
 
@@ -224,16 +226,23 @@ func (m *Machine) endTakeOver(reason string) {
 // is as active as this one for a moment.
 func (m *Machine) heedless(now time.Time, ev Heard) bool {
 	h := &m.handover
-	if h.predecessor != "" && !now.Before(h.successionEnd) {
-		h.predecessor = ""
-	}
 	switch {
 	case h.offered != "":
 		return m.sends(h.offered, ev.Source)
-	case h.predecessor != "":
+	case m.succeeds(now):
 		return ev.Priority > 0 && m.sends(h.predecessor, ev.Source)
 	}
 	return false
+}
+
+// succeeds says whether the router whose place this one takes may be active
+// still.
+func (m *Machine) succeeds(now time.Time) bool {
+	h := &m.handover
+	if h.predecessor != "" && !now.Before(h.successionEnd) {
+		h.predecessor = ""
+	}
+	return h.predecessor != ""
 }
 
 // sends says whether adverts of a node come from source.
