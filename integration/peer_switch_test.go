@@ -164,3 +164,32 @@ func TestStopOverTheLink(t *testing.T) {
 		t.Errorf("of %d requests %s, first: %v", report.Requests, report, report.FirstError)
 	}
 }
+
+// Each node is active in one virtual router. A failback without a name gives back
+// what has been yielded, and leaves the other one where it was all along.
+func TestFailbackTakesWhatWasYieldedOnly(t *testing.T) {
+	p := newPair(t, replaced(t, severalConfig, "[handover]\ndrain = \"10s\"\n", "[peer]\nsecret_file = \"peer.secret\"\n"))
+	p.start()
+	for _, on := range []*lab.Node{p.LB01, p.LB02} {
+		p.waitRouters("active", "backup")
+		for _, n := range p.Nodes() {
+			eventually(t, 20*time.Second, n.Name+" has a peer link", func() bool {
+				s := p.peerOf(n)
+				return s.Link == "up" && len(s.VRRP) == 2 && (s.VRRP[0].State == "active" || s.VRRP[1].State == "active")
+			})
+		}
+		if code, output := p.applianctl(p.LB01, "failover", "--vrrp", "VI_1"); code != 0 {
+			t.Fatalf("lb01$ applianctl failover --vrrp VI_1 ended with code %d: %s", code, output)
+		}
+		p.waitRouters("backup", "backup")
+		_, before := p.routerState(p.LB02, "VI_2")
+		code, output := p.applianctl(on, "failback")
+		if code != 0 || !strings.Contains(output, "VI_1: lb01") || strings.Contains(output, "VI_2") {
+			t.Fatalf("%s$ applianctl failback ended with code %d: %s", on.Name, code, output)
+		}
+		p.waitRouters("active", "backup")
+		if _, now := p.routerState(p.LB02, "VI_2"); now != before {
+			t.Errorf("VI_2 went from %d transitions to %d with the failback of VI_1", before, now)
+		}
+	}
+}

@@ -26,7 +26,8 @@ func (a *Appliance) failover(ctx context.Context, r control.MoveRequest) ([]cont
 	return a.give(ctx, moveCall{MoveRequest: r, By: control.Caller(ctx)})
 }
 
-// give gives away what is active here.
+// give gives away what is active here; back to another node only what that one
+// has yielded.
 func (a *Appliance) give(ctx context.Context, c moveCall) ([]control.MoveResult, error) {
 	move := vrrp.Move{By: c.By, Reason: c.Reason, Back: c.Back, Force: c.Force}
 	if c.Drain != "" {
@@ -38,7 +39,10 @@ func (a *Appliance) give(ctx context.Context, c moveCall) ([]control.MoveResult,
 	}
 	return a.move(ctx, c.MoveRequest, "is active here", func(router *vrrp.Router, ctx context.Context) (vrrp.Outcome, error) {
 		return router.Failover(ctx, move)
-	}, func(s vrrp.Status) bool { return s.State == vrrp.Active })
+	}, func(s vrrp.Status) bool {
+		// What goes back is what came from there, not what was here all along.
+		return s.State == vrrp.Active && (!c.Back || a.otherYielded(s.Name))
+	})
 }
 
 // failback takes back the addresses of the named instance, or of all that

@@ -103,7 +103,8 @@ func (l *peerLink) end(cause error) {
 	l.stop = nil
 }
 
-// brief tells every router how the links stand, for those that are new.
+// brief tells every router how the links stand, for the routers that are new and
+// for links that are, of which nothing is known yet.
 func (l *peerLink) brief() {
 	m := l.mesh.Load()
 	if m == nil {
@@ -112,13 +113,12 @@ func (l *peerLink) brief() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range m.Status() {
-		if s.State == peer.Connecting {
+		if s.State != peer.Up || s.Reported.Before(s.Since) {
+			l.tellLink(s.Node, s.State, s.Reason)
 			continue
 		}
-		l.tellLink(s.Node, s.State, s.Reason)
-		if s.State == peer.Up && !s.Reported.IsZero() {
-			l.tellReport(s.Node, s.Report)
-		}
+		l.tellReport(s.Node, s.Report)
+		l.compareFiles(s.Node, s.Report.ConfigSHA256)
 	}
 }
 
