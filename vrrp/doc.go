@@ -44,7 +44,7 @@
 //     sends nothing for one interval and gives way to whoever it hears: another
 //     one has probably taken over meanwhile.
 //   - The link to the other node, where there is one, is a second witness
-//     (evidence.go). While it says that the active router lives, a silence of
+//     (evidence.go, rival.go). While it says that the active router lives, a silence of
 //     adverts is an alarm and no reason to take over; when it says that the
 //     process is dead, nobody waits for a silence. A planned switch goes over it
 //     (takeover.go): the new router has announced before the old one lets go.
