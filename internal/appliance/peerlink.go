@@ -103,8 +103,8 @@ func (l *peerLink) end(cause error) {
 	l.stop = nil
 }
 
-// brief tells every router how the links stand, for the routers that are new and
-// for links that are, of which nothing is known yet.
+// brief tells every router how the links stand, for those that are new, and looks
+// whether the file that is in force now is the other nodes'.
 func (l *peerLink) brief() {
 	m := l.mesh.Load()
 	if m == nil {
@@ -113,12 +113,13 @@ func (l *peerLink) brief() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range m.Status() {
-		if s.State != peer.Up || s.Reported.Before(s.Since) {
+		switch {
+		case s.State == peer.Up && s.Reported.After(s.Since):
+			l.tellReport(s.Node, s.Report)
+			l.compareFiles(s.Node, s.Report.ConfigSHA256)
+		case s.State != peer.Connecting:
 			l.tellLink(s.Node, s.State, s.Reason)
-			continue
 		}
-		l.tellReport(s.Node, s.Report)
-		l.compareFiles(s.Node, s.Report.ConfigSHA256)
 	}
 }
 
