@@ -20,6 +20,9 @@
 //	    upstream, header rules, answer, account. It knows neither TLS nor frames;
 //	    of net/http it uses the names of methods and statuses alone.
 //	  - An upstream knows the wire to the servers and keeps idle connections.
+//	  - Rules, those of a route and its service, are compiled when a configuration
+//	    is built and hang on the target that a request finds. An exchange without
+//	    them meets nothing but a comparison with nil.
 //
 // exchange.go is the seam: the types that door, pipeline and upstream share.
 //
@@ -40,13 +43,15 @@
 //
 // # What is promised
 //
-//   - A request is sent to a second server only if connecting to the first one
-//     failed. A kept connection that has been closed, or on which the server has
-//     said something that nobody asked for, is noticed before it is used. If it
-//     breaks later, before it has brought any of an answer, the server may have
-//     seen the request; then a new connection is tried for requests of a safe
-//     method without a body, and when there is none another server. All others
-//     are answered 502 and never sent twice.
+//   - A kept connection that has been closed, or on which the server has said
+//     something that nobody asked for, is noticed before it is used. If it breaks
+//     later, before it has brought any of an answer, the server may have seen the
+//     request; then a new connection to it is tried for requests of a safe method
+//     without a body.
+//   - A request is sent to a second server if connecting to the first one failed,
+//     or if the connection broke before there was an answer, the method is
+//     idempotent and the body, if any, came together with the head: see
+//     [Retry]. All others are answered 502 and never sent twice.
 //   - An answer that breaks off is never made to look complete.
 //   - What a client says about its own address, or about what it asked for, in
 //     one of the fields that servers commonly believe is not passed on: see

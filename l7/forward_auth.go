@@ -124,7 +124,7 @@ func (p *pipeline) ask(ctx context.Context, st *state, fa *forwardAuth, ex *exch
 		sub.out.request = append(sub.out.request.without(st.identity.requestID), field{Name: st.identity.requestID, Value: ex.id})
 	}
 	defer func() { ex.now = sub.now }()
-	var tried [maxTries]*pool.Server
+	var tried [defaultTries]*pool.Server
 	var err error
 	for n := range tried {
 		server, none := fa.pool.PickFor(ex.peer.addr, tried[:n]...)

@@ -15,17 +15,15 @@ import (
 	"appliance/internal/pool"
 )
 
-// maxTries bounds to how many servers connecting is tried for one request.
-const maxTries = 3
-
 // errAborted says that the exchange cannot be brought to a proper end: the
 // client is gone, or has seen the beginning of an answer whose rest is lost.
 var errAborted = errors.New("exchange aborted")
 
 // pipeline is what happens between a door and an upstream, for one service.
 type pipeline struct {
-	log   zerolog.Logger
-	count counters
+	log    zerolog.Logger
+	count  counters
+	budget budget
 }
 
 // serve answers ex in accordance with st. ctx ends when everything is to end. On
@@ -154,9 +152,10 @@ func (p *pipeline) forward(ctx context.Context, st *state, to *target, ex *excha
 		ex.rules.onRequest(ex)
 	}
 	ex.from = servers
-	var tried [maxTries]*pool.Server
-	n := 0
-	for n < maxTries {
+	retry := retryOf(ex)
+	var tried [mostTries]*pool.Server
+	n, refused := 0, http.StatusBadGateway
+	for n < retry.EffectiveTries() {
 		server, err := p.pick(servers, ex, tried[:n])
 		if err != nil {
 			break
@@ -168,15 +167,26 @@ func (p *pipeline) forward(ctx context.Context, st *state, to *target, ex *excha
 			return nil
 		}
 		var ce *connectError
-		if !errors.As(err, &ce) {
+		var lost *lostError
+		var se *statusError
+		switch {
+		case errors.As(err, &ce):
+			server.ConnectFailed()
+			p.log.Debug().Str("pool", servers.Name()).Str("server", server.Label()).Err(ce.err).Msg("cannot connect to server")
+		case errors.As(err, &lost):
+		case errors.As(err, &se):
+			refused = se.status
+		default:
 			return err
 		}
-		server.ConnectFailed()
-		p.log.Debug().Str("pool", servers.Name()).Str("server", server.Label()).Err(ce.err).Msg("cannot connect to server")
 		if ctx.Err() != nil || ex.over() {
 			return errAborted
 		}
-		if ce.maybeSent && !repeatable(ex) {
+		if ce != nil && ce.maybeSent && !idempotent(ex) {
+			break
+		}
+		if (ce == nil || ce.maybeSent) && n < retry.EffectiveTries() && !p.budget.spend(retry.EffectiveBudget(), p.count.requests.Load(), time.Now()) {
+			p.log.Debug().Str("pool", servers.Name()).Msg("no request is sent again: the budget is spent")
 			break
 		}
 	}
@@ -188,7 +198,7 @@ func (p *pipeline) forward(ctx context.Context, st *state, to *target, ex *excha
 		}
 		return p.refuse(ex, http.StatusServiceUnavailable)
 	}
-	return p.refuse(ex, http.StatusBadGateway)
+	return p.refuse(ex, refused)
 }
 
 // maxForwards returns how often a request may still be forwarded; ok is false
@@ -232,8 +242,12 @@ func (p *pipeline) attempt(ctx context.Context, st *state, server *pool.Server, 
 	if err != nil {
 		return p.failed(ctx, server, ex, err)
 	}
-	server.Succeeded()
 	defer a.close()
+	if refusedStatus(ex, a.status) && ex.from.Usable() > 1 {
+		server.Failed(time.Now())
+		return &statusError{a.status}
+	}
+	server.Succeeded()
 	if a.status == http.StatusSwitchingProtocols {
 		return p.upgrade(ctx, st, server, ex, a)
 	}
@@ -274,6 +288,9 @@ func (p *pipeline) failed(ctx context.Context, server *pool.Server, ex *exchange
 	}
 	server.Failed(time.Now())
 	p.log.Debug().Str("server", server.Label()).Err(err).Msg("no answer from server")
+	if isLost(err) && idempotent(ex) {
+		return &lostError{err}
+	}
 	if isTimeout(err) {
 		return p.refuse(ex, http.StatusGatewayTimeout)
 	}

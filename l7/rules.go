@@ -40,6 +40,12 @@ type Rules struct {
 	Sticky *Sticky `toml:"sticky"`
 	// HashBy chooses the server by a field or cookie.
 	HashBy *HashBy `toml:"hash_by"`
+	// Retry says when another server gets a request that has failed at one.
+	Retry *Retry `toml:"retry"`
+	// HSTS tells browsers to come by HTTPS alone.
+	HSTS *HSTS `toml:"hsts"`
+	// Compress packs answers.
+	Compress *Compress `toml:"compress"`
 }
 
 // or returns r with the keys that it lacks taken from others.
@@ -70,6 +76,9 @@ func (r Rules) validate(at string, problem func(key, message string)) {
 	r.ForwardAuth.validate(at+"forward_auth", problem)
 	r.Sticky.validate(at+"sticky", problem)
 	r.HashBy.validate(at+"hash_by", problem)
+	r.Retry.validate(at+"retry", problem)
+	r.HSTS.validate(at+"hsts", problem)
+	r.Compress.validate(at+"compress", problem)
 }
 
 // eachFile calls visit for every file that the rules name.
@@ -102,6 +111,9 @@ type rules struct {
 	forwardAuth       *forwardAuth
 	sticky            *sticky
 	hashBy            *HashBy
+	retry             *Retry
+	hsts              string // "": not sent
+	compress          *compress
 }
 
 // newRules compiles rules, nil if there are none.
@@ -110,7 +122,8 @@ func newRules(cfg Rules, pools map[string]*pool.Pool) (*rules, error) {
 		return nil, nil
 	}
 	r := &rules{
-		maxBody: cfg.MaxBodySize, clients: newClients(cfg.PerClient), hashBy: cfg.HashBy,
+		maxBody: cfg.MaxBodySize, clients: newClients(cfg.PerClient), hashBy: cfg.HashBy, retry: cfg.Retry,
+		hsts: cfg.HSTS.value(), compress: newCompress(cfg.Compress),
 		allow: newNetworks(cfg.Allow), deny: newNetworks(cfg.Deny),
 	}
 	var err error
@@ -224,6 +237,13 @@ func (p *pipeline) writeHead(ex *exchange, status int, head fields) error {
 	if r := ex.rules; r != nil && status >= http.StatusOK {
 		if r.response != nil {
 			head = r.response.apply(head, ex)
+		}
+		if r.hsts != "" && ex.scheme == "https" {
+			// Section 7.1: a client takes the first field only.
+			head = append(head.without("Strict-Transport-Security"), field{Name: "Strict-Transport-Security", Value: r.hsts})
+		}
+		if r.compress != nil {
+			head = r.compress.begin(p, ex, status, head)
 		}
 	}
 	return ex.answer.WriteHead(status, head)
