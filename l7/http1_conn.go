@@ -250,12 +250,13 @@ func (c *http1Conn) lastLook() bool {
 	return true
 }
 
-// cut breaks the connection off. It is called by other goroutines.
+// cut breaks the connection off. It is called by other goroutines. What the
+// exchange waits for ends first, because Close waits for the exchange.
 func (c *http1Conn) cut() {
-	c.tcp.Close()
 	if ex := c.holding.Load(); ex != nil {
 		ex.interrupt()
 	}
+	c.tcp.Close()
 }
 
 // outside goes on with a request that turn must not carry out, because more of

@@ -4,6 +4,10 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // conns are the connections that handlers serve. The zero value is empty and
@@ -31,11 +35,25 @@ func (s *conns) wait() { s.serving.Wait() }
 func (s *conns) cut(vips []netip.Addr) int {
 	to := s.to(vips)
 	for _, c := range to {
-		// Both fail only on a connection that its handler has just closed.
-		_ = c.SetLinger(0)
-		_ = c.Close()
+		reset(c)
 	}
 	return len(to)
+}
+
+// reset resets c at once, whatever its handler is doing. Close would wait for a
+// handler that is in the middle of a read or of what it does in a RawConn, and
+// until then the client would hear nothing. A socket that is connected to
+// nobody is reset (connect(2), AF_UNSPEC); its handler finds that out, and
+// closes it.
+func reset(c *net.TCPConn) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return // its handler has just closed it
+	}
+	var nobody unix.RawSockaddr // AF_UNSPEC
+	_ = raw.Control(func(fd uintptr) {
+		_, _, _ = syscall.Syscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&nobody)), unsafe.Sizeof(nobody))
+	})
 }
 
 // to returns the connections whose local address is one of vips.
