@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -236,4 +238,34 @@ func djangoAsk(t *testing.T, from *lab.Host, roots *x509.CertPool) *asking {
 		err = json.NewDecoder(resp.Body).Decode(&s)
 		return s.Server, err
 	})
+}
+
+var djangoAsset = regexp.MustCompile(`(?:href|src)="(/static/[^"]+)"`)
+
+// seesStaticFiles gets what the administrator's page is made of, which the
+// appliance serves, for gunicorn serves none of it.
+func (b *djangoBrowser) seesStaticFiles(folder string) {
+	b.t.Helper()
+	_, page := b.get(djangoBlog + "/admin/")
+	assets := djangoAsset.FindAllStringSubmatch(page, -1)
+	if len(assets) < 3 {
+		b.t.Errorf("the page has %d static files: %s", len(assets), page)
+	}
+	for _, asset := range assets {
+		want, err := os.ReadFile(filepath.Join(folder, strings.TrimPrefix(asset[1], "/static/")))
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		resp, body := b.do(b.request("GET", djangoBlog+asset[1], ""))
+		if resp.StatusCode != http.StatusOK || body != string(want) {
+			b.t.Errorf("%s: status %d, %d bytes of %d", asset[1], resp.StatusCode, len(body), len(want))
+		}
+		kind, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+		if strings.HasSuffix(asset[1], ".css") && kind != "text/css" || strings.HasSuffix(asset[1], ".js") && kind != "text/javascript" {
+			b.t.Errorf("%s is of type %s", asset[1], kind)
+		}
+		if again, _ := b.do(b.request("GET", djangoBlog+asset[1], "", "If-None-Match", resp.Header.Get("ETag"))); again.StatusCode != http.StatusNotModified {
+			b.t.Errorf("%s again: status %d", asset[1], again.StatusCode)
+		}
+	}
 }

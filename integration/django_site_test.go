@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -62,8 +63,9 @@ type djangoSite struct {
 	gunicorn string
 }
 
-// djangoMakeSite makes the site as a developer does, with Django's commands.
-func djangoMakeSite(p *pair) *djangoSite {
+// djangoMakeSite makes the site as a developer does, with Django's commands. Its
+// static files are collected in a folder.
+func djangoMakeSite(p *pair, static string) *djangoSite {
 	p.t.Helper()
 	program := need(p.t, "django-admin", "python3-django")
 	s := &djangoSite{p: p, dir: p.t.TempDir(), gunicorn: need(p.t, "gunicorn", "gunicorn")}
@@ -83,7 +85,7 @@ func djangoMakeSite(p *pair) *djangoSite {
 		p.t.Fatal(err)
 	}
 	defer settings.Close()
-	if _, err := settings.WriteString(djangoSettings); err != nil {
+	if _, err := settings.WriteString(djangoSettings + "STATIC_ROOT = " + strconv.Quote(static) + "\n"); err != nil {
 		p.t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(s.dir, "site1/urls.py"), []byte(djangoViews), 0o600); err != nil {
@@ -91,6 +93,7 @@ func djangoMakeSite(p *pair) *djangoSite {
 	}
 	run("migrate")
 	run("createsuperuser", "--noinput")
+	run("collectstatic", "--noinput")
 	return s
 }
 

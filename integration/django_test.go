@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,6 +28,12 @@ certificates = [
     { cert = "blog.pem", key = "blog.key" },
     { cert = "forum.pem", key = "forum.key" },
 ]
+
+[[l7.route]]
+hosts        = ["blog.example.com"]
+paths        = ["/static"]
+files        = "static"
+strip_prefix = "/static"
 
 [[l7.route]]
 hosts = ["forum.example.com"]
@@ -59,12 +66,13 @@ check   = { type = "http", ` + quickCheck + ` }
 // it knows their addresses, and it does without a server that has died.
 func TestDjango(t *testing.T) {
 	curl := need(t, "curl", "curl")
-	p := newPair(t, djangoConfig)
+	static := t.TempDir() // what a deployment copies to both nodes
+	p := newPair(t, replaced(t, djangoConfig, `"static"`, strconv.Quote(static)))
 	roots, rootFile := djangoCertificates(p, "blog", "forum")
 	p.Servers[2].SetHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "forum: %s %s", r.Host, r.URL.Path)
 	}))
-	site := djangoMakeSite(p)
+	site := djangoMakeSite(p, static)
 	gunicorns := []*lab.Process{site.serve(p.Servers[0]), site.serve(p.Servers[1])}
 	p.start()
 	p.waitUp("django", "web1", "web2")
@@ -83,6 +91,7 @@ func TestDjango(t *testing.T) {
 				t.Errorf("/communities is not below /community: status %d, %q", code, body)
 			}
 			b.isRedirected()
+			b.seesStaticFiles(static)
 		})
 	}
 	t.Run("curl", func(t *testing.T) { djangoCurl(t, p, curl, rootFile) })

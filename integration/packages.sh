@@ -4,7 +4,7 @@
 # instances of their own. Without a package its tests are skipped, by name.
 set -eu
 
-packages="openssh-server openssh-client mariadb-server mariadb-client python3-django gunicorn curl iproute2 keepalived tcpdump nginx-light wrk postgresql redis-server opensmtpd dnsmasq-base openssl libnginx-mod-stream haproxy"
+packages="openssh-server openssh-client mariadb-server mariadb-client python3-django gunicorn curl iproute2 keepalived tcpdump nginx-light wrk postgresql redis-server opensmtpd dnsmasq-base openssl libnginx-mod-stream haproxy apache2-utils"
 
 missing=""
 for p in $packages; do
