@@ -14,6 +14,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/crypto/bcrypt"
 )
@@ -46,6 +47,8 @@ const (
 	// maxHashing bounds how many passwords are hashed at a time, so that guesses
 	// leave something of the CPU to others.
 	maxHashing = 2
+	// maxWaiting bounds how many wait for that; more are answered 503.
+	maxWaiting = 64
 )
 
 // basicAuth are the users of a route.
@@ -55,6 +58,7 @@ type basicAuth struct {
 	none      string // a hash that a user who does not exist is compared with
 	key       [32]byte
 	hashing   chan struct{}
+	waiting   atomic.Int64
 
 	mu     sync.Mutex
 	proven map[[32]byte]bool
@@ -120,21 +124,26 @@ func loadUsers(path string) (map[string]string, error) {
 
 // user returns the name of the user that a request is of; ok is false if it is of
 // none.
-func (b *basicAuth) user(ctx context.Context, ex *exchange) (name string, ok bool) {
+// busy says that nobody can tell now.
+func (b *basicAuth) user(ctx context.Context, ex *exchange) (name string, ok, busy bool) {
 	scheme, encoded, _ := strings.Cut(ex.fields.get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Basic") {
-		return "", false
+		return "", false, false
 	}
 	text, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
 	if err != nil {
-		return "", false
+		return "", false, false
 	}
 	name, password, ok := strings.Cut(string(text), ":")
-	return name, ok && b.proves(ctx, name, password)
+	if !ok {
+		return "", false, false
+	}
+	ok, busy = b.proves(ctx, name, password)
+	return name, ok, busy
 }
 
 // proves reports whether the password is that of the user.
-func (b *basicAuth) proves(ctx context.Context, name, password string) bool {
+func (b *basicAuth) proves(ctx context.Context, name, password string) (right, busy bool) {
 	mac := hmac.New(sha256.New, b.key[:])
 	mac.Write([]byte(name + "\x00" + password))
 	var mark [32]byte
@@ -143,18 +152,22 @@ func (b *basicAuth) proves(ctx context.Context, name, password string) bool {
 	known := b.proven[mark]
 	b.mu.Unlock()
 	if known {
-		return true
+		return true, false
+	}
+	defer b.waiting.Add(-1)
+	if b.waiting.Add(1) > maxWaiting {
+		return false, true
 	}
 	select {
 	case b.hashing <- struct{}{}:
 	case <-ctx.Done():
-		return false
+		return false, true
 	}
 	hash, exists := b.users[name]
 	if !exists {
 		hash = b.none
 	}
-	right := matchesHash(hash, password) && exists
+	right = matchesHash(hash, password) && exists
 	<-b.hashing
 	if right {
 		b.mu.Lock()
@@ -164,7 +177,7 @@ func (b *basicAuth) proves(ctx context.Context, name, password string) bool {
 		b.proven[mark] = true
 		b.mu.Unlock()
 	}
-	return right
+	return right, false
 }
 
 func matchesHash(hash, password string) bool {

@@ -33,6 +33,8 @@ type Config struct {
 	MaxHeaderSize int64 `toml:"max_header_size"`
 	// Timeouts bound the phases of a request.
 	Timeouts Timeouts `toml:"timeouts"`
+	// AcceptProxy has connections of some networks begin with a PROXY header.
+	AcceptProxy *AcceptProxy `toml:"accept_proxy"`
 	// TrustedProxies are networks of proxies before this one, whose word about
 	// the client counts: X-Forwarded-For, X-Forwarded-Proto and the request id.
 	TrustedProxies []netip.Prefix `toml:"trusted_proxies"`
@@ -192,6 +194,7 @@ func (c Config) Validate(problem func(key, message string)) {
 	c.validateTargets(problem)
 	c.validateRules(problem)
 	c.validateIdentity(problem)
+	c.AcceptProxy.validate(problem)
 	if c.TLS != nil {
 		if len(c.TLS.Certificates) == 0 {
 			problem("tls.certificates", "HTTPS needs at least one certificate, such as { cert = \"blog.pem\", key = \"blog.key\" }")

@@ -181,7 +181,10 @@ func (p *pipeline) ruled(ctx context.Context, st *state, to *target, ex *exchang
 		return p.maintain(ex, m)
 	}
 	if r.basicAuth != nil {
-		user, ok := r.basicAuth.user(ctx, ex)
+		user, ok, busy := r.basicAuth.user(ctx, ex)
+		if busy {
+			return p.say(ex, http.StatusServiceUnavailable, field{Name: "Retry-After", Value: "1"})
+		}
 		if !ok {
 			return p.askPassword(ex, r.basicAuth)
 		}

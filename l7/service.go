@@ -31,6 +31,7 @@ type state struct {
 	certs    *certificates // nil: plain HTTP
 	upstream *upstream
 	identity identity
+	proxies  networks // who has to send a PROXY header
 }
 
 func newService(name string, log zerolog.Logger) *service {
@@ -44,6 +45,9 @@ func newService(name string, log zerolog.Logger) *service {
 // upstream, with its connections, if the settings that concern it are the same.
 func (s *service) build(cfg Config, pools map[string]*pool.Pool) (*state, error) {
 	st := &state{cfg: cfg, identity: newIdentity(cfg)}
+	if cfg.AcceptProxy != nil {
+		st.proxies = newNetworks(cfg.AcceptProxy.From)
+	}
 	var err error
 	if st.routes, err = newTable(cfg, pools); err != nil {
 		return nil, fmt.Errorf("service %s: %w", s.name, err)
@@ -91,11 +95,18 @@ func (en *entrance) ServeConn(tcp *net.TCPConn) {
 		return
 	}
 	defer en.engine.conns.Done()
+	client, err := d.service.state.Load().clientOf(d.ctx, tcp)
+	if err != nil {
+		d.service.pipeline.log.Debug().Stringer("proxy", client).Err(err).Msg("no PROXY header")
+		tcp.Close()
+		return
+	}
 	if !d.secure() {
-		d.http1.Load().serve(tcp, nil, newPeer(peerAddr(tcp)))
+		d.http1.Load().serve(tcp, nil, newPeer(client))
 		return
 	}
 	c := newConn(d.ctx, tcp, d.place, d.service.state.Load().cfg.Timeouts.EffectiveIdle())
+	c.peer = client
 	d.serve(c)
 	<-c.over
 }

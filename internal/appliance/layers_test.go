@@ -19,7 +19,7 @@ var layers = map[string][]string{
 	"vrrp/vrrptest":       {"vrrp"},
 	"health":              nil,
 	"l4":                  {"internal/pool", "internal/listen", "internal/proxyproto"},
-	"l7":                  {"internal/pool", "internal/listen", "internal/certs", "l7/http1"},
+	"l7":                  {"internal/pool", "internal/listen", "internal/certs", "internal/proxyproto", "l7/http1"},
 	"l7/http1":            nil,
 	"internal/pool":       nil,
 	"internal/proxyproto": nil,

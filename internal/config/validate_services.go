@@ -73,6 +73,7 @@ func (f *File) validateServices(r *report) {
 				f.validateReference(r, index("l7", i)+"."+at+"forward_auth.pool", rules.ForwardAuth.Pool)
 			}
 		})
+		f.validateHash(r, index("l7", i)+".hash_by", l7.Route{Pool: f.L7[i].Pool, Rules: f.L7[i].Rules})
 		for j, route := range f.L7[i].Routes {
 			f.validateHash(r, index(index("l7", i)+".route", j)+".hash_by", route)
 		}
