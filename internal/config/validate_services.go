@@ -17,6 +17,7 @@ type service struct {
 	check    *health.Config      // of its own servers
 	pools    []string            // all it forwards to, its own under its name
 	udp      bool
+	untold   []string // pools whose servers it sends no PROXY header to
 	validate func(problem func(key, message string))
 }
 
@@ -24,15 +25,25 @@ type service struct {
 func (f *File) services() []service {
 	var all []service
 	for i, s := range f.L4 {
+		var untold []string
+		if s.UDP() {
+			untold = s.PoolNames()
+		}
 		all = append(all, service{
 			path: index("l4", i), name: s.Name, listen: s.Listen, servers: s.Servers, check: s.Check,
-			pools: s.PoolNames(), udp: s.UDP(), validate: s.Validate,
+			pools: s.PoolNames(), udp: s.UDP(), untold: untold, validate: s.Validate,
 		})
 	}
 	for i, s := range f.L7 {
+		untold := s.PoolNames()
+		s.EachRules(func(_ string, rules *l7.Rules) {
+			if rules.ForwardAuth != nil {
+				untold = append(untold, rules.ForwardAuth.Pool)
+			}
+		})
 		all = append(all, service{
 			path: index("l7", i), name: s.Name, listen: s.Listen, servers: s.Servers, check: s.Check,
-			pools: s.PoolNames(), validate: s.Validate,
+			pools: s.PoolNames(), untold: untold, validate: s.Validate,
 		})
 	}
 	return all
@@ -79,6 +90,31 @@ func (f *File) validateServices(r *report) {
 		}
 	}
 	f.validateListeners(r)
+	f.validateSendProxy(r)
+}
+
+// validateSendProxy reports servers that are to be sent a PROXY header by a
+// service that sends none.
+func (f *File) validateSendProxy(r *report) {
+	said := make(map[string]bool) // keys, as several such services may use a pool
+	for _, s := range f.services() {
+		judge := func(at, version string) {
+			if version != "" && version != "none" && !said[at] {
+				said[at] = true
+				r.invalid(at, "service %s uses this pool, and only TCP services of [[l4]] send a PROXY header; give it a pool without send_proxy", s.name)
+			}
+		}
+		for _, name := range s.untold {
+			p, path := f.Pools[name], join("pool", name)
+			if name == s.name && len(s.servers) > 0 {
+				p, path = s.ownPool(), s.path
+			}
+			judge(path+".send_proxy", p.SendProxy)
+			for i, server := range p.Servers {
+				judge(index(path+".servers", i)+".send_proxy", server.SendProxy)
+			}
+		}
+	}
 }
 
 // validateHash reports a route that chooses by a hash where its pool does not.
