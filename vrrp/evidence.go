@@ -212,9 +212,9 @@ func (m *Machine) weighAsBackup(now time.Time, v *peerView, before PeerReport) {
 		m.becomeActive(now, fmt.Sprintf("the process of %s died: %s", v.Node, v.Reason))
 	case v.Link == LinkGoodbye && before.Link != LinkGoodbye && relied && wasActive:
 		m.becomeActive(now, fmt.Sprintf("%s has stopped", v.Node))
-	case v.Link == LinkUp && v.Known && v.State != Active && relied && before.Known && before.State == Active && !now.Before(m.backup.holdOff):
-		// Two nodes that both cannot keep the addresses would pass them on at the
-		// pace of the link: one that failed lately waits for its timer.
+	case v.Link == LinkUp && v.Known && v.State != Active && relied && before.Known && before.State == Active && now.Sub(m.since) >= m.activeDownInterval():
+		// Who was active itself until now waits for the timer: two nodes that both
+		// cannot stay active must not take turns at the pace of the link.
 		m.becomeActive(now, fmt.Sprintf("%s is %s: %s", v.Node, v.State, v.words()))
 	case v.Link == LinkUp && v.Known && v.State == Active && m.evidence.asked == v.Node:
 		m.believe(now, v)
