@@ -34,13 +34,12 @@ type PeerReport struct {
 	// Without it the fields below mean nothing.
 	Known bool
 	// Source is where the node's adverts come from.
-	Source          netip.Addr
-	State           State
-	Base, Effective int
+	Source    netip.Addr
+	State     State
+	Effective int // priority
 	// Demoted is the sum of its demotions, Why these or its faults in words.
 	Demoted int
 	Why     string
-	Yielded bool
 }
 
 func (PeerReport) event() {}

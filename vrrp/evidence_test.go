@@ -16,7 +16,7 @@ func linked(c *Config) {
 
 // told is a report of node a, heard by the link.
 func told(s State, change ...func(*PeerReport)) PeerReport {
-	r := PeerReport{Node: "a", Link: LinkUp, Known: true, Source: addr("192.168.15.12"), State: s, Base: 100, Effective: 100}
+	r := PeerReport{Node: "a", Link: LinkUp, Known: true, Source: addr("192.168.15.12"), State: s, Effective: 100}
 	for _, c := range change {
 		c(&r)
 	}

@@ -47,8 +47,7 @@ func (x *simulated) others() []*simulated {
 // report is what x says of itself.
 func (x *simulated) report() PeerReport {
 	s := x.m.snapshot()
-	r := PeerReport{Node: x.name, Link: LinkUp, Known: true, Source: s.Source, State: s.State,
-		Base: s.Base, Effective: s.Effective, Yielded: s.Yielded}
+	r := PeerReport{Node: x.name, Link: LinkUp, Known: true, Source: s.Source, State: s.State, Effective: s.Effective}
 	for _, d := range s.Demotions {
 		r.Demoted += d.N
 		r.Why = d.Source + ": " + d.Reason

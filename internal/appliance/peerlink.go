@@ -203,7 +203,7 @@ func counterpart(m *member, theirs []peer.Router) *peer.Router {
 
 // described is a router of another node in the words of the election.
 func described(node string, r *peer.Router) vrrp.PeerReport {
-	p := vrrp.PeerReport{Node: node, Link: vrrp.LinkUp, Known: true, Base: r.Base, Effective: r.Effective, Yielded: r.Yielded}
+	p := vrrp.PeerReport{Node: node, Link: vrrp.LinkUp, Known: true, Effective: r.Effective}
 	switch r.State {
 	case vrrp.Active.String():
 		p.State = vrrp.Active
