@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -94,22 +95,51 @@ func (p *pipeline) file(ex *exchange, s *static) error {
 	if slash || !info.Mode().IsRegular() {
 		return p.refuse(ex, http.StatusNotFound)
 	}
-	w := &fileAnswer{p: p, ex: ex, header: make(http.Header, 8)}
+	w := &fileAnswer{p: p, ex: ex}
 	kind := contentType(name)
-	w.header.Set("Content-Type", kind)
-	if compressible(kind) {
-		w.header.Set("Vary", "Accept-Encoding")
+	varies := compressible(kind)
+	if varies {
 		if coding, packed, packedInfo := openPacked(root, name, ex.fields); packed != nil {
 			f.Close()
 			f, info, w.coding = packed, packedInfo, coding
 		}
 	}
-	w.header.Set("ETag", etag(info, w.coding))
-	http.ServeContent(w, ex.conditions(), "", info.ModTime(), f)
+	tag := etag(info, w.coding)
+	if conditions := ex.conditions(); conditions != nil {
+		w.header = http.Header{"Content-Type": {kind}, "Etag": {tag}}
+		if varies {
+			w.header["Vary"] = []string{"Accept-Encoding"}
+		}
+		http.ServeContent(w, conditions, "", info.ModTime(), f)
+	} else {
+		w.whole(f, info, kind, tag, varies)
+	}
 	if w.err != nil {
 		return w.err
 	}
 	return ex.answer.Finish(nil)
+}
+
+// whole answers with all of a file.
+func (w *fileAnswer) whole(f *os.File, info fs.FileInfo, kind, tag string, varies bool) {
+	head := append(w.ex.out.head[:0],
+		field{Name: "Content-Type", Value: kind},
+		field{Name: "Content-Length", Value: strconv.FormatInt(info.Size(), 10)},
+		field{Name: "Last-Modified", Value: info.ModTime().UTC().Format(http.TimeFormat)},
+		field{Name: "ETag", Value: tag},
+		field{Name: "Accept-Ranges", Value: "bytes"})
+	if varies {
+		head = append(head, field{Name: "Vary", Value: "Accept-Encoding"})
+	}
+	if w.coding != "" {
+		head = append(head, field{Name: "Content-Encoding", Value: w.coding})
+	}
+	w.ex.out.head = head
+	w.p.count.answered(http.StatusOK)
+	w.began = true
+	if w.err = w.p.writeHead(w.ex, http.StatusOK, head); w.err == nil && w.ex.method != http.MethodHead {
+		_, _ = w.ReadFrom(&io.LimitedReader{R: f, N: info.Size()}) // w.err has its error
+	}
 }
 
 // noFile answers a request for a file that cannot be opened.
@@ -197,15 +227,21 @@ func etag(info fs.FileInfo, coding string) string {
 	if coding != "" {
 		coding = "-" + coding
 	}
-	return fmt.Sprintf(`"%x-%x%s"`, info.ModTime().UnixNano(), info.Size(), coding)
+	return `"` + strconv.FormatInt(info.ModTime().UnixNano(), 16) + "-" + strconv.FormatInt(info.Size(), 16) + coding + `"`
 }
 
-// conditions returns the part of the request that http.ServeContent looks at.
-func (ex *exchange) conditions() *http.Request {
-	r := &http.Request{Method: ex.method, Header: make(http.Header, 4)}
+// conditions returns the part of the request that http.ServeContent looks at, nil
+// if there is none.
+func (ex *exchange) conditions() (r *http.Request) {
 	for _, f := range ex.fields {
+		if len(f.Name) < len("Range") || f.Name[0]|0x20 != 'i' && f.Name[0]|0x20 != 'r' {
+			continue
+		}
 		switch http.CanonicalHeaderKey(f.Name) {
 		case "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range", "Range":
+			if r == nil {
+				r = &http.Request{Method: ex.method, Header: make(http.Header, 4)}
+			}
 			r.Header.Add(f.Name, f.Value)
 		}
 	}
