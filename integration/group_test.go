@@ -69,8 +69,16 @@ func (p *pair) changes(n *lab.Node) (sum uint64) {
 
 // Two addresses on two LANs move together, whatever moves one of them.
 func TestGroup(t *testing.T) {
-	t.Parallel()
-	p := newPair(t, strings.ReplaceAll(groupConfig, "GROUP", `group = "edge"`))
+	for name, config := range map[string]string{"without a peer link": groupConfig, "with a peer link": peerTable + groupConfig} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			movesTogether(t, config)
+		})
+	}
+}
+
+func movesTogether(t *testing.T, config string) {
+	p := newPair(t, strings.ReplaceAll(config, "GROUP", `group = "edge"`))
 	p.start()
 	p.waitBoth(p.LB01, "it is the larger node")
 
@@ -110,7 +118,7 @@ func TestGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.staysTogether()
-	p.groupGoesAndComes()
+	p.groupGoesAndComes(config)
 
 	if err := p.LB01.Terminate(p.within(20 * time.Second)); err != nil {
 		t.Fatal(err)
@@ -150,14 +158,14 @@ func (p *pair) staysTogether() {
 
 // groupGoesAndComes takes the group out of the files and puts it back: nothing
 // moves, and in between the routers are on their own.
-func (p *pair) groupGoesAndComes() {
+func (p *pair) groupGoesAndComes(config string) {
 	t := p.t
 	t.Helper()
 	before := p.changes(p.LB01)
 	load := func(group string) {
 		t.Helper()
 		for _, n := range p.Nodes() {
-			if err := n.WriteConfig(strings.ReplaceAll(groupConfig, "GROUP", group)); err != nil {
+			if err := n.WriteConfig(strings.ReplaceAll(config, "GROUP", group)); err != nil {
 				t.Fatal(err)
 			}
 			if code, out := p.applianctl(n, "reload"); code != 0 {
