@@ -240,7 +240,7 @@ func TestForwardAuth(t *testing.T) {
 		Rules:  Rules{ForwardAuth: &ForwardAuth{Pool: "auth", Path: "/verify?x", Headers: []string{"X-User", "X-Group"}}},
 		Routes: []Route{{Paths: []string{"/dead"}, Pool: "p", Rules: Rules{ForwardAuth: &ForwardAuth{Pool: "dead"}}}}})
 	ask := func(target, cookie string) string {
-		resp := say(t, addr, "POST "+target+" HTTP/1.1\r\nHost: a.example\r\nCookie: "+cookie+"\r\nX-User: root\r\nX-Group: root\r\nContent-Length: 4\r\n\r\nbody")
+		resp := say(t, addr, "POST "+target+" HTTP/1.1\r\nHost: a.example\r\nCookie: "+cookie+"\r\nConnection: X-User\r\nX-User: root\r\nX-Group: root\r\nContent-Length: 4\r\n\r\nbody")
 		text := body(t, resp)
 		return fmt.Sprint(resp.StatusCode, resp.Header.Get("Location"), " ", text)
 	}

@@ -51,6 +51,16 @@ func (r Route) validate(at string, problem func(key, message string)) {
 	validateWanted(at+".query", r.Query, problem)
 	validateStripPrefix(at+".strip_prefix", r.StripPrefix, problem)
 	r.Rewrite.validate(at+".rewrite", problem)
+	if r.Pool == "" && targets == 1 {
+		for key, has := range map[string]bool{
+			"request_headers": r.RequestHeaders != nil, "intercept_errors": r.InterceptErrors, "maintenance": r.Maintenance != nil,
+			"sticky": r.Sticky != nil, "hash_by": r.HashBy != nil, "retry": r.Retry != nil,
+		} {
+			if has {
+				problem(at+"."+key, "only a route with a pool has use for this")
+			}
+		}
+	}
 	if r.Pool == "" && r.Files == nil && targets == 1 {
 		for key, has := range map[string]bool{"strip_prefix": r.StripPrefix != "", "rewrite": r.Rewrite != nil} {
 			if has {
@@ -92,9 +102,18 @@ func validLocation(to string) error {
 
 // validateRules reports the mistakes in the rules of the service and its routes.
 func (c Config) validateRules(problem func(key, message string)) {
+	const noPages = "there are no error_pages to show instead"
 	c.Rules.validate("", problem)
-	for i := range c.Routes {
-		c.Routes[i].Rules.validate(fmt.Sprintf("route[%d].", i), problem)
+	pages := len(c.ErrorPages)
+	for i, r := range c.Routes {
+		at := fmt.Sprintf("route[%d].", i)
+		r.Rules.validate(at, problem)
+		if pages += len(r.ErrorPages); r.InterceptErrors && len(r.ErrorPages)+len(c.ErrorPages) == 0 {
+			problem(at+"intercept_errors", noPages)
+		}
+	}
+	if c.InterceptErrors && pages == 0 {
+		problem("intercept_errors", noPages)
 	}
 }
 

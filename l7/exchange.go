@@ -120,12 +120,15 @@ type exchange struct {
 	// What the pipeline says about the exchange.
 	server *pool.Server // that the request is sent to
 	count  *counters
-	rules  *rules                    // that are in force for the request; nil: none
-	from   *pool.Pool                // that server is of
-	id     string                    // of the request; "": it has none
-	user   string                    // who has shown a password; "": nobody
-	via    string                    // the client and the proxies it came by; "": it came by itself
-	failed atomic.Pointer[bodyError] // the client's body could not be read
+	rules  *rules     // that are in force for the request; nil: none
+	from   *pool.Pool // that server is of
+	// granted are fields that the server gets besides those of the client, which
+	// by Connection could have others removed.
+	granted fields
+	id      string                    // of the request; "": it has none
+	user    string                    // who has shown a password; "": nobody
+	via     string                    // the client and the proxies it came by; "": it came by itself
+	failed  atomic.Pointer[bodyError] // the client's body could not be read
 
 	out  outgoing
 	hold hold
@@ -148,7 +151,7 @@ func (ex *exchange) reset() {
 	ex.method, ex.target, ex.host, ex.fields = "", "", "", nil
 	ex.body, ex.length, ex.whole, ex.expect = nil, 0, nil, false
 	ex.upgrade, ex.server, ex.from = nil, nil, nil
-	ex.id, ex.user, ex.via = "", "", ""
+	ex.id, ex.user, ex.via, ex.granted = "", "", "", nil
 	if ex.failed.Load() != nil {
 		ex.failed.Store(nil)
 	}

@@ -95,15 +95,13 @@ func (p *pipeline) permit(ctx context.Context, st *state, fa *forwardAuth, ex *e
 	case v.status >= 300:
 		return true, p.tell(ex, v.status, &v.page, v.fields...)
 	}
-	passed := make(fields, 0, len(ex.fields)+len(fa.headers))
-	passed = append(passed, ex.fields...)
+	passed := append(make(fields, 0, len(ex.fields)), ex.fields...)
+	ex.granted = make(fields, 0, len(fa.headers))
 	for _, name := range fa.headers {
 		passed = passed.without(name)
-	}
-	for _, name := range fa.headers {
 		for _, f := range v.fields {
 			if strings.EqualFold(f.Name, name) {
-				passed = append(passed, f)
+				ex.granted = append(ex.granted, f)
 			}
 		}
 	}

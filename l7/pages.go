@@ -122,3 +122,24 @@ func newFixed(r *Respond) *fixed {
 	}
 	return f
 }
+
+// shownInstead returns the page that is shown in the place of a server's answer,
+// nil for none.
+func shownInstead(ex *exchange, status int) *page {
+	if ex.rules == nil || !ex.rules.intercept {
+		return nil
+	}
+	return ex.rules.pages[status]
+}
+
+// keptOfError returns what a client needs of an answer whose body it does not get.
+func keptOfError(in fields) fields {
+	var out fields
+	for _, f := range in {
+		switch http.CanonicalHeaderKey(f.Name) {
+		case "Www-Authenticate", "Retry-After", "Allow", "Set-Cookie", "Vary":
+			out = append(out, f)
+		}
+	}
+	return out
+}

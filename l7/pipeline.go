@@ -147,6 +147,7 @@ func (p *pipeline) forward(ctx context.Context, st *state, to *target, ex *excha
 		}
 		ex.out.request.set("Max-Forwards", strconv.Itoa(left-1))
 	}
+	ex.out.request = append(ex.out.request, ex.granted...)
 	st.identity.tellID(ex)
 	if ex.rules != nil {
 		ex.rules.onRequest(ex)
@@ -250,6 +251,9 @@ func (p *pipeline) attempt(ctx context.Context, st *state, server *pool.Server, 
 	server.Succeeded()
 	if a.status == http.StatusSwitchingProtocols {
 		return p.upgrade(ctx, st, server, ex, a)
+	}
+	if pg := shownInstead(ex, a.status); pg != nil {
+		return p.tell(ex, a.status, pg, keptOfError(a.fields)...)
 	}
 	return p.pass(server, ex, a)
 }

@@ -21,6 +21,8 @@ type Rules struct {
 	ResponseHeaders *HeaderRules `toml:"response_headers"`
 	// ErrorPages are files, by status, that are shown for errors of our own.
 	ErrorPages map[string]string `toml:"error_pages"`
+	// InterceptErrors has these files shown in the place of a server's answers too.
+	InterceptErrors bool `toml:"intercept_errors"`
 	// Maintenance is shown when no server is usable.
 	Maintenance *Maintenance `toml:"maintenance"`
 	// MaxBodySize bounds a request's body, in bytes; a larger one is answered 413.
@@ -103,6 +105,7 @@ func (r *Rules) eachFile(at string, visit func(key string, path *string)) {
 type rules struct {
 	request, response *headerEdits
 	pages             map[int]*page
+	intercept         bool // pages are for a server's answers too
 	maintenance       *maintenance
 	maxBody           int64 // 0: any
 	clients           *clients
@@ -122,7 +125,7 @@ func newRules(cfg Rules, pools map[string]*pool.Pool) (*rules, error) {
 		return nil, nil
 	}
 	r := &rules{
-		maxBody: cfg.MaxBodySize, clients: newClients(cfg.PerClient), hashBy: cfg.HashBy, retry: cfg.Retry,
+		maxBody: cfg.MaxBodySize, clients: newClients(cfg.PerClient), hashBy: cfg.HashBy, intercept: cfg.InterceptErrors, retry: cfg.Retry,
 		hsts: cfg.HSTS.value(), compress: newCompress(cfg.Compress),
 		allow: newNetworks(cfg.Allow), deny: newNetworks(cfg.Deny),
 	}

@@ -215,12 +215,18 @@ func TestPages(t *testing.T) {
 		Rules: Rules{ErrorPages: map[string]string{"404": write("404.html", "<p>gone")}, Maintenance: &Maintenance{Page: write("m.html", "<p>later")}},
 		Routes: []Route{
 			{Paths: []string{"/p"}, Pool: "p"},
+			{Paths: []string{"/instead"}, Pool: "p", Rules: Rules{InterceptErrors: true}},
 			{Paths: []string{"/dead"}, Pool: "dead"},
 			{Paths: []string{"/closed"}, Pool: "p", Rules: Rules{Maintenance: &Maintenance{Page: write("c.txt", "closed"), Active: true, RetryAfter: 5e9}}},
 		},
 	}
 	r := newRig(t)
-	r.pool("p", web(t, func(w http.ResponseWriter, r *http.Request) { http.Error(w, "its own", 404) }))
+	r.pool("p", web(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/p" {
+			w.Header().Set("Retry-After", "7")
+		}
+		http.Error(w, "its own", 404)
+	}))
 	r.pool("dead", "127.0.0.1:1")
 	addr := r.addr()
 	cfg.Name, cfg.Listen = "web", []netip.AddrPort{addr}
@@ -231,10 +237,11 @@ func TestPages(t *testing.T) {
 		}
 	}
 	for target, want := range map[string]string{
-		"/none":   "404 text/html; charset=utf-8  <p>gone",
-		"/p":      "404 text/plain; charset=utf-8  its own\n",
-		"/dead":   "503 text/html; charset=utf-8 60 <p>later",
-		"/closed": "503 text/plain; charset=utf-8 5 closed",
+		"/none":    "404 text/html; charset=utf-8  <p>gone",
+		"/p":       "404 text/plain; charset=utf-8  its own\n",
+		"/instead": "404 text/html; charset=utf-8 7 <p>gone",
+		"/dead":    "503 text/html; charset=utf-8 60 <p>later",
+		"/closed":  "503 text/plain; charset=utf-8 5 closed",
 	} {
 		resp, text := askFor(t, addr, target)
 		if got := fmt.Sprintf("%d %s %s %s", resp.StatusCode, resp.Header.Get("Content-Type"), resp.Header.Get("Retry-After"), text); got != want {
@@ -272,6 +279,22 @@ func TestRulesAreChecked(t *testing.T) {
 		{Route{Pool: "p", Rules: Rules{ResponseHeaders: &HeaderRules{Add: map[string]string{"X": "{nothing}"}}}}, "route[0].response_headers.add.X"},
 		{Route{Pool: "p", Rules: Rules{ErrorPages: map[string]string{"200": "x"}}}, "route[0].error_pages.200"},
 		{Route{Pool: "p", Rules: Rules{Maintenance: &Maintenance{}}}, "route[0].maintenance.page"},
+		{Route{Pool: "p", Rules: Rules{InterceptErrors: true}}, "route[0].intercept_errors"},
+		{Route{Respond: &Respond{}, Rules: Rules{Sticky: &Sticky{Cookie: "a", KeyFile: "b"}}}, "route[0].sticky"},
+		{Route{Files: &Files{Root: "/"}, Rules: Rules{Retry: &Retry{}}}, "route[0].retry"},
+		{Route{Files: &Files{}}, "route[0].files.root"},
+		{Route{Files: &Files{Root: "/", Index: "a/b"}}, "route[0].files.index"},
+		{Route{Pool: "p", Rules: Rules{PerClient: &PerClient{Burst: 3, MaxRequests: 1}}}, "route[0].per_client.burst"},
+		{Route{Pool: "p", Rules: Rules{BasicAuth: &BasicAuth{}}}, "route[0].basic_auth.users_file"},
+		{Route{Pool: "p", Rules: Rules{ForwardAuth: &ForwardAuth{Path: "/"}}}, "route[0].forward_auth.pool"},
+		{Route{Pool: "p", Rules: Rules{ForwardAuth: &ForwardAuth{Pool: "a", Path: "/a b"}}}, "route[0].forward_auth.path"},
+		{Route{Pool: "p", Rules: Rules{ForwardAuth: &ForwardAuth{Pool: "a", Headers: []string{"Connection"}}}}, "route[0].forward_auth.headers[0]"},
+		{Route{Pool: "p", Rules: Rules{Sticky: &Sticky{Cookie: "a b", KeyFile: "b"}}}, "route[0].sticky.cookie"},
+		{Route{Pool: "p", Rules: Rules{HashBy: &HashBy{}}}, "route[0].hash_by"},
+		{Route{Pool: "p", Rules: Rules{Retry: &Retry{Tries: 11}}}, "route[0].retry.tries"},
+		{Route{Pool: "p", Rules: Rules{Retry: &Retry{Budget: 101}}}, "route[0].retry.budget"},
+		{Route{Pool: "p", Rules: Rules{Compress: &Compress{Types: []string{"html"}}}}, "route[0].compress.types[0]"},
+		{Route{Pool: "p", Rules: Rules{MaxBodySize: -1}}, "route[0].max_body_size"},
 	} {
 		cfg := Config{Name: "web", Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:80")}, Routes: []Route{tc.route}}
 		var keys []string
