@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"appliance/internal/endpoint"
 )
 
 // benchServers, in the environment, makes the test's program the servers of
@@ -74,7 +76,7 @@ func BenchmarkThousandServers(b *testing.B) {
 				if check.Type == DNS { // the server answers from one address
 					check.Query, address = fmt.Sprintf("n%d.example.com", i), netip.MustParseAddr("127.0.0.1")
 				}
-				targets[i] = check.For(netip.AddrPortFrom(address, ports[kind.name]))
+				targets[i] = check.For(endpoint.IP(netip.AddrPortFrom(address, ports[kind.name])))
 			}
 			for range b.N {
 				percent, passed := measureChecks(b, targets)

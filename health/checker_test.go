@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"appliance/internal/endpoint"
 )
 
 // bench is a checker with scripted probes, inside a synctest bubble.
@@ -60,7 +62,7 @@ func (b *bench) until(d time.Duration) {
 
 func target(n int) Target {
 	return Target{
-		Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}), 80),
+		Address: endpoint.IP(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}), 80)),
 		Check:   Config{Type: TCP, Interval: 2 * time.Second, Timeout: time.Second},
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"appliance/internal/endpoint"
 )
 
 // Type names a kind of check.
@@ -221,18 +223,18 @@ func parseStatus(s string) ([]statusRange, error) {
 	return ranges, nil
 }
 
-// Target is one address judged in one way. It is comparable and identifies a
+// Target is one endpoint judged in one way. It is comparable and identifies a
 // check: services that need the same target share it. The port is 0 where the
 // check needs none.
 type Target struct {
-	Address netip.AddrPort
+	Address endpoint.Endpoint
 	Check   Config
 }
 
-// For returns the target that judges the server at an address: that address,
+// For returns the target that judges the server at an endpoint: that one,
 // unless the check says where to look instead.
-func (c Config) For(server netip.AddrPort) Target {
-	address, port := server.Addr(), server.Port()
+func (c Config) For(server endpoint.Endpoint) Target {
+	address, port := server.IP().Addr(), server.IP().Port()
 	if c.Address.IsValid() {
 		address = c.Address
 	}
@@ -244,13 +246,16 @@ func (c Config) For(server netip.AddrPort) Target {
 	}
 	// Whoever gets to the same place in another way shares the check.
 	c.Address, c.Port = netip.Addr{}, 0
-	return Target{Address: netip.AddrPortFrom(address, port), Check: c}
+	if !address.IsValid() {
+		return Target{Address: server, Check: c} // a path
+	}
+	return Target{Address: endpoint.IP(netip.AddrPortFrom(address, port)), Check: c}
 }
 
 // String returns the address, without the port where there is none.
 func (t Target) String() string {
-	if t.Address.Port() == 0 {
-		return t.Address.Addr().String()
+	if a := t.Address.IP(); a.IsValid() && a.Port() == 0 {
+		return a.Addr().String()
 	}
 	return t.Address.String()
 }

@@ -52,7 +52,7 @@ func prepareHTTP(target Target) (probe, error) {
 		return nil, err
 	}
 	if request.Host == "" {
-		request.Host = target.Address.String()
+		request.Host = target.Address.Host()
 	}
 	var text bytes.Buffer
 	if err := request.Write(&text); err != nil {
@@ -60,7 +60,7 @@ func prepareHTTP(target Target) (probe, error) {
 	}
 	var client *tlsClient
 	if check.Type == HTTPS {
-		client = newTLSClient(check, hostName(check.Host, target.Address.Addr()), "http/1.1")
+		client = newTLSClient(check, hostName(check.Host, target.Address), "http/1.1")
 	}
 	return func(ctx context.Context) (finding, error) {
 		bound, err := dial(ctx, target.Address)

@@ -8,12 +8,14 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"appliance/internal/endpoint"
 )
 
 // probeICMP passes when the target answers an echo request (RFC 792, RFC 4443
 // section 4). The port of its address means nothing.
 func probeICMP(ctx context.Context, target Target) (string, error) {
-	address := target.Address.Addr().Unmap()
+	address := target.Address.IP().Addr().Unmap()
 	conn, err := dialICMP(ctx, address)
 	if err != nil {
 		return "", err
@@ -60,7 +62,7 @@ func dialICMP(ctx context.Context, address netip.Addr) (*boundConn, error) {
 		_ = unix.Close(fd)
 		return nil, os.NewSyscallError("setsockopt", err)
 	}
-	return connect(ctx, fd, "icmp", netip.AddrPortFrom(address, 0))
+	return connect(ctx, fd, "icmp", endpoint.IP(netip.AddrPortFrom(address, 0)))
 }
 
 // prepareICMP lets a socket hear of errors on the way, and of nothing else but

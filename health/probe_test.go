@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"appliance/internal/endpoint"
 )
 
 // short is the timeout of checks that are to run into it, ample that of the
@@ -105,7 +107,7 @@ func verdictOf(t *testing.T, address netip.AddrPort, check Config) string {
 	ctx, cancel := context.WithTimeout(t.Context(), check.Timeout)
 	defer cancel()
 	begun := time.Now()
-	found, err := prepare(Target{Address: address, Check: check})(ctx)
+	found, err := prepare(Target{Address: endpoint.IP(address), Check: check})(ctx)
 	if took := time.Since(begun); took > check.Timeout+2*time.Second {
 		t.Errorf("the check took %s with a timeout of %s", took, check.Timeout)
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"appliance/internal/endpoint"
 )
 
 // scripted passes and fails as outcomes says, + and -, and notes when; after the
@@ -232,7 +234,7 @@ func TestLingeringProbeHasAnEnd(t *testing.T) {
 }
 
 func TestTargetOfACheck(t *testing.T) {
-	server := netip.MustParseAddrPort("10.0.0.1:80")
+	server := endpoint.IP(netip.MustParseAddrPort("10.0.0.1:80"))
 	tests := []struct {
 		check Config
 		want  string
@@ -248,7 +250,7 @@ func TestTargetOfACheck(t *testing.T) {
 			t.Errorf("%+v: %v, want %s", test.check, got, test.want)
 		}
 	}
-	direct := Config{Type: TCP}.For(netip.MustParseAddrPort("10.0.0.1:81"))
+	direct := Config{Type: TCP}.For(endpoint.IP(netip.MustParseAddrPort("10.0.0.1:81")))
 	if direct != (Config{Type: TCP, Port: 81}).For(server) {
 		t.Error("two ways to one place are not one target")
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"appliance/internal/endpoint"
 )
 
 // This file opens the connections of the checks. It does without net.Dialer,
@@ -22,22 +24,26 @@ import (
 // socketFlags are those of every socket.
 const socketFlags = unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC
 
-// dial connects to address by TCP and binds the connection to ctx. The caller
-// closes it.
-func dial(ctx context.Context, address netip.AddrPort) (*boundConn, error) {
-	return open(ctx, "tcp", unix.SOCK_STREAM, address)
+// dial connects to address, by TCP unless it is a path, and binds the connection
+// to ctx. The caller closes it.
+func dial(ctx context.Context, address endpoint.Endpoint) (*boundConn, error) {
+	return open(ctx, address.Network(), unix.SOCK_STREAM, address)
 }
 
 // dialUDP returns a socket that only hears of address, bound to ctx. The caller
 // closes it.
-func dialUDP(ctx context.Context, address netip.AddrPort) (*boundConn, error) {
+func dialUDP(ctx context.Context, address endpoint.Endpoint) (*boundConn, error) {
 	return open(ctx, "udp", unix.SOCK_DGRAM, address)
 }
 
 // open connects a socket of that type, which belongs to the named protocol.
-func open(ctx context.Context, protocol string, kind int, address netip.AddrPort) (*boundConn, error) {
-	address = netip.AddrPortFrom(address.Addr().Unmap(), address.Port())
-	fd, err := unix.Socket(family(address.Addr()), kind|socketFlags, 0)
+func open(ctx context.Context, protocol string, kind int, address endpoint.Endpoint) (*boundConn, error) {
+	domain := unix.AF_UNIX
+	if ip := address.IP(); ip.IsValid() {
+		address = endpoint.IP(netip.AddrPortFrom(ip.Addr().Unmap(), ip.Port()))
+		domain = family(address.IP().Addr())
+	}
+	fd, err := unix.Socket(domain, kind|socketFlags, 0)
 	if err != nil {
 		return nil, dialError(protocol, address, os.NewSyscallError("socket", err))
 	}
@@ -53,7 +59,7 @@ func family(a netip.Addr) int {
 }
 
 // connect connects the socket fd, which it takes over, to address.
-func connect(ctx context.Context, fd int, protocol string, address netip.AddrPort) (*boundConn, error) {
+func connect(ctx context.Context, fd int, protocol string, address endpoint.Endpoint) (*boundConn, error) {
 	to, err := sockaddr(address)
 	if err != nil {
 		_ = unix.Close(fd)
@@ -61,6 +67,9 @@ func connect(ctx context.Context, fd int, protocol string, address netip.AddrPor
 	}
 	if err = unix.Connect(fd, to); err == unix.EINTR {
 		err = unix.EINPROGRESS // it goes on by itself
+	}
+	if err == unix.EAGAIN && address.Path() != "" {
+		err = errBacklog
 	}
 	if err != nil && err != unix.EINPROGRESS {
 		_ = unix.Close(fd)
@@ -78,17 +87,33 @@ func connect(ctx context.Context, fd int, protocol string, address netip.AddrPor
 	return conn, nil
 }
 
-func dialError(protocol string, address netip.AddrPort, err error) error {
-	return &net.OpError{Op: "dial", Net: protocol, Addr: net.TCPAddrFromAddrPort(address), Err: bare(err)}
+func dialError(protocol string, address endpoint.Endpoint, err error) error {
+	return &net.OpError{Op: "dial", Net: protocol, Addr: netAddr(address), Err: bare(err)}
+}
+
+// errBacklog says that a server on a unix socket is too slow to accept: there,
+// unlike with TCP, the kernel says so at once.
+var errBacklog = errors.New("the server's queue of connections is full")
+
+// netAddr returns an address as package net has it.
+func netAddr(address endpoint.Endpoint) net.Addr {
+	if path := address.Path(); path != "" {
+		return &net.UnixAddr{Name: path, Net: "unix"}
+	}
+	return net.TCPAddrFromAddrPort(address.IP())
 }
 
 // sockaddr returns an address in the kernel's form.
-func sockaddr(address netip.AddrPort) (unix.Sockaddr, error) {
-	if address.Addr().Is4() {
-		return &unix.SockaddrInet4{Addr: address.Addr().As4(), Port: int(address.Port())}, nil
+func sockaddr(address endpoint.Endpoint) (unix.Sockaddr, error) {
+	if path := address.Path(); path != "" {
+		return &unix.SockaddrUnix{Name: path}, nil
 	}
-	zone, err := zoneIndex(address.Addr().Zone())
-	return &unix.SockaddrInet6{Addr: address.Addr().As16(), Port: int(address.Port()), ZoneId: zone}, err
+	ip := address.IP()
+	if ip.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: ip.Addr().As4(), Port: int(ip.Port())}, nil
+	}
+	zone, err := zoneIndex(ip.Addr().Zone())
+	return &unix.SockaddrInet6{Addr: ip.Addr().As16(), Port: int(ip.Port()), ZoneId: zone}, err
 }
 
 // zoneIndex returns the index of the interface that a zone names; 0 for none.
@@ -107,7 +132,7 @@ func zoneIndex(zone string) (uint32, error) {
 type socket struct {
 	*os.File
 	protocol string
-	remote   netip.AddrPort
+	remote   endpoint.Endpoint
 }
 
 var _ net.Conn = &socket{}
@@ -145,7 +170,7 @@ func connected(fd int) (bool, error) {
 // Read reads what has come; the error is a *net.OpError, or io.EOF.
 func (s *socket) Read(p []byte) (int, error) {
 	n, err := s.File.Read(p)
-	if errors.Is(err, io.EOF) && s.protocol != "tcp" {
+	if errors.Is(err, io.EOF) && s.protocol != "tcp" && s.protocol != "unix" {
 		return 0, nil // an empty datagram is the end of a file, but not of these
 	}
 	return n, s.wrap("read", err)
@@ -176,10 +201,13 @@ func bare(err error) error {
 }
 
 // RemoteAddr returns the address that the socket is connected to.
-func (s *socket) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(s.remote) }
+func (s *socket) RemoteAddr() net.Addr { return netAddr(s.remote) }
 
 // LocalAddr returns the address of this end.
 func (s *socket) LocalAddr() net.Addr {
+	if s.remote.Path() != "" {
+		return &net.UnixAddr{Net: "unix"} // has no name
+	}
 	local := &net.TCPAddr{}
 	raw, err := s.SyscallConn()
 	if err != nil {
@@ -198,6 +226,9 @@ func (s *socket) LocalAddr() net.Addr {
 
 // keepAlive lets the kernel find out when the other end is gone without a word.
 func (s *socket) keepAlive() {
+	if s.remote.Path() != "" {
+		return // the other end is this machine's
+	}
 	raw, err := s.SyscallConn()
 	if err != nil {
 		return

@@ -7,10 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"time"
+
+	"appliance/internal/endpoint"
 )
 
 // errNotTLS says that a server answers a TLS handshake with something else.
@@ -131,17 +132,21 @@ func subjectOf(c *x509.Certificate) string {
 }
 
 // hostName returns the name of a server by which it is asked for: the host of
-// an http check without its port, or else the address.
-func hostName(host string, address netip.Addr) string {
+// an http check without its port, or else the address, or localhost.
+func hostName(host string, server endpoint.Endpoint) string {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
-	return orDefault(strings.Trim(host, "[]"), address.WithZone("").String())
+	address := "localhost"
+	if server.Path() == "" {
+		address = server.IP().Addr().WithZone("").String()
+	}
+	return orDefault(strings.Trim(host, "[]"), address)
 }
 
 // prepareTLS returns a probe that passes when the target makes a TLS handshake.
 func prepareTLS(target Target) (probe, error) {
-	client := newTLSClient(target.Check, hostName("", target.Address.Addr()))
+	client := newTLSClient(target.Check, hostName("", target.Address))
 	return func(ctx context.Context) (finding, error) {
 		conn, err := dial(ctx, target.Address)
 		if err != nil {

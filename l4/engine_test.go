@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"appliance/internal/endpoint"
 	"appliance/internal/pool"
 )
 
@@ -58,8 +59,8 @@ func TestShortageIsNoFaultOfTheServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	change.doors[0].connect = func(a netip.AddrPort) (int, error) {
-		if a == unlucky {
+	change.doors[0].connect = func(a endpoint.Endpoint) (int, error) {
+		if a.IP() == unlucky {
 			return -1, os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)
 		}
 		return connect(a)

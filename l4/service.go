@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"appliance/internal/endpoint"
 	"appliance/internal/listen"
 )
 
@@ -42,7 +43,7 @@ type door struct {
 	trusted   []netip.Prefix // whose PROXY headers are believed
 	limits    limits
 	timeouts  timeouts
-	connect   func(netip.AddrPort) (fd int, err error)
+	connect   func(endpoint.Endpoint) (fd int, err error)
 
 	log zerolog.Logger
 	// What goes wrong for one connection goes wrong for thousands: of each kind

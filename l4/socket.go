@@ -2,6 +2,7 @@ package l4
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -10,10 +11,20 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"appliance/internal/endpoint"
 )
 
-// connect returns a socket that is about to be connected to addr.
-func connect(addr netip.AddrPort) (fd int, err error) {
+// errBacklog says that a server on a unix socket is too slow to accept: there,
+// unlike with TCP, the kernel says so at once.
+var errBacklog = errors.New("the server's queue of connections is full")
+
+// connect returns a socket that is about to be connected to a server.
+func connect(to endpoint.Endpoint) (fd int, err error) {
+	if path := to.Path(); path != "" {
+		return connectUnix(path)
+	}
+	addr := to.IP()
 	family := unix.AF_INET6
 	if addr.Addr().Is4() {
 		family = unix.AF_INET
@@ -34,6 +45,24 @@ func connect(addr netip.AddrPort) (fd int, err error) {
 		return -1, os.NewSyscallError("connect", err)
 	}
 	return fd, nil
+}
+
+// connectUnix returns a socket that is connected to the one at path.
+func connectUnix(path string) (fd int, err error) {
+	if fd, err = rawSocket(unix.AF_UNIX); err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	switch {
+	case err == nil:
+		return fd, nil
+	case err == unix.EAGAIN:
+		err = errBacklog
+	default:
+		err = os.NewSyscallError("connect", err)
+	}
+	rawClose(fd)
+	return -1, err
 }
 
 // connectTo begins to connect fd, of the right family.
@@ -99,7 +128,10 @@ func quiet(fds ...int) time.Duration {
 	least := uint32(1<<32 - 1)
 	for _, fd := range fds {
 		info, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
-		if err != nil {
+		switch {
+		case err == unix.EOPNOTSUPP:
+			continue // a unix socket; the other connection sees what it does
+		case err != nil:
 			return 0
 		}
 		least = min(least, info.Last_data_recv, info.Last_data_sent)

@@ -187,7 +187,7 @@ func (s *udpSession) choose() bool {
 		return false
 	}
 	s.target = target
-	addr := target.AddrPort()
+	addr := target.Endpoint().IP()
 	family := unix.AF_INET6
 	if addr.Addr().Is4() {
 		family = unix.AF_INET

@@ -2,7 +2,6 @@ package l7
 
 import (
 	"io"
-	"net"
 	"time"
 
 	"appliance/l7/http1"
@@ -159,7 +158,7 @@ func (a *answer) stream() io.ReadWriteCloser {
 
 // serverStream is the connection of an upgraded exchange.
 type serverStream struct {
-	*net.TCPConn
+	streamConn
 	early []byte // what was read behind the head
 }
 
@@ -169,5 +168,5 @@ func (s *serverStream) Read(p []byte) (int, error) {
 		s.early = s.early[n:]
 		return n, nil
 	}
-	return s.TCPConn.Read(p)
+	return s.streamConn.Read(p)
 }

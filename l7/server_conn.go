@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"syscall"
 	"time"
 
+	"appliance/internal/endpoint"
 	"appliance/l7/http1"
 )
 
@@ -35,16 +35,28 @@ const (
 	lastLook  = 2 * time.Second
 )
 
+// streamConn is a connection to a server, by TCP or through a unix socket.
+type streamConn interface {
+	net.Conn
+	syscall.Conn
+	CloseWrite() error
+}
+
+var (
+	_ streamConn = &net.TCPConn{}
+	_ streamConn = &net.UnixConn{}
+)
+
 // serverConn is a connection to a server. One exchange at a time uses it; its
 // goroutine calls all methods but those of upload.
 //
 // It reads and writes below package net, by net's rules for that (RawConn), to
 // save system calls: see turn.
 type serverConn struct {
-	tcp    *net.TCPConn
+	tcp    streamConn
 	raw    syscall.RawConn
 	up     *upstream
-	server netip.AddrPort
+	server endpoint.Endpoint
 	since  time.Time // when it became idle
 
 	deadline time.Time // for reading, as the poller has it
@@ -79,7 +91,7 @@ func putInbox(in *inbox) {
 	}
 }
 
-func newServerConn(u *upstream, server netip.AddrPort, tcp *net.TCPConn) (*serverConn, error) {
+func newServerConn(u *upstream, server endpoint.Endpoint, tcp streamConn) (*serverConn, error) {
 	raw, err := tcp.SyscallConn()
 	if err != nil {
 		tcp.Close()

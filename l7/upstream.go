@@ -3,11 +3,11 @@ package l7
 import (
 	"context"
 	"net"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
+	"appliance/internal/endpoint"
 	"appliance/internal/pool"
 	"appliance/l7/http1"
 )
@@ -43,13 +43,13 @@ type upstream struct {
 	pipes    pipes
 
 	mu      sync.Mutex
-	idle    map[netip.AddrPort][]*serverConn // by server; the last one was used last
-	sweep   *time.Timer                      // runs while something is idle
+	idle    map[endpoint.Endpoint][]*serverConn // by server; the last one was used last
+	sweep   *time.Timer                         // runs while something is idle
 	retired bool
 }
 
 func newUpstream(set upstreamSettings) *upstream {
-	return &upstream{settings: set, idle: make(map[netip.AddrPort][]*serverConn)}
+	return &upstream{settings: set, idle: make(map[endpoint.Endpoint][]*serverConn)}
 }
 
 // retire closes the idle connections, and those in use once they become idle.
@@ -71,7 +71,7 @@ func (u *upstream) retire() {
 
 // take returns the connection to the server that was used last, nil if none is
 // idle.
-func (u *upstream) take(server netip.AddrPort) *serverConn {
+func (u *upstream) take(server endpoint.Endpoint) *serverConn {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	conns := u.idle[server]
@@ -133,12 +133,12 @@ func (u *upstream) expire() {
 func (u *upstream) dial(ctx context.Context, server *pool.Server) (*serverConn, error) {
 	d := net.Dialer{Timeout: u.settings.connect}
 	began := time.Now()
-	nc, err := d.DialContext(ctx, "tcp", server.Address())
+	nc, err := d.DialContext(ctx, server.Endpoint().Network(), server.Endpoint().Dial())
 	if err != nil {
 		return nil, err
 	}
 	server.Connected(time.Since(began))
-	return newServerConn(u, server.AddrPort(), nc.(*net.TCPConn))
+	return newServerConn(u, server.Endpoint(), nc.(streamConn))
 }
 
 // roundTrip sends ex, with the fields that the pipeline has made of it, to the
@@ -151,7 +151,7 @@ func (u *upstream) roundTrip(ctx context.Context, server *pool.Server, ex *excha
 	for {
 		var c *serverConn
 		if !broken {
-			c = u.take(server.AddrPort())
+			c = u.take(server.Endpoint())
 		}
 		kept := c != nil
 		if !kept {
@@ -188,7 +188,7 @@ func requestHead(b []byte, ex *exchange) []byte {
 	b = http1.AppendRequestLine(b, ex.method, ex.out.target)
 	host := ex.out.host
 	if host == "" {
-		host = ex.server.Address()
+		host = ex.server.Endpoint().Host()
 	}
 	b = http1.AppendField(b, "Host", host)
 	b = http1.AppendFields(b, ex.out.request)

@@ -14,6 +14,7 @@ import (
 	"appliance/health"
 	"appliance/internal/config"
 	"appliance/internal/control"
+	"appliance/internal/endpoint"
 	"appliance/internal/events"
 	"appliance/vrrp"
 )
@@ -75,7 +76,7 @@ func TestDeathsOfServersAreBounded(t *testing.T) {
 	history := events.Open("", zerolog.Nop())
 	defer history.Close()
 	d := deaths{history: history, told: make(map[health.Target]death)}
-	web := health.Target{Address: netip.MustParseAddrPort("172.16.1.51:80"), Check: health.Config{Type: "http"}}
+	web := health.Target{Address: endpoint.IP(netip.MustParseAddrPort("172.16.1.51:80")), Check: health.Config{Type: "http"}}
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	state := func(s health.State, reason string) {
 		d.take(web, health.Result{State: s, Since: now, Reason: reason})

@@ -9,6 +9,7 @@ import (
 
 	"appliance/health"
 	"appliance/internal/config"
+	"appliance/internal/endpoint"
 )
 
 // reachAgain is the time between two echo requests to a host that is asked in a
@@ -19,7 +20,7 @@ const reachAgain = 80 * time.Millisecond
 func reached(t config.Track) health.Target { return hostCheck(t.Reach) }
 
 func hostCheck(host netip.Addr) health.Target {
-	return config.ReachCheck().For(netip.AddrPortFrom(host, 0))
+	return config.ReachCheck().For(endpoint.IP(netip.AddrPortFrom(host, 0)))
 }
 
 // unanswering asks hosts whether they are there, and returns those that have not

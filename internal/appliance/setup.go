@@ -11,6 +11,7 @@ import (
 
 	"appliance/health"
 	"appliance/internal/config"
+	"appliance/internal/endpoint"
 	"appliance/internal/listen"
 	"appliance/internal/pool"
 )
@@ -132,7 +133,7 @@ func (a *Appliance) buildPools(old map[string]*pool.Pool, cfgs map[string]config
 			continue
 		}
 		for _, s := range cfg.Servers {
-			address, err := netip.ParseAddrPort(s.Address)
+			address, err := endpoint.Parse(s.Address)
 			if err != nil {
 				return nil, nil, fmt.Errorf("pool %s: server %s: %w", name, s.Label(), err)
 			}
@@ -173,8 +174,8 @@ func (a *Appliance) learn(ctx context.Context, old, next *setup) {
 }
 
 // knownHealth returns what results say of the servers that check judges.
-func knownHealth(results map[health.Target]health.Result, check *health.Config) func(netip.AddrPort) (pool.Health, bool) {
-	return func(address netip.AddrPort) (pool.Health, bool) {
+func knownHealth(results map[health.Target]health.Result, check *health.Config) func(endpoint.Endpoint) (pool.Health, bool) {
+	return func(address endpoint.Endpoint) (pool.Health, bool) {
 		if check == nil {
 			return pool.Health{}, false
 		}

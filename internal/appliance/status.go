@@ -176,7 +176,7 @@ func (a *Appliance) describePool(current *setup, name string) control.Pool {
 			one.EjectedUntil, one.Ejections = &e.Until, e.Times
 		}
 		if cfg.Check != nil {
-			r := results[cfg.Check.For(server.AddrPort())]
+			r := results[cfg.Check.For(server.Endpoint())]
 			one.Check, one.CheckWarning, one.LatencySeconds = r.Reason, r.Warning, r.Latency.Seconds()
 			one.ChecksPassed, one.ChecksFailed = r.Passed, r.Failed
 		}

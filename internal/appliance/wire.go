@@ -13,6 +13,7 @@ import (
 
 	"appliance/health"
 	"appliance/internal/config"
+	"appliance/internal/endpoint"
 	"appliance/internal/pool"
 	"appliance/vrrp"
 )
@@ -53,7 +54,7 @@ type plan struct {
 // may look elsewhere than there.
 type subject struct {
 	pool   *pool.Pool
-	server netip.AddrPort
+	server endpoint.Endpoint
 }
 
 // names reports whether the plan depends on an interface.
@@ -297,7 +298,7 @@ func (s *wireState) unjudged() string {
 		}
 		for _, on := range subjects {
 			for _, server := range on.pool.Servers() {
-				if server.AddrPort() == on.server {
+				if server.Endpoint() == on.server {
 					names = append(names, on.pool.Name()+"/"+server.Label())
 				}
 			}

@@ -15,6 +15,7 @@ import (
 
 	"appliance/health"
 	"appliance/internal/config"
+	"appliance/internal/endpoint"
 	"appliance/internal/pool"
 	"appliance/vrrp"
 )
@@ -93,14 +94,14 @@ func (b *bench) rewire() {
 		}},
 		services: map[string][]*pool.Pool{"mysql": {b.pool}},
 		judges: map[health.Target][]subject{
-			target(db1): {{b.pool, netip.MustParseAddrPort(db1)}},
-			target(db2): {{b.pool, netip.MustParseAddrPort(db2)}},
+			target(db1): {{b.pool, endpoint.IP(netip.MustParseAddrPort(db1))}},
+			target(db2): {{b.pool, endpoint.IP(netip.MustParseAddrPort(db2))}},
 		},
 	})
 }
 
 func target(address string) health.Target {
-	return health.Target{Address: netip.MustParseAddrPort(address)}
+	return health.Target{Address: endpoint.IP(netip.MustParseAddrPort(address))}
 }
 
 func (b *bench) results() map[health.Target]health.Result {

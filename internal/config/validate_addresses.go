@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"appliance/internal/endpoint"
 )
 
 // broadcast is the address of everybody on a LAN.
@@ -97,12 +99,18 @@ func overlap(a, b netip.AddrPort) bool {
 // connected to, and those that would be the appliance itself.
 func (f *File) validateServerAddresses(r *report, path string, p Pool) {
 	for i, s := range p.Servers {
-		a, err := netip.ParseAddrPort(s.Address)
-		if err != nil || a.Port() == 0 {
+		e, err := endpoint.Parse(s.Address)
+		if err != nil {
 			continue // said already
 		}
-		a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 		at := index(path+".servers", i) + ".address"
+		if e.Path() != "" {
+			if e.Path() == f.Admin.Socket {
+				r.invalid(at, "%s is the socket by which the appliance itself is commanded", e.Path())
+			}
+			continue
+		}
+		a := netip.AddrPortFrom(e.IP().Addr().Unmap(), e.IP().Port())
 		if a.Addr().IsUnspecified() {
 			r.invalid(at, "%s is no address of a server; say which machine, 127.0.0.1 for this one", a.Addr())
 			continue

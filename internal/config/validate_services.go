@@ -1,9 +1,12 @@
 package config
 
 import (
+	"slices"
+
 	"net/netip"
 
 	"appliance/health"
+	"appliance/internal/endpoint"
 	"appliance/internal/pool"
 	"appliance/l7"
 )
@@ -91,6 +94,7 @@ func (f *File) validateServices(r *report) {
 	}
 	f.validateListeners(r)
 	f.validateSendProxy(r)
+	f.validateDatagramServers(r)
 }
 
 // validateSendProxy reports servers that are to be sent a PROXY header by a
@@ -105,16 +109,39 @@ func (f *File) validateSendProxy(r *report) {
 			}
 		}
 		for _, name := range s.untold {
-			p, path := f.Pools[name], join("pool", name)
-			if name == s.name && len(s.servers) > 0 {
-				p, path = s.ownPool(), s.path
-			}
+			p, path := f.poolOf(s, name)
 			judge(path+".send_proxy", p.SendProxy)
 			for i, server := range p.Servers {
 				judge(index(path+".servers", i)+".send_proxy", server.SendProxy)
 			}
 		}
 	}
+}
+
+// validateDatagramServers reports servers that a UDP service cannot send to.
+func (f *File) validateDatagramServers(r *report) {
+	for _, s := range f.services() {
+		if !s.udp {
+			continue
+		}
+		for _, name := range s.pools {
+			p, path := f.poolOf(s, name)
+			for i, server := range p.Servers {
+				if e, err := endpoint.Parse(server.Address); err == nil && e.Path() != "" {
+					r.invalid(index(path+".servers", i)+".address", "service %s is a UDP service; servers on unix sockets take no datagrams", s.name)
+				}
+			}
+		}
+	}
+}
+
+// poolOf returns the pool of that name which a service uses, its own or one of
+// the file's, and the path of the table that holds its keys.
+func (f *File) poolOf(s service, name string) (p Pool, path string) {
+	if name == s.name && len(s.servers) > 0 {
+		return s.ownPool(), s.path
+	}
+	return f.Pools[name], join("pool", name)
 }
 
 // validateHash reports a route that chooses by a hash where its pool does not.
@@ -159,4 +186,27 @@ func (f *File) validatePool(r *report, path string, p Pool) {
 		p.Check.Validate(r.under(path + ".check"))
 	}
 	f.validateServerAddresses(r, path, p)
+	validatePathChecks(r, path, p)
+}
+
+// validatePathChecks reports a check that cannot be made of a server on a unix
+// socket.
+func validatePathChecks(r *report, path string, p Pool) {
+	c := p.Check
+	onPath := func(s pool.ServerConfig) bool {
+		e, err := endpoint.Parse(s.Address)
+		return err == nil && e.Path() != ""
+	}
+	if c == nil || !slices.ContainsFunc(p.Servers, onPath) {
+		return
+	}
+	datagrams := c.Type == health.UDP || c.Type == health.DNS
+	switch at := path + ".check"; {
+	case c.Type == health.ICMP && !c.Address.IsValid():
+		r.invalid(at+".type", "a server on a unix socket answers no echo; choose another type, or say with address which machine is meant")
+	case datagrams && !(c.Address.IsValid() && c.Port != 0):
+		r.invalid(at+".type", "a server on a unix socket takes no datagrams; choose another type, or say with address and port where it does")
+	case c.Type != health.ICMP && c.Address.IsValid() != (c.Port != 0):
+		r.invalid(at, "a server on a unix socket has neither address nor port; the check needs both of them or none")
+	}
 }

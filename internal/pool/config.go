@@ -3,9 +3,10 @@ package pool
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
+
+	"appliance/internal/endpoint"
 )
 
 // Balance names the rule by which a pool picks a server.
@@ -66,11 +67,11 @@ type Config struct {
 }
 
 // ServerConfig describes one server of a pool. In the file it may be a bare
-// "host:port" string, which UnmarshalText reads.
+// address, which UnmarshalText reads.
 type ServerConfig struct {
 	// Name is unique in its pool; default: the address.
 	Name string `toml:"name"`
-	// Address is "IP:port" or "[IPv6]:port".
+	// Address is "IP:port", "[IPv6]:port" or "unix:/path".
 	Address string `toml:"address"`
 	// Weight is the server's share, 1 to 256; default 1, as for 0.
 	Weight int `toml:"weight"`
@@ -126,8 +127,8 @@ func (c Config) Validate(problem func(key, message string)) {
 	seen := make(map[string]int, len(c.Servers))
 	for i, s := range c.Servers {
 		at := func(field string) string { return fmt.Sprintf("servers[%d].%s", i, field) }
-		if !validAddress(s.Address) {
-			problem(at("address"), fmt.Sprintf("%q is not an address with a port, such as 172.16.1.51:3306", s.Address))
+		if _, err := endpoint.Parse(s.Address); err != nil {
+			problem(at("address"), err.Error())
 		}
 		if s.Weight < 0 || s.Weight > 256 {
 			problem(at("weight"), fmt.Sprintf("weight %d is out of range; 1 to 256 are allowed", s.Weight))
@@ -171,9 +172,4 @@ func (c Config) validateLimits(problem func(key, message string)) {
 	if !slices.Contains([]string{"", "v1", "v2"}, c.SendProxy) {
 		problem("send_proxy", fmt.Sprintf("unknown version %q; known: v1, v2", c.SendProxy))
 	}
-}
-
-func validAddress(s string) bool {
-	a, err := netip.ParseAddrPort(s)
-	return err == nil && a.Port() != 0
 }

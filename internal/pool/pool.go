@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"appliance/internal/endpoint"
 )
 
 // ErrNoServer says that no server can take a connection now.
@@ -66,7 +68,7 @@ func (p *Pool) Name() string { return p.name }
 // between. known may be nil. A pool that becomes checked keeps its servers up
 // until their first verdict, for a reload is no reason to refuse connections;
 // one that is checked no longer has all its servers up.
-func (p *Pool) Update(cfg Config, known func(address netip.AddrPort) (Health, bool)) {
+func (p *Pool) Update(cfg Config, known func(endpoint.Endpoint) (Health, bool)) {
 	defer p.serveQueue() // without the lock
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -121,7 +123,7 @@ func (p *Pool) publish() {
 }
 
 // first returns the health that a new server begins with.
-func first(address netip.AddrPort, known func(netip.AddrPort) (Health, bool), now time.Time) Health {
+func first(address endpoint.Endpoint, known func(endpoint.Endpoint) (Health, bool), now time.Time) Health {
 	if known != nil {
 		if h, ok := known(address); ok {
 			return h
@@ -173,16 +175,16 @@ func (p *Pool) Servers() []*Server {
 	return append([]*Server(nil), p.snap.Load().servers...)
 }
 
-// SetHealth records a verdict on every server with that address ("IP:port"). A
+// SetHealth records a verdict on every server with that address. A
 // server that was down and is up again has shown more than its ejection asks
 // for, and is let in.
 // An address that the pool does not have is ignored: a verdict may arrive after
 // the reload that removed its server. Repeating a verdict costs little.
 func (p *Pool) SetHealth(address string, h Health) {
-	a := parseAddress(address)
+	at := parseAddress(address)
 	var fell []*Server
 	p.change(func(s *Server, st *state) bool {
-		if s.address != a || st.health == h {
+		if s.address != at || st.health == h {
 			return false
 		}
 		if h.State == Up && st.health.State == Down {
@@ -245,7 +247,7 @@ func (p *Pool) change(edit func(*Server, *state) bool) bool {
 	return found
 }
 
-func find(servers []*Server, label string, address netip.AddrPort) *Server {
+func find(servers []*Server, label string, address endpoint.Endpoint) *Server {
 	for _, s := range servers {
 		if s.label == label && s.address == address {
 			return s
@@ -265,7 +267,7 @@ func findLabel(servers []*Server, label string) *Server {
 
 // parseAddress reads an address that Validate has accepted; comparing what it
 // returns finds a server however its IPv6 address is spelt.
-func parseAddress(s string) netip.AddrPort {
-	a, _ := netip.ParseAddrPort(s)
-	return a
+func parseAddress(s string) endpoint.Endpoint {
+	e, _ := endpoint.Parse(s)
+	return e
 }

@@ -3,12 +3,13 @@ package pool
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"appliance/internal/endpoint"
 )
 
 // servers makes the configuration of a pool from words like "a", "b*3" for a
@@ -384,14 +385,14 @@ func BenchmarkPick(b *testing.B) {
 func TestUpdateSeedsNewServersOnly(t *testing.T) {
 	p := New(Config{Checked: true, Servers: servers("a")})
 	p.SetHealth(p.Servers()[0].Address(), Health{State: Up, Reason: "kept"})
-	known := func(netip.AddrPort) (Health, bool) { return Health{State: Up, Reason: "seeded"}, true }
+	known := func(endpoint.Endpoint) (Health, bool) { return Health{State: Up, Reason: "seeded"}, true }
 	p.Update(Config{Checked: true, Servers: servers("a", "b")}, known)
 	for i, want := range []string{"kept", "seeded"} {
 		if h := p.Servers()[i].Stats().Health; h.State != Up || h.Reason != want {
 			t.Errorf("server %d: %+v, want up, %s", i, h, want)
 		}
 	}
-	p.Update(Config{Checked: true, Servers: servers("c")}, func(netip.AddrPort) (Health, bool) { return Health{}, false })
+	p.Update(Config{Checked: true, Servers: servers("c")}, func(endpoint.Endpoint) (Health, bool) { return Health{}, false })
 	if h := p.Servers()[0].Stats().Health; h.State != Unknown {
 		t.Errorf("a server nobody knows: %+v", h)
 	}

@@ -1,9 +1,10 @@
 package pool
 
 import (
-	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"appliance/internal/endpoint"
 )
 
 // Server is one member of a pool. It lives as long as a pool or a connection
@@ -13,7 +14,7 @@ type Server struct {
 	pool      *Pool
 	label     string
 	labelHash uint64
-	address   netip.AddrPort
+	address   endpoint.Endpoint
 	text      string // address, for those who need it as a string
 
 	// state is replaced as a whole, under the pool's lock.
@@ -61,11 +62,11 @@ func (s *state) fit() bool { return s.health.State == Up && s.admin == Ready }
 // Label returns the name by which people know the server, unique in its pool.
 func (s *Server) Label() string { return s.label }
 
-// Address returns "IP:port" or "[IPv6]:port", in the canonical spelling.
+// Address returns the text of Endpoint.
 func (s *Server) Address() string { return s.text }
 
-// AddrPort returns the address to connect to.
-func (s *Server) AddrPort() netip.AddrPort { return s.address }
+// Endpoint returns where to connect to.
+func (s *Server) Endpoint() endpoint.Endpoint { return s.address }
 
 // Usable reports whether the server may be picked now, but for its bound of
 // connections.
