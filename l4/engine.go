@@ -33,6 +33,7 @@ type Engine struct {
 	loops []*loop       // made by the first Stage
 	ids   atomic.Uint64 // of sessions
 	turn  atomic.Uint32 // whose turn it is to take a connection
+	over  atomic.Bool   // no connection is to go on; set before the last cut
 
 	mu      sync.Mutex                  // guards what follows
 	carried map[netip.Addr]int          // how many connections are under way at each local address that has any
@@ -116,6 +117,25 @@ func (e *Engine) Active(vips []netip.Addr) int {
 	return sum
 }
 
+// ActiveSince is Active for the connections alone that began at since or after.
+func (e *Engine) ActiveSince(vips []netip.Addr, since time.Time) int {
+	if e.Active(vips) == 0 {
+		return 0
+	}
+	n := 0
+	for _, l := range e.loops {
+		l.call(func() {
+			from := since.Sub(l.epoch)
+			for s := l.first; s != nil; s = s.next {
+				if s.began >= from && listen.Matches(vips, s.local.Addr()) {
+					n++
+				}
+			}
+		})
+	}
+	return n
+}
+
 // swapPorts makes ports the open ones, and returns those that were.
 func (e *Engine) swapPorts(ports map[netip.AddrPort]*udpPort) map[netip.AddrPort]*udpPort {
 	e.mu.Lock()
@@ -172,6 +192,8 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+	// One that has entered and is on its way to its loop finds out by itself.
+	e.over.Store(true)
 	n := e.cut(errCut, func(*session) bool { return true })
 	<-e.empty
 	if n == 0 {

@@ -294,8 +294,13 @@ func TestShutdownCuts(t *testing.T) {
 	}, established, connecting)
 	c := h.dial(entrance)
 	expect(t, c, "hello")
+	between := time.Now()
 	w := h.dial(other)
 	eventually(t, "both are carried", func() bool { return h.engine.Active(nil) == 2 })
+	eventually(t, "one began after the other", func() bool { return h.engine.ActiveSince(nil, between) == 1 })
+	if n := h.engine.ActiveSince([]netip.Addr{entrance.Addr()}, between); n != 0 {
+		t.Errorf("%d began after the first one at its address", n)
+	}
 
 	because := errors.New("grace is over")
 	ctx, cancel := context.WithCancelCause(context.Background())

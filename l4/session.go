@@ -96,6 +96,10 @@ func (s *session) start() {
 		s.next.prev = s
 	}
 	l.first = s
+	if s.door.engine.over.Load() {
+		s.abort(errCut)
+		return
+	}
 	if err := l.watch(&s.client); err != nil {
 		s.refuse(err)
 		return

@@ -33,13 +33,14 @@ const flushTime = 20 * time.Millisecond
 const freshTime = time.Second
 
 // underWay returns the number of exchanges at p that are not yet completely in
-// the kernel's hands, and of connections that are expected to begin one.
-func (p *place) underWay(now time.Time) int {
+// the kernel's hands, and of connections that are expected to begin one; by
+// HTTP/1.1 only of those that began at since or after.
+func (p *place) underWay(now, since time.Time) int {
 	n := p.active.Load()
 	if n == 0 && now.UnixNano()-p.flushing.Load() < int64(flushTime) {
 		n = 1
 	}
-	return int(n) + p.count(now)
+	return int(n) + p.count(now, since)
 }
 
 // conn is a connection to a client. A client that takes nothing for the time

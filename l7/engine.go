@@ -188,16 +188,24 @@ func (e *Engine) admit(en *entrance, tcp *net.TCPConn) *door {
 // connections whose local address is one of vips; nil: on all. A request counts
 // until the kernel has the whole answer. Idle connections do not count; new ones
 // do, until they have brought a request or a second has passed.
-func (e *Engine) Active(vips []netip.Addr) int {
+func (e *Engine) Active(vips []netip.Addr) int { return e.count(vips, time.Time{}) }
+
+func (e *Engine) count(vips []netip.Addr, since time.Time) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	now, n := time.Now(), 0
 	for addr, at := range e.places {
 		if vips == nil || contains(vips, addr) {
-			n += at.underWay(now)
+			n += at.underWay(now, since)
 		}
 	}
 	return n
+}
+
+// ActiveSince is Active without the requests and upgraded connections of
+// HTTP/1.1 that began before since.
+func (e *Engine) ActiveSince(vips []netip.Addr, since time.Time) int {
+	return e.count(vips, since)
 }
 
 // Quiesce makes the clients connected to vips (nil: to any address) leave: idle

@@ -44,14 +44,16 @@ type http1Conn struct {
 	readBy  time.Time  // the deadlines, as the poller has them
 	writeBy time.Time
 
-	work     *http1Work // nil while there is no request
-	fd       int        // valid within turn, else -1
-	next     next       // what turn has come to
-	lingers  bool       // the client may be sending still
-	broken   bool       // what the client has got is not whole
-	one      [1]byte    // the first byte of a request by TLS
-	holding  atomic.Pointer[exchange]
-	turnFunc func(fd uintptr) bool
+	work    *http1Work // nil while there is no request
+	fd      int        // valid within turn, else -1
+	next    next       // what turn has come to
+	lingers bool       // the client may be sending still
+	broken  bool       // what the client has got is not whole
+	one     [1]byte    // the first byte of a request by TLS
+	holding atomic.Pointer[exchange]
+	// busySince is when the exchange under way began, in nanoseconds of Unix time.
+	busySince atomic.Int64
+	turnFunc  func(fd uintptr) bool
 }
 
 // next is what is to be done with a connection.
@@ -390,6 +392,7 @@ func (c *http1Conn) exchange() bool {
 	}
 
 	ex.now = time.Now()
+	c.busySince.Store(ex.now.UnixNano())
 	c.awake(stateBusy)
 	c.holding.Store(ex)
 	d := c.server.door

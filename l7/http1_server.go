@@ -90,15 +90,18 @@ func (p *http1Conns) cutAll() {
 	}
 }
 
-// count returns how many connections count as active.
-func (p *http1Conns) count(now time.Time) int {
+// count returns how many connections count as active, without exchanges that
+// began before since.
+func (p *http1Conns) count(now, since time.Time) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := 0
 	for c := range p.all {
 		switch c.state.Load() {
 		case stateBusy:
-			n++
+			if since.IsZero() || c.busySince.Load() >= since.UnixNano() {
+				n++
+			}
 		case stateFresh:
 			if now.Sub(c.began) < freshTime {
 				n++

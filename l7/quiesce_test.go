@@ -56,6 +56,13 @@ func TestQuiesce(t *testing.T) {
 	if n := r.engine.Active([]netip.Addr{netip.MustParseAddr("192.0.2.1")}); n != 0 {
 		t.Errorf("%d active at another address", n)
 	}
+	// Of HTTP/2 it is not known when requests began.
+	if n := r.engine.ActiveSince(vip, time.Now()); n != 1 {
+		t.Errorf("%d began just now", n)
+	}
+	if n := r.engine.ActiveSince(vip, time.Now().Add(-time.Hour)); n != 2 {
+		t.Errorf("%d began within an hour", n)
+	}
 
 	r.engine.Quiesce(vip, true)
 	if _, err := idleIn.ReadByte(); err != io.EOF {

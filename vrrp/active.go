@@ -20,10 +20,11 @@ type holding struct {
 	renewAt     time.Time
 	announceAt  time.Time // zero until the addresses are there
 	announced   int       // how many announcements of the schedule are over
-	announcedAt time.Time
-	healedAt    time.Time // the last announcement of heal
-	healing     bool      // one of heal waits for its time
-	restoredAt  time.Time // the last time that addresses were put back
+	// provokedUntil is when the announcements that claims have provoked would be
+	// over if they were announceGap apart; deferred: one more waits for its time.
+	provokedUntil time.Time
+	deferred      bool
+	restoredAt    time.Time // the last time that addresses were put back
 }
 
 // advertise sends an advert and sets the Adver_Timer. The rhythm is kept from
@@ -47,9 +48,8 @@ func (m *Machine) advertise(now time.Time) {
 
 // announce tells the LAN where the addresses are.
 func (m *Machine) announce(now time.Time) {
-	m.holding.announcedAt = now
-	if m.holding.healing {
-		m.holding.healing, m.holding.healedAt = false, now
+	if m.holding.deferred {
+		m.countProvoked(now)
 	}
 	m.do(Announce{Addresses: m.cfg.Addresses, Term: m.holding.term})
 }
@@ -152,31 +152,31 @@ func (m *Machine) heardAsActive(now time.Time, ev Heard) {
 
 // reassert announces the addresses because another router has claimed them: that
 // heals the ARP caches which the claim has misled. It begins the schedule anew,
-// for the other router's own announcement may be on its way still. What comes
-// less than announceGap after the last announcement waits for that long.
-func (m *Machine) reassert(now time.Time) { m.announceAnew(now, m.holding.announcedAt) }
-
-// heal is reassert where somebody has been misled for certain: it comes at once,
-// whenever the last announcement was, unless that was one of these.
-func (m *Machine) heal(now time.Time) {
-	m.holding.healing = true
-	m.announceAnew(now, m.holding.healedAt)
-}
-
-// announceAnew begins the schedule of announcements anew, at once or announceGap
-// after last.
-func (m *Machine) announceAnew(now, last time.Time) {
+// for the other router's own announcement may be on its way still. A few come at
+// once, for a LAN that parts and heals brings several claims; more of them are
+// announceGap apart.
+func (m *Machine) reassert(now time.Time) {
 	h := &m.holding
 	if !h.acquired {
 		return // onAcquired announces
 	}
 	h.announced = 0
-	if next := last.Add(announceGap); now.Before(next) {
-		h.announceAt = next
+	if next := h.provokedUntil.Add(-(announceBurst - 1) * announceGap); now.Before(next) {
+		h.announceAt, h.deferred = next, true
 		return
 	}
+	m.countProvoked(now)
 	m.announce(now)
 	m.scheduleAnnounce(now)
+}
+
+// countProvoked notes an announcement that a claim has provoked.
+func (m *Machine) countProvoked(now time.Time) {
+	h := &m.holding
+	if h.provokedUntil.Before(now) {
+		h.provokedUntil = now
+	}
+	h.provokedUntil, h.deferred = h.provokedUntil.Add(announceGap), false
 }
 
 // giveWay becomes Backup behind the sender of a winning advert.

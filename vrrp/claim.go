@@ -67,7 +67,7 @@ func (m *Machine) onClaimed(now time.Time, ev Claimed) {
 	if m.state != Active || m.holding.listening() || !m.cfg.has(ev.Address) || h.offered != "" {
 		return // what is offered, the heir announces
 	}
-	m.heal(now)
+	m.reassert(now)
 	if now.Sub(m.since) < claimGrace || m.succeeds(now) {
 		return
 	}
@@ -138,5 +138,5 @@ func (m *Machine) onRestored(now time.Time, ev Acquired, leased time.Time) {
 		reason = fmt.Sprintf("gone with their lease, which was not renewed for %s", round(by))
 	}
 	m.do(Restored{Addresses: ev.Added, Reason: reason})
-	m.heal(now)
+	m.reassert(now)
 }

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// A station that never tires of claiming the address is answered once a second,
-// the first time at once.
-func TestClaimsAreAnsweredOnceASecond(t *testing.T) {
+// A station that never tires of claiming the address is answered a few times at
+// once, then once a second.
+func TestClaimsAreAnsweredAtOnceThenOnceASecond(t *testing.T) {
 	b := newActive(t)
 	b.run(3 * time.Second)
 	var announced []time.Duration
@@ -20,7 +20,7 @@ func TestClaimsAreAnsweredOnceASecond(t *testing.T) {
 			}
 		}
 	}
-	want := []time.Duration{0, time.Second, 2 * time.Second, 3 * time.Second, 4 * time.Second}
+	want := []time.Duration{0, 0, 0, 0, time.Second, 2 * time.Second, 3 * time.Second, 4 * time.Second}
 	if len(announced) != len(want) {
 		t.Fatalf("announced after %v, want %v", announced, want)
 	}

@@ -161,6 +161,10 @@ type Announce struct {
 type Drain struct {
 	ID       uint64
 	Deadline time.Time
+	// All: whoever gave the command named the time, so all connections get it.
+	// Otherwise one that has lasted for longer already is not waited for: it is
+	// not expected to end in that time, and new ones are held off meanwhile.
+	All bool
 }
 
 // Resume ends the Drain before it: new connections are welcome again.

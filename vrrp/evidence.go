@@ -77,7 +77,7 @@ const (
 const (
 	// askGraceMin and askGraceMax bound the time that the other node gets for an
 	// answer before a silence is believed; in between it is one interval.
-	askGraceMin = 50 * time.Millisecond
+	askGraceMin = MinAdvertInterval
 	askGraceMax = 500 * time.Millisecond
 	// yieldAgain is the least time between two requests to yield.
 	yieldAgain = time.Second

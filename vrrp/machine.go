@@ -18,10 +18,11 @@ const (
 	// announceRefresh is the time between announcements in the long run; the
 	// first ones are in announceAfter.
 	announceRefresh = 60 * time.Second
-	// announceGap is the least time between announcements that adverts of
-	// others provoke: a neighbour that does not hear us must not become an ARP
-	// storm.
-	announceGap = time.Second
+	// announceGap is the time between announcements that others provoke by
+	// adverts or claims, once announceBurst of them have come at once: a neighbour
+	// that does not hear us must not become an ARP storm.
+	announceGap   = time.Second
+	announceBurst = 4
 	// holdOff is how long a router that could not keep its addresses leaves a
 	// live active router alone; every failure in a row doubles it, at most
 	// holdOffDoublings times. Without it a larger priority would take over,

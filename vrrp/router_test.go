@@ -150,7 +150,7 @@ type traffic struct {
 	deadline time.Duration
 }
 
-func (f *traffic) Hold(ctx context.Context) {
+func (f *traffic) Hold(ctx context.Context, _ bool) {
 	d, _ := ctx.Deadline()
 	f.deadline = time.Until(d)
 	select {

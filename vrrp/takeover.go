@@ -160,7 +160,7 @@ func (m *Machine) keep(now time.Time, why string) {
 		return
 	}
 	m.endDrain()
-	m.heal(now) // the other node may have announced them already
+	m.reassert(now) // the other node may have announced them already
 	m.failFailover(why + "; this node stays active")
 }
 

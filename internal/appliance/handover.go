@@ -41,8 +41,13 @@ type traffic struct {
 }
 
 // Hold holds new connections off and returns when none has been under way for
-// holdLinger, or ctx ends.
-func (t *traffic) Hold(ctx context.Context) {
+// holdLinger, or ctx ends. Unless all are meant, it does not wait for those that
+// have been under way for longer than ctx has left: see vrrp.Drain.
+func (t *traffic) Hold(ctx context.Context, all bool) {
+	var since time.Time
+	if deadline, ok := ctx.Deadline(); ok && !all {
+		since = time.Now().Add(-time.Until(deadline))
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(t.parts.patience, cancel)()
@@ -59,8 +64,8 @@ func (t *traffic) Hold(ctx context.Context) {
 	}
 	t.parts.l7.Quiesce(t.held, true)
 	calm := lull{since: time.Now()}
-	waitFor(ctx, holdPace, func() bool { return calm.lasts(time.Now(), t.underWay()) >= holdLinger })
-	if n := t.underWay(); n > 0 {
+	waitFor(ctx, holdPace, func() bool { return calm.lasts(time.Now(), t.underWay(since)) >= holdLinger })
+	if n := t.underWay(time.Time{}); n > 0 {
 		t.log.Warn().Int("connections", n).Msg("the drain is over before the connections are")
 	}
 }
@@ -73,8 +78,13 @@ func (t *traffic) Resume() {
 	t.parts.l7.Quiesce(t.held, false)
 }
 
-func (t *traffic) underWay() int {
-	return t.parts.l4.Active(t.held) + t.parts.l7.Active(t.held)
+// underWay returns how many connections and requests are under way that began at
+// since or after; with a zero since, all.
+func (t *traffic) underWay(since time.Time) int {
+	if since.IsZero() {
+		return t.parts.l4.Active(t.held) + t.parts.l7.Active(t.held)
+	}
+	return t.parts.l4.ActiveSince(t.held, since) + t.parts.l7.ActiveSince(t.held, since)
 }
 
 // lull is the time during which nothing was under way.
