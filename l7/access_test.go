@@ -124,16 +124,58 @@ func TestPerClient(t *testing.T) {
 
 func TestLimitsOfAService(t *testing.T) {
 	_, addr := ruledService(t, Config{
-		Routes: []Route{{Paths: []string{"/a"}, Pool: "p"}, {Paths: []string{"/b"}, Pool: "p"}, {Paths: []string{"/c"}, Pool: "p", Rules: Rules{PerClient: &PerClient{MaxRequests: 5}}}},
+		Routes: []Route{{Paths: []string{"/a"}, Pool: "p"}, {Paths: []string{"/c"}, Pool: "p", Rules: Rules{PerClient: &PerClient{MaxRequests: 5}}}},
 		Rules:  Rules{PerClient: &PerClient{Rate: 1, Burst: 2}},
 	})
-	got := ""
-	for _, target := range []string{"/a", "/b", "/a", "/c"} {
-		resp, _ := askFor(t, addr, target)
-		got += fmt.Sprint(resp.StatusCode, resp.Header.Get("Retry-After"), " ")
+	codes := make(map[string]int)
+	for range 30 {
+		resp, _ := askFor(t, addr, "/a")
+		codes[fmt.Sprint(resp.StatusCode, resp.Header.Get("Retry-After"))]++
+		if resp, _ := askFor(t, addr, "/c"); resp.StatusCode != 200 {
+			t.Errorf("a route with bounds of its own: %s", resp.Status)
+		}
 	}
-	if got != "200 200 4291 200 " {
-		t.Errorf("the answers are %s", got)
+	if codes["200"] < 2 || codes["4291"] == 0 || codes["200"]+codes["4291"] != 30 {
+		t.Errorf("the answers are %v", codes)
+	}
+}
+
+// The routes of a service count together, and over a reload where the bounds and
+// what they are for stay the same.
+func TestSharedLimits(t *testing.T) {
+	pools := map[string]*pool.Pool{"p": pool.New(pool.Config{Name: "p"})}
+	own := func(rate int) Rules { return Rules{PerClient: &PerClient{Rate: rate}} }
+	build := func(routes ...Route) *table {
+		t.Helper()
+		tb, err := newTable(Config{Name: "web", Pool: "p", Routes: routes, Rules: own(7)}, pools)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tb
+	}
+	of := func(tb *table, target string) *clients {
+		return tb.find("", &exchange{method: "GET", target: target}).rules.clients
+	}
+	a, b := Route{Paths: []string{"/a"}, Pool: "p"}, Route{Paths: []string{"/b"}, Pool: "p", Rules: own(1)}
+	before := build(a, b)
+	if of(before, "/") == nil || of(before, "/") != of(before, "/a") || of(before, "/") == of(before, "/b") {
+		t.Error("the routes do not count together")
+	}
+	after := build(Route{Paths: []string{"/new"}, Pool: "p"}, b, a)
+	after.inherit(before)
+	for _, target := range []string{"/", "/a", "/b"} {
+		if of(after, target) != of(before, target) {
+			t.Errorf("%s begins anew", target)
+		}
+	}
+	if of(after, "/new") != of(before, "/") {
+		t.Error("a new route does not count with the others")
+	}
+	b.Rules = own(2)
+	last := build(a, b)
+	last.inherit(after)
+	if of(last, "/a") != of(before, "/a") || of(last, "/b") == of(before, "/b") {
+		t.Error("other bounds go on counting, or the same do not")
 	}
 }
 

@@ -27,18 +27,23 @@ type table struct {
 	any      []rule
 	fallback *target // nil: 404
 	own      *rules  // of the service, for what no route matches
+
+	rules  []*rules            // all that there are
+	limits map[string]*clients // by what they are for, see inherit
 }
 
 // newTable builds the routes of a service from its configuration.
 func newTable(cfg Config, pools map[string]*pool.Pool) (*table, error) {
-	t := &table{exact: make(map[string][]rule), wildcard: make(map[string][]rule)}
+	t := &table{exact: make(map[string][]rule), wildcard: make(map[string][]rule), limits: make(map[string]*clients)}
 	var err error
 	if t.own, err = newRules(cfg.Rules, pools); err != nil {
 		return nil, err
 	}
+	t.note("", cfg.PerClient, t.own)
 	for i, r := range cfg.Routes {
 		to, err := newTarget(r, cfg.Rules, t.own, pools)
 		if err == nil {
+			t.note(fmt.Sprintf("%q %q %q %q %q", r.Hosts, r.Paths, r.Methods, r.Headers, r.Query), r.PerClient, to.rules)
 			err = t.add(r, to)
 		}
 		if err != nil {
@@ -53,6 +58,7 @@ func newTable(cfg Config, pools map[string]*pool.Pool) (*table, error) {
 		if t.fallback, err = newTarget(rest, cfg.Rules, t.own, pools); err != nil {
 			return nil, err
 		}
+		t.note("", nil, t.fallback.rules)
 	}
 	for _, rules := range t.exact {
 		sortRules(rules)
@@ -62,6 +68,36 @@ func newTable(cfg Config, pools map[string]*pool.Pool) (*table, error) {
 	}
 	sortRules(t.any)
 	return t, nil
+}
+
+// note remembers rules, and what the bound for clients that they have of their
+// own is for.
+func (t *table) note(of string, own *PerClient, r *rules) {
+	if r == nil {
+		return
+	}
+	t.rules = append(t.rules, r)
+	if own != nil {
+		t.limits[of] = r.clients
+	}
+}
+
+// inherit goes on counting where the table before left off, for the service and
+// for routes that match the same requests, if the bounds are the same: a reload is
+// no reason to let a client begin anew.
+func (t *table) inherit(before *table) {
+	for of, c := range t.limits {
+		old := before.limits[of]
+		if old == nil || old.limit != c.limit {
+			continue
+		}
+		t.limits[of] = old
+		for _, r := range t.rules {
+			if r.clients == c {
+				r.clients = old
+			}
+		}
+	}
 }
 
 // newTarget compiles what a route does; common are the rules of its service, and

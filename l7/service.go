@@ -52,6 +52,9 @@ func (s *service) build(cfg Config, pools map[string]*pool.Pool) (*state, error)
 	if st.routes, err = newTable(cfg, pools); err != nil {
 		return nil, fmt.Errorf("service %s: %w", s.name, err)
 	}
+	if old := s.state.Load(); old != nil {
+		st.routes.inherit(old.routes)
+	}
 	if cfg.TLS != nil {
 		if st.certs, err = loadCertificates(*cfg.TLS, time.Now(), s.pipeline.log); err != nil {
 			return nil, fmt.Errorf("service %s: %w", s.name, err)
