@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"appliance/internal/lab"
 )
 
 // rulesConfig has FOLDER in the place of a folder.
@@ -77,6 +79,9 @@ func TestRules(t *testing.T) {
 	for _, s := range p.Servers {
 		s.SetHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			io.Copy(io.Discard, r.Body)
+			if r.URL.Path == "/slow" {
+				time.Sleep(50 * time.Millisecond) // so that some are under way at any time
+			}
 			if r.URL.Path == "/packed" {
 				io.WriteString(w, strings.Repeat(s.Name()+" ", 10000))
 				return
@@ -161,6 +166,29 @@ func TestRules(t *testing.T) {
 		if _, err := fmt.Sscan(info, &size, &coding); err != nil || len(strings.Fields(content)) != 10000 || size > len(content)/10 {
 			t.Errorf("%d bytes came as %s, %v", len(content), info, err)
 		}
+	})
+	t.Run("a server dies", func(t *testing.T) {
+		// Requests are under way at it, idempotent ones: not one fails.
+		load := lab.StartLoad(p.Client, lab.LoadOptions{Targets: p.targets(80), Rate: 200, Path: "/slow"})
+		defer load.Stop()
+		for range 3 {
+			p.waitRequests(load, 50)
+			p.Servers[0].Kill()
+			p.waitRequests(load, 50)
+			if err := p.Servers[0].Start(); err != nil {
+				t.Fatal(err)
+			}
+			p.waitUp("web", "web1")
+		}
+		load.Stop()
+		failed := 0
+		for _, o := range load.Outcomes() {
+			if o.Kind != lab.OK {
+				failed++
+				t.Errorf("after %v: %s, %v", o.End.Sub(o.Start), o.Kind, o.Err)
+			}
+		}
+		t.Logf("%d of %d requests failed", failed, len(load.Outcomes()))
 	})
 	t.Run("cookies", func(t *testing.T) {
 		jar := filepath.Join(t.TempDir(), "jar")
