@@ -21,6 +21,9 @@ import (
 const (
 	holdPace   = 5 * time.Millisecond
 	holdLinger = 200 * time.Millisecond
+	// holdMost is for how long new connections are held off at most. A drain that
+	// is longer lets them in until then.
+	holdMost = time.Second
 )
 
 // traffic lets the connections to a router's addresses end before the
@@ -40,24 +43,32 @@ type traffic struct {
 	moved atomic.Pointer[[]control.MovedService]
 }
 
-// Hold holds new connections off and returns when none has been under way for
-// holdLinger, or ctx ends. Unless all are meant, it does not wait for those that
-// have been under way for longer than ctx has left: see vrrp.Drain.
+// Hold returns when the connections have ended that are under way, or ctx does.
+// Unless all are meant, it does not wait for those that have been under way for
+// longer than ctx has left: see vrrp.Drain. For the last part of the time, and for
+// holdMost at most, it holds new ones off, until none has been under way for
+// holdLinger.
 func (t *traffic) Hold(ctx context.Context, all bool) {
-	var since time.Time
-	if deadline, ok := ctx.Deadline(); ok && !all {
-		since = time.Now().Add(-time.Until(deadline))
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(t.parts.patience, cancel)()
 	t.held = t.vips()
 	t.moved.Store(nil)
+	begun := time.Now()
+	var since time.Time // of the connections that are waited for; zero means all
+	deadline, bounded := ctx.Deadline()
+	if bounded && !all {
+		since = begun.Add(-time.Until(deadline))
+	}
 	before := t.parts.count(t.held)
 	defer func() {
 		moved := t.parts.count(t.held).since(before)
 		t.moved.Store(&moved)
 	}()
+	if bounded && time.Until(deadline) > holdMost {
+		t.outlast(ctx, since, begun, deadline.Add(-holdMost))
+		since = begun
+	}
 	var err error
 	if t.release, err = t.parts.listeners.Hold(t.held); err != nil {
 		t.log.Warn().Err(err).Msg("new connections could not be held off; some may be reset by the hand-over")
@@ -68,6 +79,19 @@ func (t *traffic) Hold(ctx context.Context, all bool) {
 	if n := t.underWay(time.Time{}); n > 0 {
 		t.log.Warn().Int("connections", n).Msg("the drain is over before the connections are")
 	}
+}
+
+// outlast returns when the connections are over that began between since and
+// begun, or at the time until. New ones come in meanwhile.
+func (t *traffic) outlast(ctx context.Context, since, begun, until time.Time) {
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	// The two counts are not of the same moment: one glance is not enough.
+	calm := lull{since: time.Now()}
+	waitFor(ctx, holdPace, func() bool {
+		later := t.underWay(begun)
+		return calm.lasts(time.Now(), t.underWay(since)-later) >= 4*holdPace
+	})
 }
 
 // Resume lets new connections in again.
