@@ -3,6 +3,7 @@ package vrrp
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -72,8 +73,13 @@ func (m *Machine) isolated(now time.Time) bool {
 		m.backup.downAt = now.Add(m.activeDownInterval())
 		return true
 	}
+	// One that was cut off until now has not had the time to hear anybody.
+	back := slices.ContainsFunc(m.evidence.alarms, func(f FaultReport) bool { return f.Source == AlarmIsolated })
 	m.alarm(now, AlarmIsolated, "")
-	return false
+	if back {
+		m.backup.downAt = now.Add(m.activeDownInterval())
+	}
+	return back
 }
 
 // onLooked judges the silence anew.
