@@ -90,7 +90,8 @@ type Route struct {
 	Redirect *Redirect `toml:"redirect"`
 	// Respond is a fixed answer, instead of Pool.
 	Respond *Respond `toml:"respond"`
-	// Files answers with the files of a folder, instead of Pool.
+	// Files answers with the files of a folder, instead of Pool; with both, what is
+	// no file goes to the pool.
 	Files *Files `toml:"files"`
 	Rules
 }

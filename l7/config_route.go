@@ -12,7 +12,7 @@ import (
 // validate reports the mistakes in a route, whose table is at that key.
 func (r Route) validate(at string, problem func(key, message string)) {
 	targets := 0
-	for _, has := range []bool{r.Pool != "", r.Redirect != nil, r.Respond != nil, r.Files != nil} {
+	for _, has := range []bool{r.Pool != "" && r.Files == nil, r.Redirect != nil, r.Respond != nil, r.Files != nil} {
 		if has {
 			targets++
 		}

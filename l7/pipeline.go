@@ -82,7 +82,7 @@ func (p *pipeline) carry(ctx context.Context, st *state, to *target, ex *exchang
 		}
 	}
 	if to.files != nil {
-		return p.file(ex, to.files)
+		return p.file(ctx, st, to, ex)
 	}
 	return p.forward(ctx, st, to, ex)
 }

@@ -129,7 +129,9 @@ func newTarget(r Route, common Rules, own *rules, pools map[string]*pool.Pool) (
 		return to, nil
 	case r.Files != nil:
 		to.files = &static{r.Files.Root, r.Files.EffectiveIndex()}
-		return to, nil
+		if r.Pool == "" {
+			return to, nil
+		}
 	}
 	p, ok := pools[r.Pool]
 	if !ok {

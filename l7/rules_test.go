@@ -256,6 +256,7 @@ func TestRulesAreChecked(t *testing.T) {
 		key   string // the one that is at fault
 	}{
 		{Route{Pool: "p", Respond: &Respond{}}, "route[0].pool"},
+		{Route{Files: &Files{Root: "/"}, Respond: &Respond{}}, "route[0].pool"},
 		{Route{Respond: &Respond{Status: 101}}, "route[0].respond.status"},
 		{Route{Respond: &Respond{Status: 204, Body: "x"}}, "route[0].respond.body"},
 		{Route{Respond: &Respond{ContentType: "a\nb"}}, "route[0].respond.content_type"},

@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -62,57 +63,32 @@ type static struct {
 	root, index string
 }
 
-// file answers with a file.
-func (p *pipeline) file(ex *exchange, s *static) error {
+// file answers with a file. If the route has a pool too, what is no file goes
+// there.
+func (p *pipeline) file(ctx context.Context, st *state, to *target, ex *exchange) error {
 	if ex.method != http.MethodGet && ex.method != http.MethodHead {
+		if to.pool != nil {
+			return p.forward(ctx, st, to, ex)
+		}
 		return p.say(ex, http.StatusMethodNotAllowed, field{Name: "Allow", Value: "GET, HEAD"})
 	}
-	name, slash, ok := fileName(ex.out.target)
-	if !ok {
-		return p.refuse(ex, http.StatusNotFound)
+	o, err := to.files.open(ex)
+	switch {
+	case err == errNoSlash:
+		return p.say(ex, http.StatusMovedPermanently, field{Name: "Location", Value: withSlash(ex.target)})
+	case err != nil:
+		return p.noFile(ctx, st, to, ex, err)
 	}
-	root, err := os.OpenRoot(s.root)
-	if err != nil {
-		return p.noFile(ex, err)
-	}
-	defer root.Close()
-	f, info, err := openFile(root, name)
-	if err != nil {
-		return p.noFile(ex, err)
-	}
-	if info.IsDir() {
-		f.Close()
-		if !slash {
-			return p.say(ex, http.StatusMovedPermanently, field{Name: "Location", Value: withSlash(ex.target)})
-		}
-		name = path.Join(name, s.index)
-		if f, info, err = openFile(root, name); err != nil {
-			return p.noFile(ex, err)
-		}
-		slash = false
-	}
-	defer func() { f.Close() }()
-	if slash || !info.Mode().IsRegular() {
-		return p.refuse(ex, http.StatusNotFound)
-	}
-	w := &fileAnswer{p: p, ex: ex}
-	kind := contentType(name)
-	varies := compressible(kind)
-	if varies {
-		if coding, packed, packedInfo := openPacked(root, name, ex.fields); packed != nil {
-			f.Close()
-			f, info, w.coding = packed, packedInfo, coding
-		}
-	}
-	tag := etag(info, w.coding)
+	defer o.file.Close()
+	w := &fileAnswer{p: p, ex: ex, coding: o.coding}
 	if conditions := ex.conditions(); conditions != nil {
-		w.header = http.Header{"Content-Type": {kind}, "Etag": {tag}}
-		if varies {
+		w.header = http.Header{"Content-Type": {o.kind}, "Etag": {o.tag()}}
+		if compressible(o.kind) {
 			w.header["Vary"] = []string{"Accept-Encoding"}
 		}
-		http.ServeContent(w, conditions, "", info.ModTime(), f)
+		http.ServeContent(w, conditions, "", o.info.ModTime(), o.file)
 	} else {
-		w.whole(f, info, kind, tag, varies)
+		w.whole(o)
 	}
 	if w.err != nil {
 		return w.err
@@ -120,15 +96,76 @@ func (p *pipeline) file(ex *exchange, s *static) error {
 	return ex.answer.Finish(nil)
 }
 
+// openedFile is a file that answers a request.
+type openedFile struct {
+	file   *os.File
+	info   fs.FileInfo
+	kind   string // of its content
+	coding string // that it is packed in; "": none
+}
+
+// tag returns the validator of a file: strong, for a file that is changed has
+// another time or size.
+func (o *openedFile) tag() string {
+	coding := ""
+	if o.coding != "" {
+		coding = "-" + o.coding
+	}
+	return `"` + strconv.FormatInt(o.info.ModTime().UnixNano(), 16) + "-" + strconv.FormatInt(o.info.Size(), 16) + coding + `"`
+}
+
+// errNoSlash says that a folder was asked for without a slash at the end, against
+// which the links of its page would lead elsewhere.
+var errNoSlash = errors.New("a folder without a slash")
+
+// open opens the file that a request asks for; the caller closes it.
+func (s *static) open(ex *exchange) (o openedFile, err error) {
+	name, slash, ok := fileName(ex.out.target)
+	if !ok {
+		return o, fs.ErrNotExist
+	}
+	root, err := os.OpenRoot(s.root)
+	if err != nil {
+		return o, err
+	}
+	defer root.Close()
+	if o.file, o.info, err = openFile(root, name); err != nil {
+		return o, err
+	}
+	if o.info.IsDir() {
+		o.file.Close()
+		name = path.Join(name, s.index)
+		if o.file, o.info, err = openFile(root, name); err != nil {
+			return o, err
+		}
+		if !slash {
+			o.file.Close()
+			return o, errNoSlash
+		}
+		slash = false
+	}
+	if slash || !o.info.Mode().IsRegular() {
+		o.file.Close()
+		return o, fs.ErrNotExist
+	}
+	if o.kind = contentType(name); compressible(o.kind) {
+		if coding, packed, info := openPacked(root, name, ex.fields); packed != nil {
+			o.file.Close()
+			o.file, o.info, o.coding = packed, info, coding
+		}
+	}
+	return o, nil
+}
+
 // whole answers with all of a file.
-func (w *fileAnswer) whole(f *os.File, info fs.FileInfo, kind, tag string, varies bool) {
+func (w *fileAnswer) whole(o openedFile) {
 	head := append(w.ex.out.head[:0],
-		field{Name: "Content-Type", Value: kind},
-		field{Name: "Content-Length", Value: strconv.FormatInt(info.Size(), 10)},
-		field{Name: "Last-Modified", Value: info.ModTime().UTC().Format(http.TimeFormat)},
-		field{Name: "ETag", Value: tag},
+		field{Name: "Content-Type", Value: o.kind},
+		field{Name: "Content-Length", Value: strconv.FormatInt(o.info.Size(), 10)},
+		field{Name: "Last-Modified", Value: o.info.ModTime().UTC().Format(http.TimeFormat)},
+		field{Name: "ETag", Value: o.tag()},
 		field{Name: "Accept-Ranges", Value: "bytes"})
-	if varies {
+	if compressible(o.kind) {
 		head = append(head, field{Name: "Vary", Value: "Accept-Encoding"})
 	}
 	if w.coding != "" {
@@ -138,12 +175,12 @@ func (w *fileAnswer) whole(f *os.File, info fs.FileInfo, kind, tag string, varie
 	w.p.count.answered(http.StatusOK)
 	w.began = true
 	if w.err = w.p.writeHead(w.ex, http.StatusOK, head); w.err == nil && w.ex.method != http.MethodHead {
-		_, _ = w.ReadFrom(&io.LimitedReader{R: f, N: info.Size()}) // w.err has its error
+		_, _ = w.ReadFrom(&io.LimitedReader{R: o.file, N: o.info.Size()}) // w.err has its error
 	}
 }
 
 // noFile answers a request for a file that cannot be opened.
-func (p *pipeline) noFile(ex *exchange, err error) error {
+func (p *pipeline) noFile(ctx context.Context, st *state, to *target, ex *exchange, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		p.log.Warn().Err(err).Msg("a file may not be read")
@@ -151,6 +188,9 @@ func (p *pipeline) noFile(ex *exchange, err error) error {
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EIO):
 		p.log.Error().Err(err).Msg("a file cannot be opened")
 		return p.refuse(ex, http.StatusInternalServerError)
+	}
+	if to.pool != nil {
+		return p.forward(ctx, st, to, ex)
 	}
 	return p.refuse(ex, http.StatusNotFound) // also what leads out of the root
 }
@@ -219,15 +259,6 @@ func openPacked(root *os.Root, name string, request fields) (coding string, f *o
 		f.Close()
 	}
 	return "", nil, nil
-}
-
-// etag returns the validator of a file: strong, for a file that is changed has
-// another time or size.
-func etag(info fs.FileInfo, coding string) string {
-	if coding != "" {
-		coding = "-" + coding
-	}
-	return `"` + strconv.FormatInt(info.ModTime().UnixNano(), 16) + "-" + strconv.FormatInt(info.Size(), 16) + coding + `"`
 }
 
 // conditions returns the part of the request that http.ServeContent looks at, nil

@@ -80,6 +80,7 @@ func TestFiles(t *testing.T) {
 		{"/s/a.txt/", "", `404`},
 		{"/s/a.txt/x", "", `404`},
 		{"/s/empty/", "", `404`},
+		{"/s/empty", "", `404`},
 		{"/s/.env", "", `404`},
 		{"/s/%2eenv", "", `404`},
 		{"/s/fifo", "", `404`},
@@ -149,6 +150,28 @@ func TestFiles(t *testing.T) {
 	if resp.StatusCode != 206 || !strings.HasPrefix(resp.Header.Get("Content-Type"), "multipart/byteranges") ||
 		!strings.Contains(text, "\r\n\r\n01\r\n") || !strings.Contains(text, "\r\n\r\n89\r\n") {
 		t.Errorf("two ranges: %v %q", resp.Header, text)
+	}
+}
+
+// What is no file goes to the pool of the same route.
+func TestFilesBeforePool(t *testing.T) {
+	root := staticFiles(t)
+	_, addr := ruledService(t, Config{Routes: []Route{{Pool: "p", Files: &Files{Root: root}}}})
+	for request, want := range map[string]string{
+		"GET /a.txt?x":       "0123456789",
+		"GET /d/":            "index of d",
+		"GET /none/x?y":      "GET a /none/x?y",
+		"GET /d":             "301 Moved Permanently\n",
+		"GET /empty":         "GET a /empty",
+		"GET /empty/":        "GET a /empty/",
+		"GET /.env":          "GET a /.env",
+		"GET /out.txt":       "GET a /out.txt",
+		"POST /a.txt":        "POST a /a.txt",
+		"GET /a.txt/no/such": "GET a /a.txt/no/such",
+	} {
+		if got := body(t, say(t, addr, request+" HTTP/1.1\r\nHost: a\r\n\r\n")); got != want {
+			t.Errorf("%s: %q, want %q", request, got, want)
+		}
 	}
 }
 

@@ -26,7 +26,7 @@ Content-Length = "1"
 
 [[l7.route]]
 pool = "a"
-files = "/srv"
+respond = {}
 paths = ["/x", "~ ("]
 compress = { algorithms = ["br"], level = 9 }
 forward_auth = { pool = "b" }
