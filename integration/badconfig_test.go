@@ -59,7 +59,7 @@ check   = { type = "http", interval = "500ms", timeout = "1s" }
 
 // badConfigLines are all that is to be said about badConfigText; FILE and DIR
 // stand for the file and its folder.
-const badConfigLines = `FILE:4:1: node.lb01.color: unknown key; known here: address, priority
+const badConfigLines = `FILE:4:1: node.lb01.color: unknown key; known here: address, priority, keepalived
 FILE:10:1: handover.drain: want a string such as "250ms", got integer
 FILE:14:1: vrrp[0].virtual_router_id: want an integer, got string
 FILE:15:41: vrrp[0].addresses[1]: "192.168.15.300/24" is not an address such as "192.168.15.3/24"
@@ -71,7 +71,7 @@ FILE:23:1: l7[0].pool: there is no pool webb; did you mean web?
 FILE:26:35: l7[0].tls.certificates[0].key: DIR/b.key: this key does not match the certificate DIR/a.pem
 FILE:27:35: l7[0].tls.certificates[1].key: open DIR/missing.key: no such file or directory
 FILE:33:14: l4[0].timeouts.idle: "8 hours" is not a duration such as "250ms", "3s" or "1h30m"
-FILE:36:1: pool.web.balance: unknown balance "fastest"; known: round_robin, least_conn
+FILE:36:1: pool.web.balance: unknown balance "fastest"; known: round_robin, least_conn, random2, source_hash, first
 FILE:37:57: pool.web.servers[0].weight: want an integer, got string
 FILE:38:29: pool.web.servers[1].address: "172.16.1.52" is not an address with a port, such as 172.16.1.51:3306
 FILE:39:48: pool.web.check.timeout: the timeout must be positive and no longer than the interval, so that checks never pile up

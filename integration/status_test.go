@@ -40,7 +40,7 @@ func TestCommandLineStatus(t *testing.T) {
 		`^node lb01, version \S+, up \d+s$`, `^config `+lab.ConfigPath+` \(sha256 [0-9a-f]{12}\), loaded \d+s ago$`,
 		`^VI_1 +50 +eth0 +ACTIVE +\d+s +100 +192\.168\.15\.3/24 +this node$`,
 		`^web +L7 +192\.168\.15\.3:80 +3 +0 +[1-9]\d* +0 `, `^tcp +L4 +192\.168\.15\.3:3306 +3 +1 +1 `,
-		`^web/web1 +172\.16\.1\.51:80 +UP +\d+s +ready +1 +0 +[1-9]\d* +0 .*status 200 \(\d+\.\d ms\)$`,
+		`^web/web1 +172\.16\.1\.51:80 +UP +\d+s +ready +1 +0 +[1-9]\d* +0 .*status 200 \(\d+\.\d ms, 0 of [1-9]\d* failed\)$`,
 		`^tcp/172\.16\.1\.53:3306 +172\.16\.1\.53:3306 +UP `)
 	table(p.LB02, `^VI_1 +50 +eth0 +BACKUP +\d+s +90 +192\.168\.15\.3/24 +192\.168\.15\.11 \(priority 100\)$`)
 
@@ -91,15 +91,19 @@ func TestCommandLineStatus(t *testing.T) {
 	}
 	present := make(map[string]bool)
 	cliPaths(tree, "", present)
-	optional := make(map[string]bool)
-	cliOptional(reflect.TypeFor[control.Status](), "", false, optional)
+	fields := make(map[string]bool)
+	cliFields(reflect.TypeFor[control.Status](), "", false, fields)
 	documented := cliDocumented(t)
 	for path := range documented {
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(present)), func(have string) bool { return cliMatches(path, have) }) && !optional[path] {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(present)), func(have string) bool { return cliMatches(path, have) }) && !fields[path] {
 			t.Errorf("docs/status.md describes %s, which the status does not have", path)
 		}
 	}
+	maps.Copy(present, fields)
 	for have := range present {
+		if cliElsewhere.MatchString(have) {
+			continue
+		}
 		if !slices.ContainsFunc(slices.Collect(maps.Keys(documented)), func(path string) bool { return cliMatches(path, have) }) {
 			t.Errorf("docs/status.md does not describe %s", have)
 		}
@@ -123,9 +127,14 @@ func cliPaths(v any, path string, found map[string]bool) {
 	}
 }
 
-// cliOptional collects the paths of the fields that may be missing: those that
-// their type lets be, what is below them, and what is in lists of trouble.
-func cliOptional(t reflect.Type, path string, below bool, found map[string]bool) {
+// cliEmpty are the lists that have nothing in them here: there is no trouble of
+// that kind, and no [peer].
+var cliEmpty = []string{"vrrp.faults", "vrrp.alarms", "vrrp.foreign_claims", "peers"}
+
+// cliFields collects the paths of all fields of a type, with true for those that
+// may be missing: those that their type lets be, what is below them, and what is
+// in lists that are empty.
+func cliFields(t reflect.Type, path string, below bool, found map[string]bool) {
 	for t.Kind() == reflect.Slice || t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
@@ -135,11 +144,9 @@ func cliOptional(t reflect.Type, path string, below bool, found map[string]bool)
 	for i := range t.NumField() {
 		name, options, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
 		at := strings.TrimPrefix(path+"."+name, ".")
-		may := below || options == "omitempty" || path == "vrrp.faults"
-		if may {
-			found[at] = true
-		}
-		cliOptional(t.Field(i).Type, at, may, found)
+		may := below || options == "omitempty" || slices.Contains(cliEmpty, path)
+		found[at] = may
+		cliFields(t.Field(i).Type, at, may, found)
 	}
 }
 
@@ -154,7 +161,13 @@ func cliMatches(path, have string) bool {
 
 var (
 	cliQuoted = regexp.MustCompile("`([^`]+)`")
-	cliName   = regexp.MustCompile(`^[a-z_]+\*?$`)
+	cliName   = regexp.MustCompile(`^[a-z_0-9]+(\*|\[\])?$`)
+	// cliNoField are what a meaning quotes besides: values, and what one of two
+	// lists alone has.
+	cliNoField = regexp.MustCompile(`^vrrp\.alarms\.(adverts|isolated)$|^vrrp\.faults\.amount$`)
+	// cliElsewhere are fields that their type shares with another list, which
+	// describes them, or is the only one that has them.
+	cliElsewhere = regexp.MustCompile(`^vrrp\.(faults|alarms)\.amount$|^peers\.vrrp\.(demotions|faults)\.`)
 )
 
 // cliDocumented returns the paths of all fields in the first table of
@@ -178,7 +191,7 @@ func cliDocumented(t *testing.T) map[string]bool {
 		var groups []string
 		for _, m := range cliQuoted.FindAllStringSubmatch(cells[1], -1) {
 			name := strings.TrimSuffix(m[1], "[]")
-			isGroup := name != m[1] || name == ".active_router" || name == ".counters"
+			isGroup := name != m[1] || name == ".active_router" || name == ".advert_lateness" || name == ".counters"
 			switch {
 			case strings.HasPrefix(name, ".."):
 				name = inner + name[1:]
@@ -200,8 +213,9 @@ func cliDocumented(t *testing.T) map[string]bool {
 		}
 		for _, g := range groups {
 			for _, m := range cliQuoted.FindAllStringSubmatch(cells[2], -1) {
-				if cliName.MatchString(m[1]) && g+"."+m[1] != "vrrp.faults.amount" {
-					found[g+"."+m[1]] = true
+				name := g + "." + strings.TrimSuffix(m[1], "[]")
+				if cliName.MatchString(m[1]) && !cliNoField.MatchString(name) {
+					found[name] = true
 				}
 			}
 		}

@@ -24,7 +24,7 @@ restarts.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if request.Last < 0 {
-				return fmt.Errorf("%w: --last %d is below 0", errUsage, request.Last)
+				return misused(c, "--last %d is below 0", request.Last)
 			}
 			print := func(e control.Event) error { return renderEvent(c.OutOrStdout(), e) }
 			if asJSON {

@@ -95,7 +95,7 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong command line, 3 no appliance ru
 	}
 	root.SetVersionTemplate("applianctl {{.Version}}\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return fmt.Errorf("%w: %w; see %s --help", errUsage, err, c.CommandPath())
+		return misused(c, "%w", err)
 	})
 	root.PersistentFlags().StringVar(&o.socket, "socket", "", "control socket of the appliance (default: the file's, or "+config.DefaultSocket+")")
 	root.PersistentFlags().StringVar(&o.config, "config", defaultConfig, "the configuration file")
@@ -112,10 +112,15 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong command line, 3 no appliance ru
 func usage(rule cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if err := rule(c, args); err != nil {
-			return fmt.Errorf("%w: %w; see %s --help", errUsage, err, c.CommandPath())
+			return misused(c, "%w", err)
 		}
 		return nil
 	}
+}
+
+// misused returns an error of the command line that says where help is.
+func misused(c *cobra.Command, format string, args ...any) error {
+	return fmt.Errorf("%w: %w; see %s --help", errUsage, fmt.Errorf(format, args...), c.CommandPath())
 }
 
 func newVersionCommand() *cobra.Command {

@@ -60,7 +60,7 @@ func show(c *cobra.Command, o *options, what string, asJSON bool) error {
 			renderServerDetails(t, time.Now(), s.Pools)
 		}
 	default:
-		return fmt.Errorf("%w: unknown %q; known: services, servers, sessions", errUsage, what)
+		return misused(c, "unknown %q; known: services, servers, sessions", what)
 	}
 	return t.Flush()
 }
@@ -127,18 +127,18 @@ or a server (HAProxy: shutdown session, shutdown sessions server).`,
 			if server != "" {
 				var ok bool
 				if r.Pool, r.Server, ok = strings.Cut(server, "/"); !ok || r.Pool == "" || r.Server == "" {
-					return fmt.Errorf("%w: %q is not POOL/SERVER, such as mysql/db1", errUsage, server)
+					return misused(c, "%q is not POOL/SERVER, such as mysql/db1", server)
 				}
 			}
 			if len(args) == 1 {
 				id, err := strconv.ParseUint(args[0], 10, 64)
 				if err != nil || id == 0 {
-					return fmt.Errorf("%w: %q is no session; applianctl show sessions lists them", errUsage, args[0])
+					return misused(c, "%q is no session; applianctl show sessions lists them", args[0])
 				}
 				r.ID = id
 			}
 			if r == (control.CutRequest{}) {
-				return fmt.Errorf("%w: name a session, --service or --server", errUsage)
+				return misused(c, "name a session, --service or --server")
 			}
 			result, err := o.client().Cut(c.Context(), r)
 			if err != nil {

@@ -145,7 +145,7 @@ What was set holds over reloads, until the process ends.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				if args[0] != "reset" {
-					return fmt.Errorf("%w: say which server, POOL/SERVER, such as mysql/db1", errUsage)
+					return misused(c, "say which server, POOL/SERVER, such as mysql/db1")
 				}
 				if err := o.client().SetServer(c.Context(), control.ServerRequest{State: "reset"}); err != nil {
 					return err
@@ -155,12 +155,12 @@ What was set holds over reloads, until the process ends.`,
 			}
 			pool, server, ok := strings.Cut(args[1], "/")
 			if !ok || pool == "" || server == "" {
-				return fmt.Errorf("%w: %q is not POOL/SERVER, such as mysql/db1", errUsage, args[1])
+				return misused(c, "%q is not POOL/SERVER, such as mysql/db1", args[1])
 			}
 			switch args[0] {
 			case "ready", "drain", "maint", "reset":
 			default:
-				return fmt.Errorf("%w: unknown state %q; known: ready, drain, maint, reset", errUsage, args[0])
+				return misused(c, "unknown state %q; known: ready, drain, maint, reset", args[0])
 			}
 			err := o.client().SetServer(c.Context(), control.ServerRequest{Pool: pool, Server: server, State: args[0]})
 			if err != nil {
