@@ -140,6 +140,51 @@ func TestLimitsOfAService(t *testing.T) {
 	}
 }
 
+// The rules hold by HTTP/2 as they do by HTTP/1.
+func TestRulesByHTTP2(t *testing.T) {
+	r := newRig(t)
+	r.pool("p", web(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %s %s", b, r.Host, r.Header.Get("X-A"))
+	}))
+	r.pool("auth", web(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Cookie") != "in" {
+			w.WriteHeader(http.StatusForbidden)
+		}
+		w.Header().Set("X-A", "granted")
+	}))
+	addr := r.addr()
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p", TLS: &TLS{Certificates: []Certificate{makeCert(t, "a.example")}},
+		Rules: Rules{MaxBodySize: 5, ForwardAuth: &ForwardAuth{Pool: "auth", Headers: []string{"X-A"}},
+			ResponseHeaders: &HeaderRules{Set: map[string]string{"X-B": "{method} {path}"}}}})
+	c := client(t, addr, protocolHTTP2)
+	for _, tc := range []struct {
+		cookie string
+		body   io.Reader
+		want   string
+	}{
+		{"in", strings.NewReader("hello"), "200 hello a.example granted"},
+		{"in", strings.NewReader("hello!"), "413 413 Request Entity Too Large\n"},
+		{"in", io.MultiReader(strings.NewReader("hello")), "200 hello a.example granted"},
+		{"in", io.MultiReader(strings.NewReader("hello!")), "413 413 Request Entity Too Large\n"},
+		{"out", nil, "403 "},
+	} {
+		req, err := http.NewRequest("POST", "https://a.example/x", tc.body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Cookie", tc.cookie)
+		req.Header.Set("X-A", "forged")
+		resp, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(resp.StatusCode, " ", body(t, resp)); got != tc.want || resp.Header.Get("X-B") != "POST /x" {
+			t.Errorf("%q, %v; want %q", got, resp.Header, tc.want)
+		}
+	}
+}
+
 // The routes of a service count together, and over a reload where the bounds and
 // what they are for stay the same.
 func TestSharedLimits(t *testing.T) {
