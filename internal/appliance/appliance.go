@@ -22,6 +22,7 @@ import (
 	"appliance/internal/link"
 	"appliance/internal/listen"
 	"appliance/internal/peer"
+	"appliance/internal/resolve"
 	"appliance/l4"
 	"appliance/l7"
 	"appliance/vrrp"
@@ -53,6 +54,7 @@ type Appliance struct {
 	started   time.Time
 	wire      *wire
 	checker   *health.Checker
+	names     *resolve.Resolver // of the hosts of servers
 	listeners *listen.Set
 	claims    *claims // of virtual addresses, by the routers
 	groups    *vrrp.Groups
@@ -118,6 +120,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	tasks := newTasks()
 	tasks.start("wire", func() error { a.wire.run(services); return nil })
 	tasks.start("removals", func() error { a.watchRemovals(services); return nil })
+	tasks.start("names", func() error { a.names.Run(services); return nil })
 	tasks.start("health checks", func() error { return a.checker.Run(services) })
 	if err := a.apply(ctx, file, node); err != nil {
 		stop()
@@ -159,6 +162,7 @@ func newAppliance(o Options, node *config.Node) *Appliance {
 		fallen.take(t, r)
 		a.wire.poke()
 	})
+	a.names = resolve.New(resolve.Default.Lookup)
 	a.peers = newPeerLink(a)
 	a.wire = newWire(o.Log, a.checker.Results)
 	a.listeners = listen.NewSet(o.Log, a.wire.listener)
@@ -196,7 +200,7 @@ func (a *Appliance) undo() {
 	}
 }
 
-// loop carries out reloads until ctx ends or a task fails.
+// loop carries out reloads, and follows hosts that move, until ctx ends or a task fails.
 func (a *Appliance) loop(ctx context.Context, hangup <-chan os.Signal, tasks *tasks) error {
 	defer close(a.stopping)
 	for {
@@ -210,6 +214,8 @@ func (a *Appliance) loop(ctx context.Context, hangup <-chan os.Signal, tasks *ta
 			a.reload(ctx, " by SIGHUP")
 		case r := <-a.reloads:
 			r.done <- a.reload(ctx, r.by)
+		case <-a.names.Changed():
+			a.relocate(ctx)
 		}
 	}
 }

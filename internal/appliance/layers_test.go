@@ -25,6 +25,7 @@ var layers = map[string][]string{
 	"internal/pool":       {"internal/endpoint"},
 	"internal/proxyproto": nil,
 	"internal/listen":     nil,
+	"internal/resolve":    nil,
 	"internal/certs":      nil,
 	"internal/link":       nil,
 	"internal/guard":      {"internal/link"},
@@ -32,7 +33,7 @@ var layers = map[string][]string{
 	"internal/config":     {"internal/endpoint", "vrrp", "health", "l4", "l7", "internal/pool", "internal/certs", "internal/peer"},
 	"internal/events":     nil,
 	"internal/control":    {"internal/events"},
-	"internal/appliance":  {"internal/endpoint", "vrrp", "health", "l4", "l7", "internal/pool", "internal/listen", "internal/link", "internal/guard", "internal/config", "internal/control", "internal/events", "internal/peer"},
+	"internal/appliance":  {"internal/endpoint", "internal/resolve", "vrrp", "health", "l4", "l7", "internal/pool", "internal/listen", "internal/link", "internal/guard", "internal/config", "internal/control", "internal/events", "internal/peer"},
 	"internal/lab":        {"internal/control", "internal/link", "internal/peer", "vrrp"},
 	"cmd/applianctl":      {"internal/appliance", "internal/guard", "internal/config", "internal/control", "internal/lab", "internal/peer"},
 	"integration":         {"internal/control", "internal/lab"},
@@ -47,6 +48,7 @@ var confined = map[string]string{
 	"github.com/mdlayher/packet":     "internal/link",
 	"github.com/mdlayher/ndp":        "internal/link",
 	"github.com/BurntSushi/toml":     "internal/config",
+	"github.com/miekg/dns":           "internal/resolve",
 	"github.com/spf13/cobra":         "cmd/applianctl",
 }
 

@@ -14,6 +14,7 @@ import (
 	"appliance/internal/endpoint"
 	"appliance/internal/listen"
 	"appliance/internal/pool"
+	"appliance/internal/resolve"
 )
 
 // setup is what one configuration made. It is never changed once it is
@@ -24,6 +25,7 @@ type setup struct {
 	loaded  time.Time
 	pools   map[string]*pool.Pool
 	judges  map[health.Target][]subject // who wants a check's verdict
+	hosts   map[string]resolve.Answer   // of the names of servers, as they were used
 	routers []*member
 }
 
@@ -35,7 +37,13 @@ func (s *setup) targets() []health.Target { return slices.Collect(maps.Keys(s.ju
 func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.Node) (err error) {
 	old := a.current.Load()
 	next := &setup{file: file, node: node, loaded: time.Now()}
-	if next.pools, next.judges, err = a.buildPools(old.pools, node.Pools); err != nil {
+	if file == old.file {
+		next.loaded = old.loaded // only an address has changed
+	}
+	defer func() { a.names.Set(a.current.Load().hostNames()) }()
+	next.hosts = a.lookUp(ctx, old, next)
+	pools := located(node.Pools, next.hosts)
+	if next.pools, next.judges, err = a.buildPools(old.pools, pools); err != nil {
 		return err
 	}
 	next.addReached()
@@ -89,7 +97,7 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 	a.current.Store(&meanwhile)
 	results := a.checker.Results()
 	for name, p := range next.pools {
-		p.Update(node.Pools[name].Config, knownHealth(results, node.Pools[name].Check))
+		p.Update(pools[name].Config, knownHealth(results, pools[name].Check))
 	}
 	a.checker.Set(next.targets())
 	l4Change.Commit()
@@ -136,6 +144,9 @@ func (a *Appliance) buildPools(old map[string]*pool.Pool, cfgs map[string]config
 			address, err := endpoint.Parse(s.Address)
 			if err != nil {
 				return nil, nil, fmt.Errorf("pool %s: server %s: %w", name, s.Label(), err)
+			}
+			if s.Down != "" {
+				continue // there is nothing to be checked
 			}
 			target, on := cfg.Check.For(address), subject{p, address}
 			if !slices.Contains(judges[target], on) {

@@ -175,7 +175,10 @@ func (a *Appliance) describePool(current *setup, name string) control.Pool {
 		if e := s.Ejection; e.Out(time.Now()) {
 			one.EjectedUntil, one.Ejections = &e.Until, e.Times
 		}
-		if cfg.Check != nil {
+		switch {
+		case server.Endpoint().Name() != "":
+			one.Check = s.Health.Reason // it has no address
+		case cfg.Check != nil:
 			r := results[cfg.Check.For(server.Endpoint())]
 			one.Check, one.CheckWarning, one.LatencySeconds = r.Reason, r.Warning, r.Latency.Seconds()
 			one.ChecksPassed, one.ChecksFailed = r.Passed, r.Failed

@@ -110,6 +110,9 @@ func (f *File) validateServerAddresses(r *report, path string, p Pool) {
 			}
 			continue
 		}
+		if e.Name() != "" {
+			continue // not known here
+		}
 		a := netip.AddrPortFrom(e.IP().Addr().Unmap(), e.IP().Port())
 		if a.Addr().IsUnspecified() {
 			r.invalid(at, "%s is no address of a server; say which machine, 127.0.0.1 for this one", a.Addr())

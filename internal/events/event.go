@@ -20,6 +20,7 @@ const (
 	Late          Kind = "late"             // the process was held up
 	Reload        Kind = "reload"           // details sha256
 	ReloadRefused Kind = "reload_refused"
+	Host          Kind = "host"        // the host of servers has another address, or none; details host
 	Command       Kind = "command"     // by a person, what no other event tells
 	ServerDown    Kind = "server_down" // by its check; details address
 	ServerUp      Kind = "server_up"   // details address

@@ -71,7 +71,8 @@ type Config struct {
 type ServerConfig struct {
 	// Name is unique in its pool; default: the address.
 	Name string `toml:"name"`
-	// Address is "IP:port", "[IPv6]:port" or "unix:/path".
+	// Address is "IP:port", "[IPv6]:port", "unix:/path", or "name:port"; whoever
+	// reads the file replaces a name by the address of its host, or sets Down.
 	Address string `toml:"address"`
 	// Weight is the server's share, 1 to 256; default 1, as for 0.
 	Weight int `toml:"weight"`
@@ -83,6 +84,9 @@ type ServerConfig struct {
 	// SendProxy is as in Config; "none" for no header where the pool asks for
 	// one.
 	SendProxy string `toml:"send_proxy"`
+	// Down says why the server is down, whatever else is known of it; empty if it
+	// need not be.
+	Down string `toml:"-"`
 }
 
 // EffectiveQueueTimeout returns QueueTimeout with its default applied.

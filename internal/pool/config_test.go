@@ -18,7 +18,7 @@ func TestValidate(t *testing.T) {
 		{"balance", Config{Balance: "fair", Servers: []ServerConfig{ok}}, []string{"balance"}},
 		{"no port", Config{Servers: []ServerConfig{{Address: "192.0.2.1"}}}, []string{"servers[0].address"}},
 		{"port 0", Config{Servers: []ServerConfig{{Address: "192.0.2.1:0"}}}, []string{"servers[0].address"}},
-		{"host name", Config{Servers: []ServerConfig{{Address: "db:80"}}}, []string{"servers[0].address"}},
+		{"host name", Config{Servers: []ServerConfig{{Address: "db1"}}}, []string{"servers[0].address"}},
 		{"weight", Config{Servers: []ServerConfig{{Address: "192.0.2.1:80", Weight: 257}}}, []string{"servers[0].weight"}},
 		{"same name", Config{Servers: []ServerConfig{ok, ok}}, []string{"servers[1].name"}},
 		{"same address as a name", Config{Servers: []ServerConfig{

@@ -101,7 +101,12 @@ func (p *Pool) Update(cfg Config, known func(endpoint.Endpoint) (Health, bool)) 
 		if cfg.Outlier == nil {
 			st.ejection = Ejection{}
 		}
-		if !cfg.Checked && (st.health.State != Up || st.health.Reason != unchecked) {
+		switch {
+		case sc.Down != "":
+			if st.health.State != Down || st.health.Reason != sc.Down {
+				st.health = Health{State: Down, Reason: sc.Down, Since: now}
+			}
+		case !cfg.Checked && (st.health.State != Up || st.health.Reason != unchecked):
 			st.health = Health{State: Up, Reason: unchecked, Since: now}
 		}
 		s.state.Store(&st)
