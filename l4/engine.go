@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -148,10 +146,7 @@ func (e *Engine) swapPorts(ports map[netip.AddrPort]*udpPort) map[netip.AddrPort
 // Cut resets the connections under way whose local address is one of vips, and
 // returns how many those are.
 func (e *Engine) Cut(vips []netip.Addr) int {
-	e.mu.Lock()
-	ports := slices.Collect(maps.Values(e.ports))
-	e.mu.Unlock()
-	cutUDP(ports, vips)
+	e.cutDatagrams(func(s *udpSession) bool { return listen.Matches(vips, s.key.local) })
 	return e.cut(errors.New("its address goes"), func(s *session) bool { return listen.Matches(vips, s.local.Addr()) })
 }
 

@@ -10,14 +10,15 @@ import (
 	"appliance/internal/pool"
 )
 
-// SessionInfo describes a connection at one moment.
+// SessionInfo describes a connection, or a session of datagrams, at one moment.
 type SessionInfo struct {
 	// ID is unique as long as the process lives.
 	ID      uint64
 	Service string
 	// State is "reading" before it is known where the connection goes,
 	// "waiting" for a server that is not full, "connecting", "relaying", or
-	// "settling" when only the client has yet to acknowledge the last bytes.
+	// "settling" when only the client has yet to acknowledge the last bytes; it is
+	// always "datagrams" for those.
 	State string
 	// Client is who connected; where a PROXY header told, it is the client that
 	// it named, and Peer the proxy.
@@ -46,7 +47,8 @@ func (p phase) String() string {
 	return "ended"
 }
 
-// Sessions describes all connections under way, the oldest first.
+// Sessions describes all connections and sessions of datagrams under way, the
+// oldest first.
 func (e *Engine) Sessions() []SessionInfo {
 	var all []SessionInfo
 	for _, l := range e.loops {
@@ -57,6 +59,7 @@ func (e *Engine) Sessions() []SessionInfo {
 			}
 		})
 	}
+	e.datagrams(func(s *udpSession) { all = append(all, s.info(time.Since(s.port.loop.epoch))) })
 	slices.SortFunc(all, func(a, b SessionInfo) int { return cmp.Compare(a.ID, b.ID) })
 	return all
 }
@@ -76,10 +79,11 @@ func (s *session) info(now time.Duration) SessionInfo {
 	return i
 }
 
-// CutSessions resets the connections that are meant and returns how many those
-// are. meant is called from the engine's goroutines.
+// CutSessions resets the connections and ends the sessions of datagrams that are
+// meant, and returns how many those are. meant is called from the engine's goroutines.
 func (e *Engine) CutSessions(meant func(SessionInfo) bool) int {
-	return e.cut(errCommand, func(s *session) bool { return meant(s.info(time.Since(s.loop.epoch))) })
+	n := e.cutDatagrams(func(s *udpSession) bool { return meant(s.info(time.Since(s.port.loop.epoch))) })
+	return n + e.cut(errCommand, func(s *session) bool { return meant(s.info(time.Since(s.loop.epoch))) })
 }
 
 // serverDown resets the connections to a server.

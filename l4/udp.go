@@ -3,14 +3,15 @@ package l4
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"appliance/internal/listen"
 	"appliance/internal/pool"
 )
 
@@ -45,6 +46,8 @@ type udpKey struct {
 // udpSession is what one client sends, and what a server answers. The server's
 // socket is connected, so that answers and refusals find their session.
 type udpSession struct {
+	id      uint64
+	began   time.Duration
 	port    *udpPort
 	door    *door // of the session's begin
 	key     udpKey
@@ -54,6 +57,8 @@ type udpSession struct {
 	timer   timer
 	last    time.Duration // when the latest datagram passed
 	answers int
+
+	toServer, toClient int64 // bytes
 }
 
 // openUDP opens the socket of a port. It is not watched yet.
@@ -147,6 +152,7 @@ func (p *udpPort) pass(key udpKey, b []byte) {
 		n, err := unix.SendmsgN(s.side.fd, b, nil, nil, unix.MSG_DONTWAIT)
 		switch {
 		case err == nil:
+			s.toServer += int64(n)
 			s.target.AddBytes(int64(n), 0)
 			s.door.service.bytesToServer.Add(int64(n))
 			return
@@ -169,7 +175,7 @@ func (p *udpPort) begin(key udpKey) *udpSession {
 		d.refused(key.client, errors.New("the service has as many sessions as it may"))
 		return nil
 	}
-	s := &udpSession{port: p, door: d, key: key, last: p.loop.now}
+	s := &udpSession{id: d.engine.ids.Add(1), began: p.loop.now, port: p, door: d, key: key, last: p.loop.now}
 	s.side = side{fd: -1}
 	s.timer.owner = s
 	p.sessions[key] = s
@@ -246,6 +252,7 @@ func (s *udpSession) receive(uint32) (more bool) {
 		s.last = s.port.loop.now
 		s.tried = s.tried[:0]
 		s.target.Succeeded()
+		s.toClient += int64(n)
 		s.target.AddBytes(0, int64(n))
 		s.door.service.bytesToClient.Add(int64(n))
 		// A client that takes nothing any more is found by the idle timeout.
@@ -276,6 +283,18 @@ func (s *udpSession) end() {
 	s.port.loop.timers.remove(&s.timer)
 	delete(s.port.sessions, s.key)
 	s.door.service.current.Add(-1)
+}
+
+func (s *udpSession) info(now time.Duration) SessionInfo {
+	i := SessionInfo{
+		ID: s.id, Service: s.door.service.name, State: "datagrams",
+		Client: s.key.client, Peer: s.key.client, Local: netip.AddrPortFrom(s.key.local, s.port.addr.Port()),
+		Pool: s.door.table.fallback.Name(), Age: now - s.began, BytesToServer: s.toServer, BytesToClient: s.toClient,
+	}
+	if s.target != nil {
+		i.Server = s.target.Label()
+	}
+	return i
 }
 
 // source returns the control message that has a datagram leave from local,
@@ -337,16 +356,30 @@ func (l *loop) datagram() []byte {
 	return l.large
 }
 
-// cutUDP ends the sessions of datagrams to vips. Nobody can be told; their
-// clients find the other node with their next datagram.
-func cutUDP(ports []*udpPort, vips []netip.Addr) {
+// datagrams calls f for each session of datagrams, on its loop's goroutine. f may
+// end it.
+func (e *Engine) datagrams(f func(s *udpSession)) {
+	e.mu.Lock()
+	ports := slices.Collect(maps.Values(e.ports))
+	e.mu.Unlock()
 	for _, p := range ports {
 		p.loop.call(func() {
-			for key, s := range p.sessions {
-				if listen.Matches(vips, key.local) {
-					s.end()
-				}
+			for _, s := range p.sessions {
+				f(s)
 			}
 		})
 	}
+}
+
+// cutDatagrams ends the sessions of datagrams that are meant and returns how many
+// there were. Nobody can be told: their clients find another server, or the other
+// node, with their next datagram.
+func (e *Engine) cutDatagrams(meant func(*udpSession) bool) (n int) {
+	e.datagrams(func(s *udpSession) {
+		if meant(s) {
+			s.end()
+			n++
+		}
+	})
+	return n
 }

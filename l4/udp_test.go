@@ -192,3 +192,35 @@ func TestDiscardedDatagrams(t *testing.T) {
 		l.Close()
 	}
 }
+
+// Sessions of datagrams are listed like connections, and end by command.
+func TestSessionsOfDatagramsAreListed(t *testing.T) {
+	h := newHouse(t)
+	at := freeUDP(t, "127.0.0.51")
+	p := newPool("x", udpBackend(t, "127.0.0.31:0", "a"))
+	h.load([]Config{{Name: "x", Listen: []netip.AddrPort{at}, Protocol: "udp"}}, p)
+	one, two := udpClient(t, at), udpClient(t, at)
+	ask(t, one, "123")
+	ask(t, two, "1")
+	all := h.engine.Sessions()
+	if len(all) != 2 || all[0].ID >= all[1].ID {
+		t.Fatalf("listed: %+v", all)
+	}
+	want := SessionInfo{
+		ID: all[0].ID, Service: "x", State: "datagrams", Client: one.LocalAddr().(*net.UDPAddr).AddrPort(), Local: at,
+		Pool: "x", Server: p.Servers()[0].Label(), Age: all[0].Age, BytesToServer: 3, BytesToClient: 4,
+	}
+	want.Peer = want.Client
+	if all[0] != want || want.Age <= 0 {
+		t.Errorf("listed %+v, want %+v", all[0], want)
+	}
+	if n := h.engine.CutSessions(func(s SessionInfo) bool { return s.ID == want.ID }); n != 1 {
+		t.Errorf("%d sessions cut, want 1", n)
+	}
+	if left := h.engine.Sessions(); len(left) != 1 || left[0].Client == want.Client {
+		t.Errorf("left: %+v", left)
+	}
+	if got := ask(t, one, "5"); got != "a5" { // a new session
+		t.Errorf("answer %q", got)
+	}
+}

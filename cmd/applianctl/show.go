@@ -20,7 +20,8 @@ func newShowCommand(o *options) *cobra.Command {
 		Short: "Show services, servers, or the TCP connections under way, in detail",
 		Long: `services  what each has carried, and what went wrong, by kind
 servers   their state, load and latest check
-sessions  the connections of the services in [[l4]], the oldest first; cut ends them`,
+sessions  the connections and the sessions of datagrams of the services in [[l4]],
+          the oldest first; cut ends them`,
 		Args:      usage(cobra.ExactArgs(1)),
 		ValidArgs: []string{"services", "servers", "sessions"},
 		RunE: func(c *cobra.Command, args []string) error {
