@@ -30,7 +30,8 @@ func (p *pair) guardOf(n *lab.Node) (pid int) {
 
 // A guard that dies is replaced, and the next one sweeps as well.
 func TestGuardIsReplaced(t *testing.T) {
-	p := newPair(t, "")
+	// Until the kill no pause of the machine's is to move the address.
+	p := newPair(t, patientConfig(t))
 	p.start()
 	first := p.guardOf(p.LB01)
 	if first == 0 {
