@@ -3,7 +3,7 @@
 VERSION ?= $(shell git describe --tags --always 2>/dev/null || echo 0.1.0-dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build test unit integration lint fuzz lab packages clean soak soak-timing bench-failover
+.PHONY: help build test unit integration lint fuzz lab packages clean soak soak-timing bench-failover bench-health bench-l4 bench-l7
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,7 +13,7 @@ build: ## build the static binary build/applianctl
 
 test: packages lint unit integration ## install what the tests need, then run every check and test
 
-packages: ## install the Debian packages that the tests need, where that is possible
+packages: ## install the Debian packages that tests and benchmarks need, where that is possible
 	@sh integration/packages.sh
 
 lint: ## gofmt, go vet, staticcheck
@@ -50,17 +50,14 @@ lab: ## a pair in namespaces, narrated
 clean: ## remove what build made
 	rm -rf build
 
-.PHONY: bench-health
 bench-health: ## what the checks of 1,000 servers at intervals of 1 s cost
 	go test -run '^$$' -bench ThousandServers -benchtime 1x ./health
 
-.PHONY: bench-l4
-bench-l4: build ## compare the L4 proxy with HAProxy and nginx; writes its section of docs/benchmarks.md
+bench-l4: packages build ## compare the L4 proxy with HAProxy and nginx; writes its section of docs/benchmarks.md
 	go build -o build/bench-l4 ./bench/l4
 	build/bench-l4 -report docs/benchmarks.md
 
-.PHONY: bench-l7
-bench-l7: build ## compare the L7 proxy with nginx, HAProxy and Caddy; writes its section of docs/benchmarks.md
+bench-l7: packages build ## compare the L7 proxy with nginx, HAProxy and Caddy; writes its section of docs/benchmarks.md
 	go build -o build/bench-l7 ./bench/l7
 	[ -x build/caddy ] || GOBIN=$(CURDIR)/build go install github.com/caddyserver/caddy/v2/cmd/caddy@latest
 	build/bench-l7 -caddy build/caddy -report docs/benchmarks.md

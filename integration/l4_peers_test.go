@@ -71,7 +71,7 @@ stream {
 // and cut by command.
 func TestPeersOfL4(t *testing.T) {
 	t.Parallel()
-	nginx := need(t, "nginx", "nginx-light")
+	nginx := need(t, "nginx", "nginx")
 	dnsmasq := need(t, "dnsmasq", "dnsmasq-base")
 	p := newPair(t, l4PeersConfig)
 	run := func(h *lab.Host, path, config string, args ...string) *lab.Process {

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Installs the real servers and clients that the tests run against, where they
-# are missing and this user may. Their services are not started: the tests run
-# instances of their own. Without a package its tests are skipped, by name.
+# Installs the real servers and clients that the tests and benchmarks run
+# against, where they are missing and this user may. Their services are not
+# started: the tests run instances of their own. Without a package its tests are
+# skipped, by name.
 set -eu
 
-packages="openssh-server openssh-client mariadb-server mariadb-client python3-django gunicorn curl iproute2 keepalived tcpdump nginx-light wrk postgresql redis-server opensmtpd dnsmasq-base openssl libnginx-mod-stream haproxy apache2-utils"
+packages="openssh-server openssh-client mariadb-server mariadb-client python3-django gunicorn curl iproute2 keepalived tcpdump nginx wrk nghttp2-client procps postgresql redis-server opensmtpd dnsmasq-base openssl libnginx-mod-stream haproxy apache2-utils"
 
 missing=""
 for p in $packages; do

@@ -80,7 +80,7 @@ func durationOf(t *testing.T, variable string, otherwise time.Duration) time.Dur
 // are a part of the test's process, which is to measure and not to work.
 func (p *pair) serveByNginx() {
 	p.t.Helper()
-	nginx := need(p.t, "nginx", "nginx-light")
+	nginx := need(p.t, "nginx", "nginx")
 	const config = `
 daemon off; worker_processes 1; pid /run/nginx.pid; error_log stderr crit;
 events { worker_connections 4096; }
