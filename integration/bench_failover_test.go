@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"appliance/bench/contest"
 	"appliance/internal/lab"
 )
 
@@ -110,7 +111,7 @@ func TestBenchFailover(t *testing.T) {
 	text := benchHead(t, begun) + report.String()
 	fmt.Println(text)
 	if path := os.Getenv("BENCH_INTO"); path != "" {
-		if err := replaceSection(path, "failover", text); err != nil {
+		if err := contest.WriteSection(path, "failover", text); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -401,24 +402,6 @@ In a planned switch applianctl keeps new connections off while those under way e
 over: they are late, not refused. The link's price for a lost machine is the time in which the backup asks whether it lives.
 `, begun.UTC().Format("2006-01-02"), runtime.NumCPU(), first("uname", "-r"), runtime.Version(), first("keepalived", "--version"),
 		streamPatient, probePatient)
-}
-
-// replaceSection replaces a section of a file of Markdown that is marked by
-// comments, or appends it.
-func replaceSection(path, name, text string) error {
-	old, err := os.ReadFile(path)
-	if err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	begin, end := fmt.Sprintf("<!-- %s: begin -->\n", name), fmt.Sprintf("<!-- %s: end -->\n", name)
-	before, rest, found := strings.Cut(string(old), begin)
-	after := ""
-	if found {
-		_, after, _ = strings.Cut(rest, end)
-	} else if before != "" {
-		before += "\n"
-	}
-	return os.WriteFile(path, []byte(before+begin+text+end+after), 0o644)
 }
 
 // serveGreeting serves the greeting and the echo on a host until the test ends

@@ -5,17 +5,15 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"appliance/bench/contest"
 )
 
 var (
@@ -38,20 +36,9 @@ func main() {
 
 func run() error {
 	if !*inside {
-		args := append([]string{"--net", os.Args[0], "-inside"}, os.Args[1:]...)
-		cmd := exec.Command("unshare", args...)
-		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-		return cmd.Run()
+		return contest.Apart()
 	}
-	if runtime.NumCPU() < 2 {
-		return errors.New("two processors are needed")
-	}
-	for _, args := range [][]string{{"ip", "link", "set", "lo", "up"}, {"sysctl", "-qw", "net.ipv4.ip_local_port_range=1024 65000"}} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			return fmt.Errorf("%v: %w: %s", args, err, out)
-		}
-	}
-	limit, err := descriptors()
+	limit, err := contest.Prepare()
 	if err != nil {
 		return err
 	}
@@ -70,11 +57,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	// Pinned only now, or the proxies would be too.
-	runtime.LockOSThread()
-	var set unix.CPUSet
-	set.Set(1)
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
+	if err := contest.PinLoad(); err != nil {
 		return err
 	}
 	table, err := measureAll(proxies)
@@ -86,7 +69,7 @@ func run() error {
 	if *report == "" {
 		return nil
 	}
-	return writeSection(*report, "l4", text)
+	return contest.WriteSection(*report, "l4", text)
 }
 
 // servers are the addresses of the servers: several, so that a proxy does not
@@ -158,7 +141,7 @@ func measureOne(p *proxy, w workload) (result, time.Duration, error) {
 		}
 	}
 	var used []time.Duration
-	r, err := l.measure(300*time.Millisecond, *long, func() { used = append(used, p.cpu()) })
+	r, err := l.measure(300*time.Millisecond, *long, func() { used = append(used, contest.CPU(p.pid())) })
 	if err != nil {
 		return result{}, 0, err
 	}
@@ -169,23 +152,6 @@ func measureOne(p *proxy, w workload) (result, time.Duration, error) {
 // machine does not let a process have that many descriptors.
 var idleConnections = 10000
 
-// descriptors lets this process and its children have as many descriptors as
-// are wanted, or as they may, and returns how many.
-func descriptors() (int, error) {
-	want := unix.Rlimit{Cur: 60000, Max: 60000}
-	if unix.Setrlimit(unix.RLIMIT_NOFILE, &want) == nil {
-		return int(want.Cur), nil
-	}
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &want); err != nil {
-		return 0, fmt.Errorf("descriptors: %w", err)
-	}
-	want.Cur = want.Max
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &want); err != nil {
-		return 0, fmt.Errorf("descriptors: %w", err)
-	}
-	return int(want.Cur), nil
-}
-
 // measureIdle returns the memory of an idle connection in bytes: what the
 // process has grown by when there are many that have carried one message.
 func measureIdle(p *proxy) (float64, error) {
@@ -194,7 +160,7 @@ func measureIdle(p *proxy) (float64, error) {
 		return 0, err
 	}
 	defer l.end()
-	before := p.memory()
+	before := contest.Memory(p.pid())
 	l.idle = true
 	for i := range idleConnections {
 		if err := l.dial(echoPort); err != nil {
@@ -217,7 +183,7 @@ func measureIdle(p *proxy) (float64, error) {
 	if err := l.run(time.Now().Add(time.Second)); err != nil {
 		return 0, err
 	}
-	return float64(p.memory()-before) / float64(idleConnections), nil
+	return float64(contest.Memory(p.pid())-before) / float64(idleConnections), nil
 }
 
 // find returns the path of a program.

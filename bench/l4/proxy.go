@@ -90,38 +90,11 @@ func (p *proxy) awaitListening() error {
 	return fmt.Errorf("%s does not listen:\n%s", p.name, p.said.String())
 }
 
+func (p *proxy) pid() int { return p.cmd.Process.Pid }
+
 func (p *proxy) stop() {
 	_ = p.cmd.Process.Signal(os.Interrupt)
 	_ = p.cmd.Wait()
-}
-
-// cpu returns the time that the process has spent on a processor, in user mode
-// and in the kernel.
-func (p *proxy) cpu() time.Duration {
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid))
-	var sum time.Duration
-	for _, f := range files {
-		text, err := os.ReadFile(f)
-		if err != nil {
-			continue
-		}
-		first, _, _ := strings.Cut(string(text), " ")
-		n, _ := strconv.ParseInt(first, 10, 64)
-		sum += time.Duration(n)
-	}
-	return sum
-}
-
-// memory returns the resident memory of the process in bytes.
-func (p *proxy) memory() int64 {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			n, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-			return n << 10
-		}
-	}
-	return 0
 }
 
 var ports = []int{echoPort, sinkPort, sourcePort}

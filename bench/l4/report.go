@@ -1,14 +1,11 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
-	"os"
-	"os/exec"
-	"runtime"
-	"slices"
 	"strings"
 	"time"
+
+	"appliance/bench/contest"
 )
 
 // sample is one measurement.
@@ -40,21 +37,9 @@ func (t *table) add(p *proxy, w workload, r result, cpu time.Duration) {
 	})
 }
 
-// median returns the median of what of gives for each sample.
-func median[T cmp.Ordered](samples []sample, of func(sample) T) T {
-	values := make([]T, len(samples))
-	for i, s := range samples {
-		values[i] = of(s)
-	}
-	slices.Sort(values)
-	return values[len(values)/2]
-}
-
 func (t *table) text() string {
 	var b strings.Builder
-	uname, _ := exec.Command("uname", "-r").Output()
-	fmt.Fprintf(&b, "## TCP services (L4)\n\nMeasured on %s with `make bench-l4`: kernel %s, %s, %d processors, %s", time.Now().Format("2 January 2006"),
-		strings.TrimSpace(string(uname)), cpuModel(), runtime.NumCPU(), runtime.Version())
+	fmt.Fprintf(&b, "## TCP services (L4)\n\nMeasured on %s with `make bench-l4`: %s", time.Now().Format("2 January 2006"), contest.Machine())
 	for _, p := range t.proxies {
 		if p.version != "" {
 			fmt.Fprintf(&b, ", %s", p.version)
@@ -75,15 +60,15 @@ peer's: below 1 is better for CPU, above 1 for throughput.
 		bestRate, bestCPU := 0.0, 0.0
 		for _, p := range t.proxies {
 			if s := t.samples[w.name][p.name]; !p.ours {
-				bestRate = max(bestRate, median(s, func(s sample) float64 { return s.rate }))
-				if c := median(s, func(s sample) float64 { return s.cpu }); bestCPU == 0 || c < bestCPU {
+				bestRate = max(bestRate, contest.Median(s, func(s sample) float64 { return s.rate }))
+				if c := contest.Median(s, func(s sample) float64 { return s.cpu }); bestCPU == 0 || c < bestCPU {
 					bestCPU = c
 				}
 			}
 		}
 		for _, p := range t.proxies {
 			s := t.samples[w.name][p.name]
-			rate, used := median(s, func(s sample) float64 { return s.rate }), median(s, func(s sample) float64 { return s.cpu })
+			rate, used := contest.Median(s, func(s sample) float64 { return s.rate }), contest.Median(s, func(s sample) float64 { return s.cpu })
 			ratios := " | "
 			if p.ours && bestCPU > 0 {
 				ratios = fmt.Sprintf("%.2f | %.2f", rate/bestRate, used/bestCPU)
@@ -94,7 +79,7 @@ peer's: below 1 is better for CPU, above 1 for throughput.
 				func(s sample) time.Duration { return s.r.P99 },
 				func(s sample) time.Duration { return s.r.P999 },
 			} {
-				if d := median(s, of); d > 0 {
+				if d := contest.Median(s, of); d > 0 {
 					fmt.Fprintf(&b, " %d |", d.Microseconds())
 				} else {
 					b.WriteString(" |")
@@ -114,34 +99,4 @@ peer's: below 1 is better for CPU, above 1 for throughput.
 		}
 	}
 	return b.String()
-}
-
-func cpuModel() string {
-	text, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "model name"); ok {
-			return strings.TrimSpace(strings.TrimLeft(rest, "\t :"))
-		}
-	}
-	return runtime.GOARCH
-}
-
-// writeSection replaces the section of the file at path between its markers, or
-// adds it at the end.
-func writeSection(path, name, text string) error {
-	begin, end := "<!-- "+name+": begin -->\n", "<!-- "+name+": end -->\n"
-	old, err := os.ReadFile(path)
-	if err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	before, rest, found := strings.Cut(string(old), begin)
-	if !found {
-		if before == "" {
-			before = "# Benchmarks\n\n"
-		} else {
-			before += "\n"
-		}
-	}
-	_, after, _ := strings.Cut(rest, end)
-	return os.WriteFile(path, []byte(before+begin+text+end+after), 0o644)
 }

@@ -10,8 +10,9 @@ import (
 	"net/http"
 	"regexp"
 	"strconv"
-	"strings"
 	"time"
+
+	"appliance/bench/contest"
 )
 
 // result is what a load generator says.
@@ -73,7 +74,7 @@ func idle(p *proxy, secure bool) (float64, error) {
 		}
 		time.Sleep(time.Second)
 	}()
-	before := p.memory()
+	before := contest.Memory(p.pid())
 	for range idleConnections {
 		port := plainPort
 		if secure {
@@ -101,15 +102,5 @@ func idle(p *proxy, secure bool) (float64, error) {
 		}
 	}
 	time.Sleep(time.Second)
-	return float64(p.memory()-before) / float64(idleConnections) / 1024, nil
-}
-
-// fields returns the fields of a file of /proc that begin after prefix.
-func fieldsAfter(text, prefix string) []string {
-	for line := range strings.Lines(text) {
-		if rest, ok := strings.CutPrefix(line, prefix); ok {
-			return strings.Fields(rest)
-		}
-	}
-	return nil
+	return float64(contest.Memory(p.pid())-before) / float64(idleConnections) / 1024, nil
 }

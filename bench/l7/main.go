@@ -5,17 +5,15 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"appliance/bench/contest"
 )
 
 var (
@@ -41,29 +39,13 @@ func main() {
 
 func run() error {
 	if !*inside {
-		cmd := exec.Command("unshare", append([]string{"--net", os.Args[0], "-inside"}, os.Args[1:]...)...)
-		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-		return cmd.Run()
+		return contest.Apart()
 	}
-	if runtime.NumCPU() < 2 {
-		return errors.New("two processors are needed")
+	limit, err := contest.Prepare()
+	if err != nil {
+		return err
 	}
-	for _, args := range [][]string{{"ip", "link", "set", "lo", "up"}, {"sysctl", "-qw", "net.ipv4.ip_local_port_range=1024 65000"}} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			return fmt.Errorf("%v: %w: %s", args, err, out)
-		}
-	}
-	limit := unix.Rlimit{Cur: 60000, Max: 60000}
-	if unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
-		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-			return err
-		}
-		limit.Cur = limit.Max
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-			return err
-		}
-	}
-	idleConnections = min(idleConnections, int(limit.Cur)/2-1100)
+	idleConnections = min(idleConnections, limit/2-1100)
 	t, err := readTable(*keepAt)
 	if err != nil {
 		return err
@@ -73,18 +55,14 @@ func run() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	r, err := start(dir, int(limit.Cur))
+	r, err := start(dir, limit)
 	if r != nil {
 		defer r.stop()
 	}
 	if err != nil {
 		return err
 	}
-	// Pinned only now, or the proxies would be too.
-	runtime.LockOSThread()
-	var set unix.CPUSet
-	set.Set(1)
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
+	if err := contest.PinLoad(); err != nil {
 		return err
 	}
 	if err := r.measure(t); err != nil {
@@ -98,7 +76,7 @@ func run() error {
 	if *report == "" {
 		return nil
 	}
-	return writeSection(*report, "l7", text)
+	return contest.WriteSection(*report, "l7", text)
 }
 
 // workload is one thing to measure.
@@ -196,12 +174,12 @@ func (r *rig) one(p *proxy, w workload) (sample, error) {
 			break
 		}
 	}
-	before, began := p.cpu(), time.Now()
+	before, began := contest.CPU(p.pid()), time.Now()
 	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 	if err != nil {
 		return sample{}, fmt.Errorf("%v: %w: %s", args, err, out)
 	}
-	used, took := p.cpu()-before, time.Since(began)
+	used, took := contest.CPU(p.pid())-before, time.Since(began)
 	res, err := parse(string(out))
 	if err != nil {
 		return sample{}, fmt.Errorf("%v: %w:\n%s", args, err, out)

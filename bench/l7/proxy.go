@@ -151,22 +151,7 @@ func (r *rig) stop() {
 	_ = r.origin.Wait()
 }
 
-// cpu returns the time that the process has spent on a processor, in user mode
-// and in the kernel.
-func (p *proxy) cpu() time.Duration {
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid))
-	var sum time.Duration
-	for _, f := range files {
-		text, err := os.ReadFile(f)
-		if err != nil {
-			continue
-		}
-		first, _, _ := strings.Cut(string(text), " ")
-		n, _ := strconv.ParseInt(first, 10, 64)
-		sum += time.Duration(n)
-	}
-	return sum
-}
+func (p *proxy) pid() int { return p.cmd.Process.Pid }
 
 // moduleVersion returns the version of the module that a program was built from.
 func moduleVersion(path string) string {
@@ -175,17 +160,6 @@ func moduleVersion(path string) string {
 		return "of unknown version"
 	}
 	return info.Main.Version
-}
-
-// memory returns the resident memory of the process in bytes.
-func (p *proxy) memory() int64 {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	f := fieldsAfter(string(text), "VmRSS:")
-	if len(f) == 0 {
-		return 0
-	}
-	n, _ := strconv.ParseInt(f[0], 10, 64)
-	return n << 10
 }
 
 func applianceConfig(dir, address string, _ int) string {

@@ -4,11 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
-	"runtime"
-	"slices"
 	"strings"
 	"time"
+
+	"appliance/bench/contest"
 )
 
 // sample is one measurement.
@@ -59,26 +58,12 @@ func (t *table) add(workload, proxy string, s sample) {
 	t.Samples[workload][proxy] = append(t.Samples[workload][proxy], s)
 }
 
-// median returns the median of what of gives for each sample.
-func median(samples []sample, of func(sample) float64) float64 {
-	values := make([]float64, len(samples))
-	for i, s := range samples {
-		values[i] = of(s)
-	}
-	slices.Sort(values)
-	if len(values) == 0 {
-		return 0
-	}
-	return (values[(len(values)-1)/2] + values[len(values)/2]) / 2
-}
-
 var order = []string{"applianctl", "nginx", "HAProxy", "Caddy"}
 
 func (t *table) text() string {
 	var b strings.Builder
-	uname, _ := exec.Command("uname", "-r").Output()
-	fmt.Fprintf(&b, "## HTTP services (L7)\n\nMeasured on %s with `make bench-l7`: kernel %s, %s, %d processors, %s, %s.\n",
-		time.Now().Format("2 January 2006"), strings.TrimSpace(string(uname)), cpuModel(), runtime.NumCPU(), runtime.Version(), strings.Join(t.Versions, ", "))
+	fmt.Fprintf(&b, "## HTTP services (L7)\n\nMeasured on %s with `make bench-l7`: %s, %s.\n",
+		time.Now().Format("2 January 2006"), contest.Machine(), strings.Join(t.Versions, ", "))
 	fmt.Fprintf(&b, `One worker of each proxy on one processor; wrk or h2load and an nginx as the server, which answers with 60 bytes unless it says
 otherwise, on another; over loopback, one after the other in each round; medians. CPU is user and system time of the proxy's
 process for each unit. "To best" is ours divided by the best peer's: below 1 is better for CPU, above 1 for throughput.
@@ -96,7 +81,7 @@ Processors that others use at the same time disturb throughput and latency more 
 		fmt.Fprintf(&b, "| %s |", strings.TrimPrefix(name, "idle, "))
 		for _, p := range order {
 			if s := t.Samples[name][p]; len(s) > 0 {
-				fmt.Fprintf(&b, " %.1f", median(s, func(s sample) float64 { return s.Memory }))
+				fmt.Fprintf(&b, " %.1f", contest.Median(s, func(s sample) float64 { return s.Memory }))
 			}
 			b.WriteString(" |")
 		}
@@ -107,8 +92,12 @@ Processors that others use at the same time disturb throughput and latency more 
 
 // rows writes the rows of one workload.
 func (t *table) rows(b *strings.Builder, w workload) {
-	rate := func(p string) float64 { return median(t.Samples[w.name][p], func(s sample) float64 { return s.Rate }) }
-	cpu := func(p string) float64 { return median(t.Samples[w.name][p], func(s sample) float64 { return s.CPU }) }
+	rate := func(p string) float64 {
+		return contest.Median(t.Samples[w.name][p], func(s sample) float64 { return s.Rate })
+	}
+	cpu := func(p string) float64 {
+		return contest.Median(t.Samples[w.name][p], func(s sample) float64 { return s.CPU })
+	}
 	bestRate, bestCPU := 0.0, 0.0
 	for _, p := range order[1:] {
 		bestRate = max(bestRate, rate(p))
@@ -130,36 +119,11 @@ func (t *table) rows(b *strings.Builder, w workload) {
 			func(s sample) float64 { return float64(s.P50) },
 			func(s sample) float64 { return float64(s.P99) },
 		} {
-			if d := time.Duration(median(samples, of)); d > 0 {
+			if d := time.Duration(contest.Median(samples, of)); d > 0 {
 				fmt.Fprintf(b, " %v", d.Round(10*time.Microsecond))
 			}
 			b.WriteString(" |")
 		}
 		b.WriteString("\n")
 	}
-}
-
-func cpuModel() string {
-	text, _ := os.ReadFile("/proc/cpuinfo")
-	return strings.TrimSpace(strings.TrimLeft(strings.Join(fieldsAfter(string(text), "model name"), " "), ": "))
-}
-
-// writeSection replaces the section of the file at path between its markers, or
-// adds it at the end.
-func writeSection(path, name, text string) error {
-	begin, end := "<!-- "+name+": begin -->\n", "<!-- "+name+": end -->\n"
-	old, err := os.ReadFile(path)
-	if err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	before, rest, found := strings.Cut(string(old), begin)
-	if !found {
-		if before == "" {
-			before = "# Benchmarks\n\n"
-		} else {
-			before += "\n"
-		}
-	}
-	_, after, _ := strings.Cut(rest, end)
-	return os.WriteFile(path, []byte(before+begin+text+end+after), 0o644)
 }

@@ -37,8 +37,9 @@ var layers = map[string][]string{
 	"internal/lab":        {"internal/control", "internal/link", "internal/peer", "vrrp"},
 	"cmd/applianctl":      {"internal/appliance", "internal/guard", "internal/config", "internal/control", "internal/lab", "internal/peer"},
 	"integration":         {"internal/control", "internal/lab"},
-	"bench/l4":            nil,
-	"bench/l7":            nil,
+	"bench/contest":       nil,
+	"bench/l4":            {"bench/contest"},
+	"bench/l7":            {"bench/contest"},
 }
 
 // confined lists the libraries that only one package may import.
