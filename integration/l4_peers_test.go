@@ -22,6 +22,11 @@ listen = ["192.168.15.3:7001"]
 pool   = "told"
 
 [[l4]]
+name   = "told1"
+listen = ["192.168.15.3:7003"]
+pool   = "told1"
+
+[[l4]]
 name   = "behind"
 listen = ["192.168.15.3:7002"]
 pool   = "told"
@@ -32,6 +37,10 @@ name    = "dns"
 listen  = ["192.168.15.3:5353"]
 protocol = "udp"
 servers = ["172.16.1.52:53"]
+
+[pool.told1]
+send_proxy = "v1"
+servers    = [{ name = "nginx", address = "172.16.1.51:8001" }]
 
 [pool.told]
 send_proxy = "v2"
@@ -113,6 +122,10 @@ func TestPeersOfL4(t *testing.T) {
 	own, said := read("192.168.15.3:7001")
 	if want := fmt.Sprintf("client %s asked 192.168.15.3:7001\n", own); said != want {
 		t.Errorf("through the pair the server was told %q, want %q", said, want)
+	}
+	own, said = read("192.168.15.3:7003")
+	if want := fmt.Sprintf("client %s asked 192.168.15.3:7003\n", own); said != want {
+		t.Errorf("by version 1 the server was told %q, want %q", said, want)
 	}
 	// By way of the proxy before it, the client is the one that nginx saw.
 	own, said = read("127.0.0.1:9001")
