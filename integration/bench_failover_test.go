@@ -37,10 +37,11 @@ import (
 //	                with BENCH_CRASHES=0 its tables are written, and nothing else
 
 const (
-	ourPort      = 7100             // of the greeting; that of the echo is the next one
-	theirPort    = 7200             // the same, of keepalived's address
-	probeEvery   = time.Millisecond // between new connections
-	probePatient = 5 * time.Second  // a lost SYN is repeated after one second
+	ourPort      = 7100                    // of the greeting; that of the echo is the next one
+	theirPort    = 7200                    // the same, of keepalived's address
+	probeEvery   = time.Millisecond        // between new connections
+	probePatient = 5 * time.Second         // a lost SYN is repeated after one second
+	longLived    = 1500 * time.Millisecond // more than handover.drain
 	// streamPatient is how long the stream waits for its echo before it connects
 	// anew: the sign of a lost node that sends no reset.
 	streamPatient = 20 * time.Millisecond
@@ -288,6 +289,10 @@ func (b *failoverBench) lose(c contestant, way string, o *outcome) {
 	defer s.stop()
 	p.waitSuccesses(b.t, 100)
 	s.waitEchoes(b.t, 20)
+	if way == "switch" {
+		// What is young is waited for: the stream is meant to be one that is not.
+		time.Sleep(longLived)
+	}
 	begun := time.Now()
 	switch way {
 	case "kill":
@@ -398,10 +403,11 @@ opens a new connection every millisecond, reads a greeting, and notes the longes
 sends a byte and waits for its echo, and connects anew after a reset or %v of silence. Connections fail when
 they are refused or reset, or are not answered within %v. With keepalived the greeting is served by a process
 on each node that is killed together with it; with applianctl it comes through its L4 proxy from a server behind.
-In a planned switch applianctl keeps new connections off while those under way end, here the stream until the drain time is
-over: they are late, not refused. The link's price for a lost machine is the time in which the backup asks whether it lives.
+In a planned switch applianctl keeps new connections off for 200 ms, while those under way end: they are late, not refused.
+The stream is %v old then, so it is not waited for. The link's price for a lost machine is the time in which the backup asks
+whether it lives.
 `, begun.UTC().Format("2006-01-02"), runtime.NumCPU(), first("uname", "-r"), runtime.Version(), first("keepalived", "--version"),
-		streamPatient, probePatient)
+		streamPatient, probePatient, longLived)
 }
 
 // serveGreeting serves the greeting and the echo on a host until the test ends
