@@ -156,11 +156,9 @@ func (s *story) nodeDies(ctx context.Context, active *Node) (*Node, error) {
 	}
 	r := s.record("active node " + active.Name + " killed")
 	s.say("%s is active. The client waited %s at most; %s.", heir.Name, ms(r.Gap), r)
-	last, ok := s.pair.Capture.Last(Advert, active.Name, time.Now())
-	first, ok2 := s.pair.Capture.First(Advert, heir.Name, last.Time)
-	if ok && ok2 {
-		line := fmt.Sprintf("On the wire: first advert of %s %s after the last of %s", heir.Name, ms(first.Time.Sub(last.Time)), active.Name)
-		if arp, ok := s.pair.Capture.First(Gratuitous, heir.Name, last.Time); ok {
+	if first, ok := s.pair.Capture.First(Advert, heir.Name, killed); ok {
+		line := fmt.Sprintf("On the wire: first advert of %s %s after the kill", heir.Name, ms(first.Time.Sub(killed)))
+		if arp, ok := s.pair.Capture.First(Gratuitous, heir.Name, killed); ok {
 			line += fmt.Sprintf(", its gratuitous ARP %s after that", ms(arp.Time.Sub(first.Time)))
 		}
 		s.say("%s.", line)
