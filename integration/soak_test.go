@@ -324,6 +324,13 @@ func (s *soak) deafen(n *lab.Node) {
 // failOver gives the address away by command and, sometimes, back.
 func (s *soak) failOver() {
 	n := s.active()
+	if s.link {
+		// It is refused, and rightly, while the other node is absent.
+		eventually(s.t, 20*time.Second, n.Name+" knows the other node for a backup", func() bool {
+			peers := s.status(n).Peers
+			return len(peers) == 1 && peers[0].Link == "up" && len(peers[0].VRRP) == 1 && peers[0].VRRP[0].State == "backup"
+		})
+	}
 	begun := time.Now()
 	code, output := s.applianctl(n, "failover")
 	if code != 0 {
