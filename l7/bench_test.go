@@ -112,24 +112,7 @@ func (bc benchCase) start(b testing.TB) func() {
 	if err != nil {
 		b.Fatal(err)
 	}
-	change.Commit()
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go change.Handlers()[addr].ServeConn(c.(*net.TCPConn))
-		}
-	}()
-	b.Cleanup(func() {
-		l.Close()
-		<-ended
-		e.cutAll()
-		_ = e.Shutdown(b.Context())
-	})
+	benchServe(b, e, l, change)
 	return benchClient(b, addr, config, bc.request, bc.end)
 }
 
@@ -168,4 +151,27 @@ func TestExchangeAllocatesNothing(t *testing.T) {
 			t.Errorf("%s: %.2f allocations for each request", bc.name, got)
 		}
 	}
+}
+
+// benchServe puts change in force and serves what comes to l, until b ends.
+func benchServe(b testing.TB, e *Engine, l net.Listener, change *Change) {
+	change.Commit()
+	addr := l.Addr().(*net.TCPAddr).AddrPort()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go change.Handlers()[addr].ServeConn(c.(*net.TCPConn))
+		}
+	}()
+	b.Cleanup(func() {
+		l.Close()
+		<-ended
+		e.cutAll()
+		_ = e.Shutdown(b.Context())
+	})
 }

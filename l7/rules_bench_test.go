@@ -51,24 +51,7 @@ func BenchmarkFile(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	change.Commit()
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go change.Handlers()[addr].ServeConn(c.(*net.TCPConn))
-		}
-	}()
-	b.Cleanup(func() {
-		l.Close()
-		<-ended
-		e.cutAll()
-		_ = e.Shutdown(b.Context())
-	})
+	benchServe(b, e, l, change)
 	ask := benchClient(b, addr, nil, strings.Replace(benchRequest, "/forum/topic/17?page=2", "/site.css", 1), "6789")
 	ask()
 	b.ReportAllocs()
