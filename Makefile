@@ -3,7 +3,7 @@
 VERSION ?= $(shell git describe --tags --always 2>/dev/null || echo 0.1.0-dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build test unit integration lint fuzz lab packages clean soak soak-timing bench-failover bench-health bench-l4 bench-l7
+.PHONY: help build test unit integration lint fuzz lab packages clean bpf soak soak-timing bench-failover bench-health bench-l4 bench-l7
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ fuzz: ## fuzz each parser for FUZZTIME (default 20s)
 			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $${FUZZTIME:-20s} $$package || exit 1; \
 		done; \
 	done
+
+bpf: packages ## compile the BPF programs anew, into the objects that are committed
+	CPATH=/usr/include/$$(uname -m)-linux-gnu go generate ./internal/steer
 
 soak: packages ## troubles at random for SOAK_FOR (default 3m); SOAK_SEED repeats a run
 	go test -count=1 -timeout 0 -tags soak -v -run '^TestSoak$$' ./integration

@@ -1,0 +1,292 @@
+/* Hands packets of connections over to the node whose sockets they belong to.
+ *
+ * It runs at the ingress of the interface that has taken virtual addresses over,
+ * for as long as the node that had them before still has connections. Whatever
+ * has a socket here is ours; a request for a new connection is ours; what is left
+ * goes out again by the same interface, to the other node.
+ *
+ * Written for Linux 6.6: tcx.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#ifndef TCX_NEXT
+#define TCX_NEXT -1 /* of linux/bpf.h since Linux 6.6 */
+#endif
+
+/* RFC 792. */
+#define UNREACHABLE 3
+#define TIME_EXCEEDED 11
+#define PARAMETER_PROBLEM 12
+
+#define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
+#define ADDRESSES 64       /* as many as one virtual router may have, and more */
+#define PORTS 4096
+
+/* Set before the program is loaded. */
+volatile const __u8 own[ETH_ALEN];  /* what this node sends from */
+volatile const __u8 peer[ETH_ALEN]; /* the other node */
+volatile const __u8 at[ETH_ALEN];   /* the hardware address of the virtual addresses */
+
+/* An address as IPv6, those of IPv4 mapped. */
+struct address {
+	__u32 word[4];
+};
+
+/* The head of an ICMP message, of either version. */
+struct icmp {
+	__u8 type, code;
+	__sum16 sum;
+	__u32 rest;
+};
+
+struct endpoint {
+	struct address address;
+	__be16 port;
+	__u16 zero;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ADDRESSES);
+	__type(key, struct address);
+	__type(value, __u8);
+} addresses SEC(".maps");
+
+/* What is served without sockets, and no business of this program. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PORTS);
+	__type(key, struct endpoint);
+	__type(value, __u8);
+} elsewhere SEC(".maps");
+
+/* How many packets were handed over. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} handed SEC(".maps");
+
+static __always_inline int same(const __u8 *mac, const volatile __u8 *other)
+{
+	const __u16 *a = (const __u16 *)mac;
+	const volatile __u16 *b = (const volatile __u16 *)other;
+
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2];
+}
+
+static __always_inline void mapped(struct address *a, __be32 ip)
+{
+	a->word[0] = 0;
+	a->word[1] = 0;
+	a->word[2] = bpf_htonl(0xffff);
+	a->word[3] = ip;
+}
+
+/* Sends the packet to the other node. */
+static __always_inline int hand_over(struct __sk_buff *skb)
+{
+	__u8 macs[2 * ETH_ALEN];
+	__u32 zero = 0;
+	__u64 *count;
+
+	for (int i = 0; i < ETH_ALEN; i++) {
+		macs[i] = peer[i];
+		macs[ETH_ALEN + i] = own[i];
+	}
+	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
+		return TCX_NEXT;
+	count = bpf_map_lookup_elem(&handed, &zero);
+	if (count)
+		*count += 1;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+/* Whether the endpoint of a packet, at this node, is one to look after. */
+static __always_inline int concerns(const struct address *a, __be16 port)
+{
+	struct endpoint e = {.address = *a, .port = port};
+
+	return bpf_map_lookup_elem(&addresses, a) && !bpf_map_lookup_elem(&elsewhere, &e);
+}
+
+/* Whether there is a connection of this node that a packet with this tuple belongs
+ * to. With head, the segment is the answer to a cookie that this node has sent in
+ * place of keeping a request.
+ */
+static __always_inline int has_socket(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, __u32 size,
+				      void *ip, __u32 ip_size, struct tcphdr *head)
+{
+	struct bpf_sock *sk = bpf_skc_lookup_tcp(skb, tuple, size, BPF_F_CURRENT_NETNS, 0);
+	int ours = 1;
+
+	if (!sk)
+		return 0;
+	if (sk->state == BPF_TCP_LISTEN)
+		ours = head && head->ack && !head->rst &&
+		       bpf_tcp_check_syncookie(sk, ip, ip_size, head, sizeof(*head)) == 0;
+	bpf_sk_release(sk);
+	return ours;
+}
+
+static __always_inline int segment4(struct __sk_buff *skb, struct iphdr *ip, void *end)
+{
+	struct tcphdr *tcp = (void *)ip + ip->ihl * 4;
+	struct bpf_sock_tuple tuple = {};
+	struct address local;
+
+	if (ip->ihl < 5 || (void *)(tcp + 1) > end)
+		return TCX_NEXT;
+	mapped(&local, ip->daddr);
+	if (!concerns(&local, tcp->dest) || (tcp->syn && !tcp->ack))
+		return TCX_NEXT;
+	tuple.ipv4.saddr = ip->saddr;
+	tuple.ipv4.daddr = ip->daddr;
+	tuple.ipv4.sport = tcp->source;
+	tuple.ipv4.dport = tcp->dest;
+	if (has_socket(skb, &tuple, sizeof(tuple.ipv4), ip, sizeof(*ip), tcp))
+		return TCX_NEXT;
+	return hand_over(skb);
+}
+
+/* A segment of this node came to harm on its way: path MTU discovery above all. */
+static __always_inline int error4(struct __sk_buff *skb, struct iphdr *ip, void *end)
+{
+	struct icmp *icmp = (void *)ip + ip->ihl * 4;
+	struct iphdr *inner = (void *)(icmp + 1);
+	struct bpf_sock_tuple tuple = {};
+	struct address local;
+	__be16 *ports;
+
+	if (ip->ihl < 5 || (void *)(inner + 1) > end)
+		return TCX_NEXT;
+	if (icmp->type != UNREACHABLE && icmp->type != TIME_EXCEEDED && icmp->type != PARAMETER_PROBLEM)
+		return TCX_NEXT;
+	if (inner->ihl < 5 || inner->protocol != IPPROTO_TCP)
+		return TCX_NEXT;
+	ports = (void *)inner + inner->ihl * 4;
+	if ((void *)(ports + 2) > end)
+		return TCX_NEXT;
+	mapped(&local, inner->saddr);
+	if (!concerns(&local, ports[0]))
+		return TCX_NEXT;
+	tuple.ipv4.saddr = inner->daddr;
+	tuple.ipv4.daddr = inner->saddr;
+	tuple.ipv4.sport = ports[1];
+	tuple.ipv4.dport = ports[0];
+	if (has_socket(skb, &tuple, sizeof(tuple.ipv4), 0, 0, 0))
+		return TCX_NEXT;
+	return hand_over(skb);
+}
+
+static __always_inline int segment6(struct __sk_buff *skb, struct ipv6hdr *ip, void *end)
+{
+	struct tcphdr *tcp = (void *)(ip + 1);
+	struct bpf_sock_tuple tuple = {};
+	struct address local;
+
+	if ((void *)(tcp + 1) > end)
+		return TCX_NEXT;
+	__builtin_memcpy(&local, &ip->daddr, sizeof(local));
+	if (!concerns(&local, tcp->dest) || (tcp->syn && !tcp->ack))
+		return TCX_NEXT;
+	__builtin_memcpy(tuple.ipv6.saddr, &ip->saddr, sizeof(tuple.ipv6.saddr));
+	__builtin_memcpy(tuple.ipv6.daddr, &ip->daddr, sizeof(tuple.ipv6.daddr));
+	tuple.ipv6.sport = tcp->source;
+	tuple.ipv6.dport = tcp->dest;
+	if (has_socket(skb, &tuple, sizeof(tuple.ipv6), ip, sizeof(*ip), tcp))
+		return TCX_NEXT;
+	return hand_over(skb);
+}
+
+static __always_inline int error6(struct __sk_buff *skb, struct ipv6hdr *ip, void *end)
+{
+	struct icmp *icmp = (void *)(ip + 1);
+	struct ipv6hdr *inner = (void *)(icmp + 1);
+	__be16 *ports = (void *)(inner + 1);
+	struct bpf_sock_tuple tuple = {};
+	struct address local;
+
+	if ((void *)(ports + 2) > end)
+		return TCX_NEXT;
+	/* RFC 4443 section 2.1: errors have types below 128. */
+	if (icmp->type >= 128 || inner->nexthdr != IPPROTO_TCP)
+		return TCX_NEXT;
+	__builtin_memcpy(&local, &inner->saddr, sizeof(local));
+	if (!concerns(&local, ports[0]))
+		return TCX_NEXT;
+	__builtin_memcpy(tuple.ipv6.saddr, &inner->daddr, sizeof(tuple.ipv6.saddr));
+	__builtin_memcpy(tuple.ipv6.daddr, &inner->saddr, sizeof(tuple.ipv6.daddr));
+	tuple.ipv6.sport = ports[1];
+	tuple.ipv6.dport = ports[0];
+	if (has_socket(skb, &tuple, sizeof(tuple.ipv6), 0, 0, 0))
+		return TCX_NEXT;
+	return hand_over(skb);
+}
+
+static __always_inline int packet4(struct __sk_buff *skb, void *end)
+{
+	struct iphdr *ip = (void *)(long)skb->data + ETH_HLEN;
+
+	if ((void *)(ip + 1) > end || ip->frag_off & bpf_htons(IP_FRAGMENT))
+		return TCX_NEXT;
+	switch (ip->protocol) {
+	case IPPROTO_TCP:
+		return segment4(skb, ip, end);
+	case IPPROTO_ICMP:
+		return error4(skb, ip, end);
+	}
+	return TCX_NEXT;
+}
+
+static __always_inline int packet6(struct __sk_buff *skb, void *end)
+{
+	struct ipv6hdr *ip = (void *)(long)skb->data + ETH_HLEN;
+
+	if ((void *)(ip + 1) > end)
+		return TCX_NEXT;
+	switch (ip->nexthdr) {
+	case IPPROTO_TCP:
+		return segment6(skb, ip, end);
+	case IPPROTO_ICMPV6:
+		return error6(skb, ip, end);
+	}
+	return TCX_NEXT;
+}
+
+/* The longest head that is looked at: of an ICMP error about a segment. */
+#define HEAD (ETH_HLEN + 2 * sizeof(struct ipv6hdr) + sizeof(struct icmp) + 4)
+
+SEC("tcx/ingress")
+int steer(struct __sk_buff *skb)
+{
+	struct ethhdr *eth;
+	void *end;
+
+	/* A frame of a VLAN on this interface is not of this LAN. */
+	if (skb->vlan_present || (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)))
+		return TCX_NEXT;
+	if (skb->data_end - skb->data < HEAD && skb->data_end - skb->data < skb->len)
+		bpf_skb_pull_data(skb, skb->len < HEAD ? skb->len : HEAD);
+	eth = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	if ((void *)(eth + 1) > end)
+		return TCX_NEXT;
+	/* What a switch floods to a promiscuous interface is the business of whoever
+	 * it is addressed to; and what the other node hands over must not go back.
+	 */
+	if (!same(eth->h_dest, at) || same(eth->h_source, peer))
+		return TCX_NEXT;
+	return skb->protocol == bpf_htons(ETH_P_IP) ? packet4(skb, end) : packet6(skb, end);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

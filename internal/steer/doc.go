@@ -1,0 +1,23 @@
+// Package steer hands packets over to the node whose sockets they belong to,
+// after a virtual address has moved away from that node in peace.
+//
+// The new owner of an address gets all its packets, also those of connections
+// that the old one has not finished. A Program on the new owner's interface (tcx
+// ingress, bpf/steer.c) sends these on to the old owner, frame by frame, which
+// answers the clients directly. What it decides about a packet to one of the
+// addresses:
+//
+//	a request for a connection (SYN)                              this node's
+//	a frame from the other node                                   this node's: no loop
+//	a connection of this node, also one in TIME_WAIT              this node's
+//	the answer to a SYN cookie of this node                       this node's
+//	of a port that is served without sockets (Options.Elsewhere)  left alone
+//	a fragment, or not TCP                                        left alone
+//	any other segment, and ICMP errors about one                  the other node's
+//
+// The nodes must be on one LAN, as they are for VRRP.
+//
+// The compiled program is committed; `make bpf` compiles it anew. It is written
+// for Linux 6.6. Only this package and the kernel path of layer 4 import
+// cilium/ebpf.
+package steer

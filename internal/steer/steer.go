@@ -1,0 +1,116 @@
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// Options say which packets are handed over, and to whom. All but Elsewhere is
+// needed.
+type Options struct {
+	// Interface is the index of the interface on the LAN that both nodes share,
+	// in the network namespace of the calling thread. Under a virtual MAC address
+	// it is the one that has this address's interface on it.
+	Interface int
+	// Addresses are the virtual addresses, 64 at most.
+	Addresses []netip.Addr
+	// At is the hardware address at which the LAN finds them, Own the one of
+	// Interface, Peer the one of the other node's interface on this LAN. Each has
+	// 6 bytes.
+	At, Own, Peer net.HardwareAddr
+	// Elsewhere are ports of the addresses that are served without sockets.
+	Elsewhere []netip.AddrPort
+}
+
+// Program is one that runs. Its methods are safe for concurrent use. It goes with
+// the process at the latest.
+type Program struct {
+	objects steerObjects
+	link    link.Link
+}
+
+// Attach begins to hand over. The caller calls Close. It needs CAP_BPF and
+// CAP_NET_ADMIN; without them, or on a kernel that is too old, the error says so.
+func Attach(o Options) (*Program, error) {
+	p := &Program{}
+	if err := load(&p.objects, o); err != nil {
+		return nil, err
+	}
+	l, err := link.AttachTCX(link.TCXOptions{Interface: o.Interface, Program: p.objects.Steer, Attach: ebpf.AttachTCXIngress})
+	if err != nil {
+		p.objects.Close()
+		return nil, fmt.Errorf("attach the program: %w", explain(err))
+	}
+	p.link = l
+	return p, nil
+}
+
+// load loads the program and fills its maps.
+func load(objects *steerObjects, o Options) error {
+	spec, err := loadSteer()
+	if err != nil {
+		return err
+	}
+	for name, mac := range map[string]net.HardwareAddr{steerVarAt: o.At, steerVarOwn: o.Own, steerVarPeer: o.Peer} {
+		if len(mac) != 6 {
+			return fmt.Errorf("%q is no hardware address of Ethernet", mac)
+		}
+		if err := spec.Variables[name].Set([6]byte(mac)); err != nil {
+			return err
+		}
+	}
+	if err := spec.LoadAndAssign(objects, nil); err != nil {
+		return fmt.Errorf("load the program: %w", explain(err))
+	}
+	for _, a := range o.Addresses {
+		if err := objects.Addresses.Put(a.As16(), uint8(1)); err != nil {
+			objects.Close()
+			return fmt.Errorf("%s: %w", a, err)
+		}
+	}
+	for _, a := range o.Elsewhere {
+		if err := objects.Elsewhere.Put(endpoint(a), uint8(1)); err != nil {
+			objects.Close()
+			return fmt.Errorf("%s: %w", a, err)
+		}
+	}
+	return nil
+}
+
+// endpoint is a as the program has it.
+func endpoint(a netip.AddrPort) [20]byte {
+	address := a.Addr().As16()
+	return [20]byte(append(address[:], byte(a.Port()>>8), byte(a.Port()), 0, 0))
+}
+
+// explain says what is missing on this machine.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, ebpf.ErrNotSupported):
+		return fmt.Errorf("this kernel cannot; Linux 6.6 or later, with BPF, can: %w", err)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("CAP_BPF and CAP_NET_ADMIN are needed: %w", err)
+	}
+	return err
+}
+
+// Handed returns how many packets have been handed over.
+func (p *Program) Handed() (packets uint64) {
+	var each []uint64 // by CPU
+	if err := p.objects.Handed.Lookup(uint32(0), &each); err != nil {
+		return 0 // it is closed
+	}
+	for _, n := range each {
+		packets += n
+	}
+	return packets
+}
+
+// Close ends the handing over.
+func (p *Program) Close() error { return errors.Join(p.link.Close(), p.objects.Close()) }

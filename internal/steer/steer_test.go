@@ -1,0 +1,392 @@
+package steer
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// What the program returns.
+const (
+	next     = 0xffffffff // left to the stack
+	redirect = 7          // TC_ACT_REDIRECT
+)
+
+var (
+	at       = net.HardwareAddr{0, 0, 0x5e, 0, 1, 50}
+	own      = net.HardwareAddr{2, 0, 0, 0, 0, 11}
+	peer     = net.HardwareAddr{2, 0, 0, 0, 0, 12}
+	client   = net.HardwareAddr{2, 0, 0, 0, 0, 100}
+	vip      = netip.MustParseAddr("127.0.0.77")
+	vip6     = netip.MustParseAddr("::1")
+	stranger = netip.MustParseAddr("127.0.0.78")
+)
+
+// kernelPort is one that is served without sockets.
+const kernelPort = 9999
+
+// privateNamespace moves the test into a network namespace of its own, in which
+// loopback is up. The thread ends with the test.
+func privateNamespace(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	err := unix.Unshare(unix.CLONE_NEWNET)
+	if err == nil {
+		err = loopbackUp()
+	}
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("no network namespace of its own: %v", err)
+		}
+		t.Skipf("no network namespace of its own: %v", err)
+	}
+}
+
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	request, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	request.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request)
+}
+
+// program loads the program, which is not attached.
+func program(t *testing.T) *steerObjects {
+	t.Helper()
+	privateNamespace(t)
+	var objects steerObjects
+	err := load(&objects, Options{
+		Addresses: []netip.Addr{vip, vip6}, At: at, Own: own, Peer: peer,
+		Elsewhere: []netip.AddrPort{netip.AddrPortFrom(vip, kernelPort)},
+	})
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	t.Cleanup(func() { objects.Close() })
+	return &objects
+}
+
+// verdict runs the program on a frame, and returns what became of that.
+func verdict(t *testing.T, o *steerObjects, frame []byte) (ret uint32, out []byte) {
+	t.Helper()
+	run := ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+64)}
+	ret, err := o.Steer.Run(&run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ret, run.DataOut
+}
+
+// expect fails the test unless the program hands the frame over, or does not.
+func expect(t *testing.T, o *steerObjects, what string, frame []byte, handed bool) {
+	t.Helper()
+	ret, out := verdict(t, o, frame)
+	want, wantOut := uint32(next), frame
+	if handed {
+		want = redirect
+		wantOut = bytes.Join([][]byte{peer, own, frame[12:]}, nil)
+	}
+	if ret != want {
+		t.Errorf("%s: the program returns %d, want %d", what, int32(ret), int32(want))
+	}
+	if !bytes.Equal(out, wantOut) {
+		t.Errorf("%s: the frame is\n%x, want\n%x", what, out, wantOut)
+	}
+}
+
+// The flags of TCP.
+const (
+	fin = 1 << iota
+	syn
+	rst
+	psh
+	ack
+)
+
+// segment is a TCP segment in a frame.
+type segment struct {
+	to, from  net.HardwareAddr
+	src, dst  netip.AddrPort
+	flags     byte
+	seq, acks uint32
+	fragment  uint16 // of IPv4
+	options   int    // bytes of them in the header of IPv4
+}
+
+// arriving is a segment from a client.
+func arriving(src, dst netip.AddrPort, flags byte) segment {
+	return segment{to: at, from: client, src: src, dst: dst, flags: flags}
+}
+
+func (s segment) frame() []byte { return append(ethernet(s.to, s.from, s.dst.Addr()), s.packet()...) }
+
+func ethernet(to, from net.HardwareAddr, address netip.Addr) []byte {
+	kind := uint16(unix.ETH_P_IP)
+	if address.Is6() {
+		kind = unix.ETH_P_IPV6
+	}
+	return binary.BigEndian.AppendUint16(append(append([]byte{}, to...), from...), kind)
+}
+
+// packet is s without the head of the frame.
+func (s segment) packet() []byte {
+	tcp := make([]byte, 20, 40)
+	binary.BigEndian.PutUint16(tcp, s.src.Port())
+	binary.BigEndian.PutUint16(tcp[2:], s.dst.Port())
+	binary.BigEndian.PutUint32(tcp[4:], s.seq)
+	binary.BigEndian.PutUint32(tcp[8:], s.acks)
+	tcp[12], tcp[13] = 5<<4, s.flags
+	binary.BigEndian.PutUint16(tcp[14:], 65535)
+	return append(ip(s.src.Addr(), s.dst.Addr(), unix.IPPROTO_TCP, s.fragment, s.options, len(tcp)), tcp...)
+}
+
+// ip returns the head of a packet.
+func ip(src, dst netip.Addr, protocol byte, fragment uint16, options, length int) []byte {
+	if dst.Is6() {
+		head := make([]byte, 8)
+		head[0], head[6], head[7] = 6<<4, protocol, 64
+		binary.BigEndian.PutUint16(head[4:], uint16(length))
+		return append(append(head, src.AsSlice()...), dst.AsSlice()...)
+	}
+	head := make([]byte, 20+options)
+	head[0] = 4<<4 | byte(len(head)/4)
+	binary.BigEndian.PutUint16(head[2:], uint16(len(head)+length))
+	binary.BigEndian.PutUint16(head[6:], fragment)
+	head[8], head[9] = 64, protocol
+	copy(head[12:], src.AsSlice())
+	copy(head[16:], dst.AsSlice())
+	return head
+}
+
+// trouble is an ICMP error about a segment that dst has sent.
+func trouble(src, dst netip.AddrPort, kind byte) []byte {
+	about := segment{src: dst, dst: src, flags: ack}.packet()
+	protocol := byte(unix.IPPROTO_ICMP)
+	if dst.Addr().Is6() {
+		protocol = unix.IPPROTO_ICMPV6
+	}
+	body := append([]byte{kind, 0, 0, 0, 0, 0, 0, 0}, about...)
+	return append(append(ethernet(at, client, dst.Addr()), ip(src.Addr(), dst.Addr(), protocol, 0, 0, len(body))...), body...)
+}
+
+// listenOn returns a listener on an address.
+func listenOn(t *testing.T, address netip.Addr) *net.TCPListener {
+	t.Helper()
+	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(address, 0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// connection returns both ends of a connection to l.
+func connection(t *testing.T, l *net.TCPListener) (client, server *net.TCPConn) {
+	t.Helper()
+	client, err := net.DialTCP("tcp", nil, l.Addr().(*net.TCPAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	if server, err = l.AcceptTCP(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	return client, server
+}
+
+func addrPort(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
+
+func TestVerdicts(t *testing.T) {
+	o := program(t)
+	for _, address := range []netip.Addr{vip, vip6} {
+		t.Run(address.String(), func(t *testing.T) {
+			l := listenOn(t, address)
+			here := addrPort(l.Addr())
+			other := netip.AddrPortFrom(here.Addr(), 40000) // a client without a connection to this node
+			c, s := connection(t, l)
+			known := addrPort(c.LocalAddr())
+
+			expect(t, o, "a request for a connection", arriving(other, here, syn).frame(), false)
+			expect(t, o, "a segment of a connection that is not here", arriving(other, here, ack).frame(), true)
+			expect(t, o, "data of one", arriving(other, here, ack|psh).frame(), true)
+			expect(t, o, "its end", arriving(other, here, ack|fin).frame(), true)
+			expect(t, o, "its reset", arriving(other, here, rst).frame(), true)
+			expect(t, o, "an answer to a request that is not here", arriving(other, here, syn|ack).frame(), true)
+			expect(t, o, "one to a port on which nobody listens", arriving(other, netip.AddrPortFrom(address, 1), ack).frame(), true)
+			expect(t, o, "a segment of a connection that is here", arriving(known, here, ack).frame(), false)
+			expect(t, o, "its reset", arriving(known, here, rst).frame(), false)
+
+			for what, change := range map[string]func(*segment){
+				"a frame from the other node":     func(s *segment) { s.from = peer },
+				"a frame to somebody else":        func(s *segment) { s.to = own },
+				"a frame to the other node":       func(s *segment) { s.to = peer },
+				"a segment to another address":    func(s *segment) { s.dst = netip.AddrPortFrom(stranger, 80); s.src = s.dst },
+				"a segment to a port without any": func(s *segment) { s.src, s.dst = netip.AddrPortFrom(vip, 1), netip.AddrPortFrom(vip, kernelPort) },
+			} {
+				one := arriving(other, here, ack)
+				change(&one)
+				expect(t, o, what, one.frame(), false)
+			}
+
+			kinds := []byte{3, 11, 12}
+			if address.Is6() {
+				kinds = []byte{1, 2, 3, 4}
+			}
+			for _, kind := range kinds {
+				expect(t, o, "an error about a connection that is not here", trouble(other, here, kind), true)
+				expect(t, o, "an error about one that is here", trouble(known, here, kind), false)
+			}
+			expect(t, o, "no error", trouble(other, here, 0x88), false)
+
+			// The end that closes first is in TIME_WAIT.
+			s.Close()
+			c.Close()
+			expect(t, o, "a segment of a connection that is over here", arriving(known, here, ack|fin).frame(), false)
+		})
+	}
+	if n := (&Program{objects: *o}).Handed(); n != (6+3)+(6+4) {
+		t.Errorf("%d packets are counted as handed over", n)
+	}
+}
+
+func TestVerdictsOfIPv4(t *testing.T) {
+	o := program(t)
+	l := listenOn(t, vip)
+	one := arriving(netip.MustParseAddrPort("127.0.0.1:40000"), addrPort(l.Addr()), ack)
+	one.options = 8
+	expect(t, o, "a segment with options of IP", one.frame(), true)
+	one.fragment = 0x2000
+	expect(t, o, "a first fragment", one.frame(), false)
+	one.fragment = 100
+	expect(t, o, "a later fragment", one.frame(), false)
+}
+
+// No cut of a frame, and none that says it is longer than it is, does harm.
+func TestFramesCutOff(t *testing.T) {
+	o := program(t)
+	for _, address := range []netip.Addr{vip, vip6} {
+		dst, head := netip.AddrPortFrom(address, 80), 14+20
+		if address.Is6() {
+			head = 14 + 40
+		}
+		for _, frame := range [][]byte{arriving(dst, dst, ack).frame(), trouble(dst, dst, 3)} {
+			for n := head; n < len(frame); n++ { // the kernel runs it on no fewer bytes
+				if ret, _ := verdict(t, o, frame[:n]); n < head+20 && ret != next {
+					t.Errorf("%d bytes of a frame to %s: %d", n, address, int32(ret))
+				}
+			}
+			long := bytes.Clone(frame)
+			long[14] |= 0x0f // the longest head of IPv4
+			verdict(t, o, long)
+		}
+	}
+}
+
+// With SYN cookies a listener has no request that the answer could be matched
+// with; what it has sent is ours all the same, and what it has not is not.
+func TestVerdictOnCookies(t *testing.T) {
+	o := program(t)
+	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_syncookies", []byte("2"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	l := listenOn(t, vip)
+	here := addrPort(l.Addr())
+	from := netip.MustParseAddrPort("127.0.0.5:40000")
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_TCP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_HDRINCL, 1); err != nil {
+		t.Fatal(err)
+	}
+	request := arriving(from, here, syn)
+	request.seq = 1000
+	packet := request.packet()
+	checksum(packet)
+	if err := unix.Sendto(fd, packet, 0, &unix.SockaddrInet4{Addr: here.Addr().As4()}); err != nil {
+		t.Fatal(err)
+	}
+	answer := arriving(from, here, ack)
+	answer.seq, answer.acks = 1001, cookie(t, fd, from.Port())+1
+	expect(t, o, "the answer to a cookie", answer.frame(), false)
+	answer.acks += 100 // the lowest bits say how long segments may be
+	expect(t, o, "the answer to no cookie of this node", answer.frame(), true)
+}
+
+// checksum fills in that of a TCP segment in IPv4; the kernel fills in the one of
+// IP.
+func checksum(packet []byte) {
+	tcp := packet[20:]
+	sum := uint32(unix.IPPROTO_TCP + len(tcp))
+	for _, b := range [][]byte{packet[12:20], tcp} {
+		for ; len(b) > 0; b = b[2:] {
+			sum += uint32(binary.BigEndian.Uint16(b))
+		}
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	binary.BigEndian.PutUint16(tcp[16:], ^uint16(sum))
+}
+
+// cookie returns the sequence number of the SYN-ACK to a port.
+func cookie(t *testing.T, fd int, port uint16) uint32 {
+	t.Helper()
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 1500)
+	for {
+		n, _, err := unix.Recvfrom(fd, buf, 0)
+		if err != nil {
+			t.Fatalf("no answer to the request: %v", err)
+		}
+		tcp := buf[20:n]
+		if binary.BigEndian.Uint16(tcp[2:]) == port && tcp[13]&(syn|ack) == syn|ack {
+			return binary.BigEndian.Uint32(tcp[4:])
+		}
+	}
+}
+
+// A program that is attached is gone when it is closed.
+func TestAttach(t *testing.T) {
+	program(t) // for its namespace
+	lo, err := net.InterfaceByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := Attach(Options{Interface: lo.Index, Addresses: []netip.Addr{vip}, At: at, Own: own, Peer: peer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := attached(t, lo.Index); n != 1 {
+		t.Errorf("%d programs are attached", n)
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := attached(t, lo.Index); n != 0 {
+		t.Errorf("%d programs are attached after the end", n)
+	}
+	if n := p.Handed(); n != 0 {
+		t.Errorf("a closed program has handed over %d", n)
+	}
+}
