@@ -20,6 +20,10 @@ type Config struct {
 	Listen []netip.AddrPort `toml:"listen"`
 	// Protocol is the transport: "tcp", the default, or "udp".
 	Protocol string `toml:"protocol"`
+	// Mode says what carries the packets; default proxy.
+	Mode Mode `toml:"mode"`
+	// Forward says how the kernel path carries them; default nat.
+	Forward Forward `toml:"forward"`
 	// Pool names the pool that connections go to.
 	Pool string `toml:"pool"`
 	// Servers, instead of Pool, make a pool of the service's own and name.
@@ -160,6 +164,7 @@ func (c Config) Validate(problem func(key, message string)) {
 			problem("timeouts."+t.key, "a timeout must be positive")
 		}
 	}
+	c.validateMode(problem)
 	c.validateRoutes(problem)
 	if c.AcceptProxy != nil && len(c.AcceptProxy.From) == 0 {
 		problem("accept_proxy.from", "the networks of the proxies are missing, such as [\"192.168.15.0/24\"]")

@@ -28,6 +28,9 @@ type Node struct {
 	// L4 and L7 are the services in the order of the file.
 	L4 []l4.Config
 	L7 []l7.Config
+	// OnProxy says of each l4 service with mode "auto" what in the file keeps it
+	// off the kernel path, by its name; a service that is not in it may go there.
+	OnProxy map[string][]string
 	// Pools are all pools by name, those of services with servers of their own
 	// among them.
 	Pools map[string]Pool
@@ -90,6 +93,7 @@ func (f *File) ForNode(name string) (*Node, error) {
 		Name:     name,
 		Address:  f.Nodes[name].Address,
 		Pools:    make(map[string]Pool),
+		OnProxy:  make(map[string][]string),
 		Admin:    f.Admin,
 		Handover: f.Handover,
 		Peer:     f.peerNode(name),
@@ -104,8 +108,13 @@ func (f *File) ForNode(name string) (*Node, error) {
 		p.Checked = p.Check != nil
 		n.Pools[name] = p
 	}
-	for _, s := range f.L4 {
+	for i, s := range f.L4 {
 		n.L4 = append(n.L4, s.Config)
+		if s.Mode == l4.ModeAuto {
+			for _, o := range f.kernelObstacles(i) {
+				n.OnProxy[s.Name] = append(n.OnProxy[s.Name], o.at+": "+o.reason)
+			}
+		}
 	}
 	for _, s := range f.L7 {
 		n.L7 = append(n.L7, s.Config)

@@ -95,6 +95,7 @@ func (f *File) validateServices(r *report) {
 	f.validateListeners(r)
 	f.validateSendProxy(r)
 	f.validateDatagramServers(r)
+	f.validateKernel(r)
 }
 
 // validateSendProxy reports servers that are to be sent a PROXY header by a
