@@ -22,7 +22,7 @@
 // network (state.go).
 //
 // Room for more: a frame is a kind and bytes, and a kind that a node does not
-// know is skipped, so that later kinds may carry batches of anything beside the
-// JSON of today's. No frame is larger than maxFrame, so a heartbeat never waits
-// behind more than one.
+// know is skipped. What is too much for JSON goes by Send, as whoever sends it
+// has written it. No frame is larger than maxFrame, so a heartbeat waits behind
+// few.
 package peer

@@ -12,15 +12,16 @@ import (
 type kind uint8
 
 const (
-	kindHello  kind = 1 // JSON: hello
-	kindRefuse kind = 2 // JSON: refusal, instead of a hello
-	kindBeat   kind = 3 // nothing: the sender lives
-	kindReport kind = 4 // JSON: report
-	kindAsk    kind = 5 // nothing: the receiver is to report at once
-	kindCall   kind = 6 // JSON: call
-	kindReply  kind = 7 // JSON: reply
-	kindCancel kind = 8 // JSON: cancel
-	kindBye    kind = 9 // JSON: bye, the last frame
+	kindHello  kind = 1  // JSON: hello
+	kindRefuse kind = 2  // JSON: refusal, instead of a hello
+	kindBeat   kind = 3  // nothing: the sender lives
+	kindReport kind = 4  // JSON: report
+	kindAsk    kind = 5  // nothing: the receiver is to report at once
+	kindCall   kind = 6  // JSON: call
+	kindReply  kind = 7  // JSON: reply
+	kindCancel kind = 8  // JSON: cancel
+	kindBye    kind = 9  // JSON: bye, the last frame
+	kindBulk   kind = 10 // what Send was given
 )
 
 // frame is one message: on the wire the length of its body in four bytes, most
@@ -37,6 +38,9 @@ const (
 	maxFrame = 256 << 10
 	maxHello = 4 << 10
 )
+
+// MaxBulk is how many bytes Send takes at most.
+const MaxBulk = maxFrame
 
 // errTooLarge is the error of a frame whose body is larger than allowed.
 var errTooLarge = errors.New("a frame is too large")

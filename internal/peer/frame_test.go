@@ -48,6 +48,7 @@ func FuzzTake(f *testing.F) {
 	f.Add(byte(kindReply), []byte(`{"id":7,"body":{}}`))
 	f.Add(byte(kindCancel), []byte(`{"id":7}`))
 	f.Add(byte(kindBye), []byte(`{"final":true,"reason":"stopping"}`))
+	f.Add(byte(kindBulk), []byte("anything"))
 	f.Add(byte(200), []byte("a later version's"))
 	done := make(chan struct{})
 	close(done)
@@ -55,7 +56,7 @@ func FuzzTake(f *testing.F) {
 		if kind(k) == kindCall {
 			return // carries out what it says
 		}
-		s := &session{neighbour: &neighbour{done: done}, news: make(chan struct{}, 1)}
+		s := &session{neighbour: &neighbour{mesh: &Mesh{}, done: done}, news: make(chan struct{}, 1)}
 		s.take(t.Context(), frame{kind(k), body})
 	})
 }

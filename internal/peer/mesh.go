@@ -66,6 +66,7 @@ type Mesh struct {
 	tls     *tls.Config
 	report  func() Report
 	handler Handler
+	bulk    func(node string, body []byte) // nil for nobody
 	log     zerolog.Logger
 
 	neighbours []*neighbour // by name
@@ -137,6 +138,29 @@ func (m *Mesh) Call(ctx context.Context, node, verb string, in, out any) error {
 		return fmt.Errorf("%w to %s: %s", ErrNoLink, node, st.Reason)
 	}
 	return s.call(ctx, verb, in, out)
+}
+
+// OnBulk has f called with what other nodes Send, in order for each node and
+// connection. The body is f's; f must not block, for meanwhile nothing is heard
+// from the node, heartbeats neither. OnBulk is to be called before Run.
+func (m *Mesh) OnBulk(f func(node string, body []byte)) { m.bulk = f }
+
+// Send has a node given body, at most MaxBulk bytes, by whoever called its
+// OnBulk. It never waits. What is sent may be lost with the connection, and
+// nobody tells; what arrives is whole, and in the order in which it was sent.
+// Who sends much waits for answers, so that heartbeats find room between. The
+// error is ErrNoLink, or says that the body is too large or the link congested.
+// The body must not be changed after.
+func (m *Mesh) Send(node string, body []byte) error {
+	n := m.neighbour(node)
+	if n == nil {
+		return fmt.Errorf("%w to %s: the file has no such node", ErrNoLink, node)
+	}
+	s := n.session.Load()
+	if s == nil {
+		return ErrNoLink
+	}
+	return s.put(kindBulk, body)
 }
 
 // Status returns all links, by the names of the nodes.

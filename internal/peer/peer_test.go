@@ -89,6 +89,7 @@ func start(t *testing.T, cfg Config, report func() Report, log zerolog.Logger) *
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.OnBulk(func(node string, body []byte) { r.events <- fmt.Sprintf("%s sends %d bytes, %.5s", node, len(body), body) })
 	ctx, cancel := context.WithCancelCause(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); m.Run(ctx) }()
@@ -230,6 +231,30 @@ func TestCalls(t *testing.T) {
 	<-cancelled
 	if err := a.Call(t.Context(), "lb03", "echo", nil, nil); !errors.Is(err, ErrNoLink) {
 		t.Errorf("a call to nobody: %v", err)
+	}
+}
+
+func TestBulkArrivesWholeAndInOrder(t *testing.T) {
+	a, b := pair(t)
+	large := bytes.Repeat([]byte("x"), MaxBulk)
+	for _, body := range [][]byte{[]byte("first"), large, {}} {
+		if err := a.Send("lb02", body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []string{"lb01 sends 5 bytes, first", fmt.Sprintf("lb01 sends %d bytes, xxxxx", MaxBulk), "lb01 sends 0 bytes, "} {
+		b.want(t, want)
+	}
+	if err := a.Send("lb02", append(large, 'x')); !errors.Is(err, errTooLarge) {
+		t.Errorf("too large: %v", err)
+	}
+	if err := a.Send("lb03", nil); !errors.Is(err, ErrNoLink) {
+		t.Errorf("to nobody: %v", err)
+	}
+	b.stop(nil)
+	a.want(t, "lb02 lost")
+	if err := a.Send("lb02", nil); !errors.Is(err, ErrNoLink) {
+		t.Errorf("without a link: %v", err)
 	}
 }
 

@@ -104,6 +104,11 @@ func (s *session) post(k kind, message any) error {
 	if err != nil {
 		return err
 	}
+	return s.put(k, body)
+}
+
+// put does the same with a body as it is.
+func (s *session) put(k kind, body []byte) error {
 	if len(body) > maxFrame {
 		return fmt.Errorf("%w: %d bytes", errTooLarge, len(body))
 	}
@@ -235,6 +240,10 @@ func (s *session) take(ctx context.Context, f frame) (*bye, error) {
 		var c cancel
 		if err = json.Unmarshal(f.body, &c); err == nil {
 			s.serving.cancel(c.ID)
+		}
+	case kindBulk:
+		if give := s.neighbour.mesh.bulk; give != nil {
+			give(s.neighbour.name, f.body)
 		}
 	case kindBye:
 		var b bye
