@@ -32,6 +32,7 @@ var layers = map[string][]string{
 	"internal/guard":      {"internal/link"},
 	"internal/steer":      nil,
 	"internal/peer":       nil,
+	"internal/flowsync":   nil,
 	"internal/config":     {"internal/endpoint", "vrrp", "health", "l4", "l7", "internal/pool", "internal/certs", "internal/peer"},
 	"internal/events":     nil,
 	"internal/control":    {"internal/events"},
