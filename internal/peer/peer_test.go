@@ -89,7 +89,9 @@ func start(t *testing.T, cfg Config, report func() Report, log zerolog.Logger) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.OnBulk(func(node string, body []byte) { r.events <- fmt.Sprintf("%s sends %d bytes, %.5s", node, len(body), body) })
+	m.OnBulk(func(node string, body []byte) {
+		r.events <- fmt.Sprintf("%s sends %d bytes, %.5s", node, len(body), body)
+	})
 	ctx, cancel := context.WithCancelCause(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); m.Run(ctx) }()
