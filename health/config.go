@@ -100,6 +100,11 @@ type Config struct {
 	Verify            bool   `toml:"verify"`
 	CAFile            string `toml:"ca_file"`
 	ExpiryWarningDays int    `toml:"expiry_warning_days"`
+	// Cert and Key belong to tls and https checks: files in PEM with a chain of
+	// certificates and its key, for servers that ask who we are. They are read for
+	// each check.
+	Cert string `toml:"cert"`
+	Key  string `toml:"key"`
 
 	// User, PasswordFile and Query belong to mysql and postgres checks, the
 	// first two to redis checks as well. Without a user, mysql reads the

@@ -28,7 +28,7 @@ type tlsClient struct {
 // server's unless the check names another. Each handshake is a full one: a
 // resumed one would not show a certificate that has been replaced.
 func newTLSClient(check Config, name string, protocols ...string) *tlsClient {
-	return &tlsClient{
+	c := &tlsClient{
 		config: &tls.Config{
 			ServerName:         orDefault(check.ServerName, name),
 			InsecureSkipVerify: !check.Verify,
@@ -40,6 +40,13 @@ func newTLSClient(check Config, name string, protocols ...string) *tlsClient {
 		caFile: check.CAFile,
 		days:   check.EffectiveExpiryWarningDays(),
 	}
+	if check.Cert != "" {
+		c.config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(check.Cert, check.Key)
+			return &pair, err
+		}
+	}
+	return c
 }
 
 // handshake returns the encrypted connection over conn, and what is to be said

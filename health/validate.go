@@ -94,6 +94,7 @@ func (c Config) validateBelonging(problem func(key, message string)) {
 		{"headers", c.Headers != "", web}, {"status", c.Status != "", web},
 		{"server_name", c.ServerName != "", secured}, {"verify", c.Verify, secured},
 		{"ca_file", c.CAFile != "", secured}, {"expiry_warning_days", c.ExpiryWarningDays != 0, secured},
+		{"cert", c.Cert != "", secured}, {"key", c.Key != "", secured},
 		{"user", c.User != "", []Type{MySQL, Postgres, Redis}},
 		{"password_file", c.PasswordFile != "", []Type{MySQL, Postgres, Redis}},
 		{"database", c.Database != "", []Type{Postgres}},
@@ -158,6 +159,12 @@ func (c Config) validateTLS(problem func(key, message string)) {
 	}
 	if c.CAFile != "" && !c.Verify {
 		problem("ca_file", "the authorities of ca_file only count with verify = true")
+	}
+	if c.Cert != "" && c.Key == "" {
+		problem("key", "a certificate is shown with its key; name the file that has it")
+	}
+	if c.Cert == "" && c.Key != "" {
+		problem("cert", "a key goes with its certificate; name the file that has it")
 	}
 	if c.ExpiryWarningDays < 0 || c.ExpiryWarningDays > 3650 {
 		problem("expiry_warning_days", "the days must be between 1 and 3650")

@@ -207,7 +207,7 @@ func (s *session) passOver(err error) {
 		// Another server may do: ports are used up for one at a time.
 		s.door.limited(s.door.failures).Err(s.failure).Msg("this machine lacks what a connection takes")
 	} else {
-		s.target.ConnectFailed()
+		s.target.ConnectFailed(err)
 		s.door.limited(s.door.failures).Err(s.failure).Msg("server does not accept connections")
 	}
 	s.server.close(s.loop)

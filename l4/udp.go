@@ -225,7 +225,7 @@ func (s *udpSession) letGo() {
 // refused has the session moved with its next datagram: the server's host says
 // that nobody is there.
 func (s *udpSession) refused(err error) {
-	s.target.ConnectFailed()
+	s.target.ConnectFailed(err)
 	s.target.Failed(time.Now())
 	s.door.limited(s.door.failures).Err(err).Str("server", s.target.Label()).Msg("server does not take datagrams")
 	if len(s.tried) >= maxTries {

@@ -7,16 +7,42 @@ import (
 	"appliance/l7/http1"
 )
 
-// answer is what an upstream got from a server. Whoever got it closes it.
-type answer struct {
+// answer is what an upstream got from a server. Whoever got it closes it. All
+// methods are for one goroutine.
+type answer interface {
+	// head returns what came first.
+	head() *answerHead
+	// ready reports whether next returns at once.
+	ready() bool
+	// next returns the next part of the body, which is good until the following
+	// call; it may be empty. io.EOF comes with the last part or after it.
+	next() ([]byte, error)
+	// splice carries a large rest of the body to the client in the kernel, if that
+	// can be done.
+	splice(to answerWriter) error
+	// release gives the connection to others if the exchange with the server is
+	// over: its client may take long to read what is left.
+	release()
+	// stream returns the connection of an upgraded exchange.
+	stream() io.ReadWriteCloser
+	// close ends the exchange with the server.
+	close()
+}
+
+// answerHead is the head of an answer, and its trailers.
+type answerHead struct {
 	status int
 	fields fields // good until next is called
 	// trailer says that the head announces trailers; trailers are those that
 	// came, once next has returned io.EOF.
 	trailer  bool
 	trailers fields
+}
 
-	head   http1.Response
+// http1Reply is an answer by HTTP/1.
+type http1Reply struct {
+	answerHead
+	parsed http1.Response
 	conn   *serverConn // nil once it has been released
 	in     *inbox      // then: what fields, trailers and the last part are views of
 	ex     *exchange
@@ -26,28 +52,28 @@ type answer struct {
 }
 
 // begin takes over from the connection, which has read the head.
-func (a *answer) begin(c *serverConn, ex *exchange) {
+func (a *http1Reply) begin(c *serverConn, ex *exchange) {
 	a.conn, a.in, a.ex = c, nil, ex
-	a.status, a.fields = a.head.Status, a.head.Fields
+	a.status, a.fields = a.parsed.Status, a.parsed.Fields
 	a.trailers = a.trailers[:0]
-	a.trailer = a.head.Chunked && a.fields.has("Trailer")
-	a.left, a.chunks = a.head.Length, http1.Chunks{}
+	a.trailer = a.parsed.Chunked && a.fields.has("Trailer")
+	a.left, a.chunks = a.parsed.Length, http1.Chunks{}
 	a.done = a.left == 0
 }
 
-// ready reports whether next returns at once.
-func (a *answer) ready() bool { return a.done || a.conn.in.r < a.conn.in.w }
+// head is described at answer, as are the other methods of it.
+func (a *http1Reply) head() *answerHead { return &a.answerHead }
 
-// next returns the next part of the body, which is good until the following
-// call; it may be empty. io.EOF comes with the last part or after it.
-func (a *answer) next() ([]byte, error) {
+func (a *http1Reply) ready() bool { return a.done || a.conn.in.r < a.conn.in.w }
+
+func (a *http1Reply) next() ([]byte, error) {
 	if a.done {
 		return nil, io.EOF
 	}
 	in := a.conn.in
 	if in.r == in.w {
 		if err := a.more(); err != nil {
-			if err == io.EOF && !a.head.Chunked && a.left < 0 {
+			if err == io.EOF && !a.parsed.Chunked && a.left < 0 {
 				a.done = true
 				return nil, io.EOF
 			}
@@ -55,7 +81,7 @@ func (a *answer) next() ([]byte, error) {
 		}
 		in = a.conn.in
 	}
-	if a.head.Chunked {
+	if a.parsed.Chunked {
 		return a.nextChunk(in)
 	}
 	part := in.b[in.r:in.w]
@@ -71,7 +97,7 @@ func (a *answer) next() ([]byte, error) {
 	return part, nil
 }
 
-func (a *answer) nextChunk(in *inbox) ([]byte, error) {
+func (a *http1Reply) nextChunk(in *inbox) ([]byte, error) {
 	n, data, err := a.chunks.Next(in.b[in.r:in.w])
 	in.r += n
 	if err != nil || len(data) > 0 || !a.chunks.Trailer() {
@@ -95,7 +121,7 @@ func (a *answer) nextChunk(in *inbox) ([]byte, error) {
 }
 
 // more reads more of the body.
-func (a *answer) more() error {
+func (a *http1Reply) more() error {
 	if in := a.conn.in; in != nil {
 		in.room()
 	}
@@ -111,16 +137,13 @@ func broken(err error) error {
 	return err
 }
 
-// release gives the connection to others if the exchange with the server is over:
-// its client may take long to read what is left.
-func (a *answer) release() {
+func (a *http1Reply) release() {
 	if a.done && a.ex.out.upload.settled() {
 		a.end()
 	}
 }
 
-// close ends the exchange with the server.
-func (a *answer) close() {
+func (a *http1Reply) close() {
 	a.end()
 	if a.in != nil {
 		putInbox(a.in)
@@ -129,36 +152,35 @@ func (a *answer) close() {
 }
 
 // end keeps the connection if both sides have said all they had to say.
-func (a *answer) end() {
+func (a *http1Reply) end() {
 	c, ex := a.conn, a.ex
 	if c == nil {
 		return
 	}
-	whole := ex.out.upload.end(c, ex)
+	whole := ex.out.upload.finish(ex)
 	if ex.body != nil && ex.whole == nil && ex.expect && !ex.out.upload.started() {
 		whole = false // the server may wait for the body still
 	}
-	keep := whole && a.done && !a.head.Close && a.status != 101 && c.in.r == c.in.w
+	keep := whole && a.done && !a.parsed.Close && a.status != 101 && c.in.r == c.in.w && (c.tls == nil || c.silentTLS())
 	a.conn, a.in, c.in = nil, c.in, nil
 	if !ex.hold.take(nil) || !keep {
-		c.tcp.Close()
+		c.close()
 		return
 	}
 	c.up.keep(c, ex.now)
 }
 
-// stream returns the connection of an upgraded exchange.
-func (a *answer) stream() io.ReadWriteCloser {
+func (a *http1Reply) stream() io.ReadWriteCloser {
 	c := a.conn
 	_ = c.tcp.SetDeadline(time.Time{}) // fails only if closed
 	early := append([]byte(nil), c.in.b[c.in.r:c.in.w]...)
 	c.drop() // an idle stream needs no buffer
-	return &serverStream{c.tcp, early}
+	return &serverStream{c, early}
 }
 
 // serverStream is the connection of an upgraded exchange.
 type serverStream struct {
-	streamConn
+	conn  *serverConn
 	early []byte // what was read behind the head
 }
 
@@ -168,5 +190,14 @@ func (s *serverStream) Read(p []byte) (int, error) {
 		s.early = s.early[n:]
 		return n, nil
 	}
-	return s.streamConn.Read(p)
+	return s.conn.rw.Read(p)
 }
+
+func (s *serverStream) Write(p []byte) (int, error) { return s.conn.rw.Write(p) }
+
+// CloseWrite tells the server that nothing more comes.
+func (s *serverStream) CloseWrite() error {
+	return s.conn.rw.(interface{ CloseWrite() error }).CloseWrite()
+}
+
+func (s *serverStream) Close() error { return s.conn.rw.Close() }

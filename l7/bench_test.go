@@ -108,7 +108,7 @@ func (bc benchCase) start(b testing.TB) func() {
 		config = &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocolHTTP1}}
 	}
 	pools := map[string]*pool.Pool{"p": pool.New(pool.Config{Name: "p", Servers: []pool.ServerConfig{{Address: benchServer(b, bc.answer)}}})}
-	change, err := e.Stage([]Config{cfg}, pools)
+	change, err := e.Stage([]Config{cfg}, pools, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -69,17 +69,28 @@ type Change struct {
 }
 
 // Stage builds everything that cfgs need: it reads certificates and looks up
-// pools, where a service with servers of its own has a pool of its name. An
-// error names the service and, if one is at fault, the file. Nothing changes
-// before Commit.
-func (e *Engine) Stage(cfgs []Config, pools map[string]*pool.Pool) (*Change, error) {
+// pools, where a service with servers of its own has a pool of its name.
+// transports say how the servers of a pool are spoken to; those that are not there
+// are plain. An error names the service or pool and, if one is at fault, the file.
+// Nothing changes before Commit.
+func (e *Engine) Stage(cfgs []Config, pools map[string]*pool.Pool, transports map[string]Transport) (*Change, error) {
 	c := &Change{engine: e, handlers: make(map[netip.AddrPort]listen.Handler)}
+	wires := make(map[*pool.Pool]*transport, len(transports))
+	for name, t := range transports {
+		if pools[name] == nil {
+			continue
+		}
+		var err error
+		if wires[pools[name]], err = newTransport(t); err != nil {
+			return nil, fmt.Errorf("pool %s: %w", name, err)
+		}
+	}
 	for _, cfg := range cfgs {
 		s := e.service(cfg.Name)
 		if s == nil {
 			s = newService(cfg.Name, e.log)
 		}
-		st, err := s.build(cfg, pools)
+		st, err := s.build(cfg, pools, wires)
 		if err != nil {
 			return nil, err
 		}
@@ -120,15 +131,13 @@ func (c *Change) Commit() {
 		if old == nil {
 			continue
 		}
-		if old.upstream != c.states[i].upstream {
-			old.upstream.retire()
-		}
+		old.retireUpstreams(c.states[i])
 		if old.doorSettings() != c.states[i].doorSettings() {
 			e.renewDoors(s)
 		}
 	}
 	for _, s := range before {
-		s.state.Load().upstream.retire()
+		s.state.Load().retireUpstreams(nil)
 	}
 	for key, d := range e.doors {
 		if e.services[key.service.name] != key.service || !key.service.state.Load().listensOn(key.listen) {
@@ -255,7 +264,7 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, s := range e.order {
-		s.state.Load().upstream.retire()
+		s.state.Load().retireUpstreams(nil)
 	}
 	return err
 }

@@ -122,6 +122,7 @@ type exchange struct {
 	count  *counters
 	rules  *rules     // that are in force for the request; nil: none
 	from   *pool.Pool // that server is of
+	up     *upstream  // of that pool
 	// granted are fields that the server gets besides those of the client, which
 	// by Connection could have others removed.
 	granted fields
@@ -142,7 +143,7 @@ type outgoing struct {
 	host    string // and its host; "": the server's address
 	head    fields // of the answer, as the client gets it
 	wire    []byte // the request's head in bytes
-	answer  answer
+	answer  http1Reply
 	upload  upload
 }
 
@@ -150,7 +151,7 @@ type outgoing struct {
 func (ex *exchange) reset() {
 	ex.method, ex.target, ex.host, ex.fields = "", "", "", nil
 	ex.body, ex.length, ex.whole, ex.expect = nil, 0, nil, false
-	ex.upgrade, ex.server, ex.from = nil, nil, nil
+	ex.upgrade, ex.server, ex.from, ex.up = nil, nil, nil, nil
 	ex.id, ex.user, ex.via, ex.granted = "", "", "", nil
 	if ex.failed.Load() != nil {
 		ex.failed.Store(nil)
@@ -189,16 +190,17 @@ type answerWriter interface {
 	Finish(trailers fields) error
 }
 
-// hold is the connection to a server that an exchange holds now.
+// hold is the connection to a server that an exchange holds now, or its stream
+// there.
 type hold struct {
 	mu          sync.Mutex
-	conn        *serverConn
+	conn        interface{ breakOff() }
 	interrupted bool
 }
 
 // take notes that the exchange holds c (nil: none any more). It reports false
 // if the exchange has been interrupted.
-func (h *hold) take(c *serverConn) bool {
+func (h *hold) take(c interface{ breakOff() }) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.conn = c
@@ -212,7 +214,7 @@ func (ex *exchange) interrupt() {
 	defer ex.hold.mu.Unlock()
 	ex.hold.interrupted = true
 	if ex.hold.conn != nil {
-		ex.hold.conn.tcp.Close()
+		ex.hold.conn.breakOff()
 	}
 }
 
@@ -227,6 +229,13 @@ func (ex *exchange) over() bool {
 func (ex *exchange) sent(n int) {
 	ex.count.bytesIn.Add(int64(n))
 	ex.server.AddBytes(int64(n), 0)
+}
+
+// received counts n bytes of a body that came from the server and went to the
+// client.
+func (ex *exchange) received(n int64) {
+	ex.server.AddBytes(0, n)
+	ex.count.bytesOut.Add(n)
 }
 
 // peer is the other end of a client's connection. One exchange at a time uses it.

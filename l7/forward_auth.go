@@ -52,6 +52,7 @@ func (f *ForwardAuth) validate(at string, problem func(key, message string)) {
 // forwardAuth is ForwardAuth, compiled.
 type forwardAuth struct {
 	pool    *pool.Pool
+	up      *upstream // of the pool
 	path    string
 	headers []string
 }
@@ -64,7 +65,7 @@ func newForwardAuth(cfg *ForwardAuth, pools map[string]*pool.Pool) (*forwardAuth
 	if !ok {
 		return nil, fmt.Errorf("forward_auth: unknown pool %q", cfg.Pool)
 	}
-	return &forwardAuth{p, cfg.EffectivePath(), cfg.Headers}, nil
+	return &forwardAuth{pool: p, path: cfg.EffectivePath(), headers: cfg.Headers}, nil
 }
 
 // maxVerdict bounds the body of an answer that a client gets instead of what it
@@ -131,29 +132,30 @@ func (p *pipeline) ask(ctx context.Context, st *state, fa *forwardAuth, ex *exch
 		}
 		tried[n] = server
 		var v *verdict
-		if v, err = p.askServer(ctx, st, server, sub); err == nil {
+		if v, err = p.askServer(ctx, fa.up, server, sub); err == nil {
 			return v, nil
 		}
 		var ce *connectError
 		if !errors.As(err, &ce) || ctx.Err() != nil {
 			return nil, err
 		}
-		server.ConnectFailed()
+		server.ConnectFailed(ce.err)
 	}
 	return nil, err
 }
 
-func (p *pipeline) askServer(ctx context.Context, st *state, server *pool.Server, sub *exchange) (*verdict, error) {
+func (p *pipeline) askServer(ctx context.Context, up *upstream, server *pool.Server, sub *exchange) (*verdict, error) {
 	defer server.Done()
 	sub.server = server
-	a, err := st.upstream.roundTrip(ctx, server, sub, func(*exchange, int, fields) {})
+	a, err := up.roundTrip(ctx, server, sub, func(*exchange, int, fields) {})
 	if err != nil {
 		return nil, err
 	}
 	defer a.close()
 	server.Succeeded()
-	v := &verdict{status: a.status}
-	for _, f := range answerFields(nil, a.fields) {
+	head := a.head()
+	v := &verdict{status: head.status}
+	for _, f := range answerFields(nil, head.fields) {
 		switch {
 		case strings.EqualFold(f.Name, "Content-Length"):
 		case strings.EqualFold(f.Name, "Content-Type"):
@@ -163,7 +165,7 @@ func (p *pipeline) askServer(ctx context.Context, st *state, server *pool.Server
 		}
 	}
 	var text []byte
-	for a.status != http.StatusSwitchingProtocols {
+	for head.status != http.StatusSwitchingProtocols {
 		part, err := a.next()
 		if text = append(text, part...); len(text) > maxVerdict {
 			return nil, errors.New("the verdict is too long")

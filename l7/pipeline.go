@@ -152,7 +152,7 @@ func (p *pipeline) forward(ctx context.Context, st *state, to *target, ex *excha
 	if ex.rules != nil {
 		ex.rules.onRequest(ex)
 	}
-	ex.from = servers
+	ex.from, ex.up = servers, to.up
 	retry := retryOf(ex)
 	var tried [mostTries]*pool.Server
 	n, refused := 0, http.StatusBadGateway
@@ -172,7 +172,7 @@ func (p *pipeline) forward(ctx context.Context, st *state, to *target, ex *excha
 		var se *statusError
 		switch {
 		case errors.As(err, &ce):
-			server.ConnectFailed()
+			server.ConnectFailed(ce.err)
 			p.log.Debug().Str("pool", servers.Name()).Str("server", server.Label()).Err(ce.err).Msg("cannot connect to server")
 		case errors.As(err, &lost):
 		case errors.As(err, &se):
@@ -239,21 +239,22 @@ func repeatable(ex *exchange) bool {
 func (p *pipeline) attempt(ctx context.Context, st *state, server *pool.Server, ex *exchange) error {
 	defer server.Done()
 	ex.server = server
-	a, err := st.upstream.roundTrip(ctx, server, ex, passInterim)
+	a, err := ex.up.roundTrip(ctx, server, ex, passInterim)
 	if err != nil {
 		return p.failed(ctx, server, ex, err)
 	}
 	defer a.close()
-	if refusedStatus(ex, a.status) && ex.from.Usable() > 1 {
+	head := a.head()
+	if refusedStatus(ex, head.status) && ex.from.Usable() > 1 {
 		server.Failed(time.Now())
-		return &statusError{a.status}
+		return &statusError{head.status}
 	}
 	server.Succeeded()
-	if a.status == http.StatusSwitchingProtocols {
+	if head.status == http.StatusSwitchingProtocols {
 		return p.upgrade(ctx, st, server, ex, a)
 	}
-	if pg := shownInstead(ex, a.status); pg != nil {
-		return p.tell(ex, a.status, pg, keptOfError(a.fields)...)
+	if pg := shownInstead(ex, head.status); pg != nil {
+		return p.tell(ex, head.status, pg, keptOfError(head.fields)...)
 	}
 	return p.pass(server, ex, a)
 }
@@ -307,16 +308,17 @@ func isTimeout(err error) bool {
 }
 
 // pass passes a server's answer on to the client as it arrives.
-func (p *pipeline) pass(server *pool.Server, ex *exchange, a *answer) error {
-	p.count.answered(a.status)
-	ex.out.head = answerFields(ex.out.head[:0], a.fields)
-	if a.trailer {
-		ex.out.head = appendTrailerNames(ex.out.head, a.fields)
+func (p *pipeline) pass(server *pool.Server, ex *exchange, a answer) error {
+	head := a.head()
+	p.count.answered(head.status)
+	ex.out.head = answerFields(ex.out.head[:0], head.fields)
+	if head.trailer {
+		ex.out.head = appendTrailerNames(ex.out.head, head.fields)
 	}
 	if ex.rules != nil {
 		ex.rules.onAnswer(ex)
 	}
-	if err := p.writeHead(ex, a.status, ex.out.head); err != nil {
+	if err := p.writeHead(ex, head.status, ex.out.head); err != nil {
 		return err
 	}
 	a.release()
@@ -325,12 +327,10 @@ func (p *pipeline) pass(server *pool.Server, ex *exchange, a *answer) error {
 			if err := ex.answer.Flush(); err != nil {
 				return err
 			}
-			if a.left >= spliceLeast {
-				if err := a.splice(ex.answer, func(n int64) { p.received(server, n) }); err != nil {
-					return p.brokeOff(server, ex, err)
-				}
-				a.release()
+			if err := a.splice(ex.answer); err != nil {
+				return p.brokeOff(server, ex, err)
 			}
+			a.release()
 		}
 		part, err := a.next()
 		a.release()
@@ -342,18 +342,11 @@ func (p *pipeline) pass(server *pool.Server, ex *exchange, a *answer) error {
 		}
 		switch {
 		case err == io.EOF:
-			return ex.answer.Finish(trailerFields(a.trailers))
+			return ex.answer.Finish(trailerFields(head.trailers))
 		case err != nil:
 			return p.brokeOff(server, ex, err)
 		}
 	}
-}
-
-// received counts n bytes of a body that came from the server and went to the
-// client.
-func (p *pipeline) received(server *pool.Server, n int64) {
-	server.AddBytes(0, n)
-	p.count.bytesOut.Add(n)
 }
 
 func (p *pipeline) brokeOff(server *pool.Server, ex *exchange, err error) error {
@@ -364,13 +357,14 @@ func (p *pipeline) brokeOff(server *pool.Server, ex *exchange, err error) error 
 }
 
 // upgrade answers 101 and lets the two sides talk.
-func (p *pipeline) upgrade(ctx context.Context, st *state, server *pool.Server, ex *exchange, a *answer) error {
-	wanted, chosen := fields(ex.out.request).get("Upgrade"), a.fields.get("Upgrade")
+func (p *pipeline) upgrade(ctx context.Context, st *state, server *pool.Server, ex *exchange, a answer) error {
+	head := a.head()
+	wanted, chosen := fields(ex.out.request).get("Upgrade"), head.fields.get("Upgrade")
 	if ex.upgrade == nil || wanted == "" || !ex.out.request.hasToken("Upgrade", chosen) {
 		p.log.Debug().Str("server", server.Label()).Str("wanted", wanted).Str("chosen", chosen).Msg("server changed to a protocol that was not asked for")
 		return p.refuse(ex, http.StatusBadGateway)
 	}
-	ex.out.head = append(answerFields(ex.out.head[:0], a.fields), field{Name: "Connection", Value: "Upgrade"}, field{Name: "Upgrade", Value: chosen})
+	ex.out.head = append(answerFields(ex.out.head[:0], head.fields), field{Name: "Connection", Value: "Upgrade"}, field{Name: "Upgrade", Value: chosen})
 	if ex.rules != nil {
 		ex.rules.onAnswer(ex)
 	}
@@ -378,9 +372,9 @@ func (p *pipeline) upgrade(ctx context.Context, st *state, server *pool.Server, 
 	if err != nil {
 		return errAborted
 	}
-	p.count.answered(a.status)
+	p.count.answered(head.status)
 	tunnel(ctx, client, a.stream(), st.cfg.Timeouts.EffectiveIdle(),
 		func(n int) { ex.sent(n) },
-		func(n int) { p.received(server, int64(n)) })
+		func(n int) { ex.received(int64(n)) })
 	return nil
 }

@@ -42,7 +42,7 @@ func TestReloadKeepsConnections(t *testing.T) {
 		}
 	}
 	check("one")
-	up := r.engine.services["web"].state.Load().upstream
+	up := r.engine.services["web"].state.Load().pools[r.pools["one"]]
 
 	// Routes and certificates change: the connections stay and follow them.
 	cfg.Pool = "two"
@@ -52,14 +52,14 @@ func TestReloadKeepsConnections(t *testing.T) {
 	if name, _, err := presented(t, addr, ""); name != "new.example.com" || err != nil {
 		t.Errorf("certificate of %q, %v", name, err)
 	}
-	if r.engine.services["web"].state.Load().upstream != up {
+	if r.engine.services["web"].state.Load().pools[r.pools["two"]] != up {
 		t.Error("the connections to the servers were given up")
 	}
 
 	// A configuration with a mistake changes nothing.
 	bad := cfg
 	bad.Pool = "three"
-	if _, err := r.engine.Stage([]Config{bad}, r.pools); err == nil || !strings.Contains(err.Error(), `service web: unknown pool "three"`) {
+	if _, err := r.engine.Stage([]Config{bad}, r.pools, nil); err == nil || !strings.Contains(err.Error(), `service web: unknown pool "three"`) {
 		t.Errorf("%v", err)
 	}
 	check("two")
@@ -67,7 +67,7 @@ func TestReloadKeepsConnections(t *testing.T) {
 	// Discarded is not committed.
 	other := cfg
 	other.Pool = "one"
-	staged, err := r.engine.Stage([]Config{other}, r.pools)
+	staged, err := r.engine.Stage([]Config{other}, r.pools, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestReloadKeepsConnections(t *testing.T) {
 	cfg.Timeouts.Connect = time.Second
 	r.apply(cfg)
 	check("two")
-	if r.engine.services["web"].state.Load().upstream == up {
+	if r.engine.services["web"].state.Load().pools[r.pools["two"]] == up {
 		t.Error("the new settings are not in force")
 	}
 	if s := r.stats("web"); s.Requests != 10 {

@@ -53,6 +53,7 @@ type rig struct {
 	t      *testing.T
 	engine *Engine
 	pools  map[string]*pool.Pool
+	wires  map[string]Transport
 	log    *logBuffer
 	accept sync.WaitGroup
 
@@ -126,7 +127,7 @@ func (r *rig) pool(name string, servers ...string) {
 // apply stages and commits a configuration.
 func (r *rig) apply(cfgs ...Config) {
 	r.t.Helper()
-	c, err := r.engine.Stage(cfgs, r.pools)
+	c, err := r.engine.Stage(cfgs, r.pools, r.wires)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 // is nil, elsewhere.
 type target struct {
 	pool     *pool.Pool
+	up       *upstream // of the pool
 	redirect *Redirect
 	location template // of a redirect with To
 	respond  *fixed
@@ -28,8 +29,9 @@ type table struct {
 	fallback *target // nil: 404
 	own      *rules  // of the service, for what no route matches
 
-	rules  []*rules            // all that there are
-	limits map[string]*clients // by what they are for, see inherit
+	targets []*target           // all that there are
+	rules   []*rules            // all that there are
+	limits  map[string]*clients // by what they are for, see inherit
 }
 
 // newTable builds the routes of a service from its configuration.
@@ -43,6 +45,7 @@ func newTable(cfg Config, pools map[string]*pool.Pool) (*table, error) {
 	for i, r := range cfg.Routes {
 		to, err := newTarget(r, cfg.Rules, t.own, pools)
 		if err == nil {
+			t.targets = append(t.targets, to)
 			t.note(fmt.Sprintf("%q %q %q %q %q", r.Hosts, r.Paths, r.Methods, r.Headers, r.Query), r.PerClient, to.rules)
 			err = t.add(r, to)
 		}
@@ -58,6 +61,7 @@ func newTable(cfg Config, pools map[string]*pool.Pool) (*table, error) {
 		if t.fallback, err = newTarget(rest, cfg.Rules, t.own, pools); err != nil {
 			return nil, err
 		}
+		t.targets = append(t.targets, t.fallback)
 		t.note("", nil, t.fallback.rules)
 	}
 	for _, rules := range t.exact {
@@ -79,6 +83,20 @@ func (t *table) note(of string, own *PerClient, r *rules) {
 	t.rules = append(t.rules, r)
 	if own != nil {
 		t.limits[of] = r.clients
+	}
+}
+
+// connect gives all that goes to a pool the upstream to it.
+func (t *table) connect(upstreamTo func(*pool.Pool) *upstream) {
+	for _, to := range t.targets {
+		if to.pool != nil {
+			to.up = upstreamTo(to.pool)
+		}
+	}
+	for _, r := range t.rules {
+		if r.forwardAuth != nil {
+			r.forwardAuth.up = upstreamTo(r.forwardAuth.pool)
+		}
 	}
 }
 

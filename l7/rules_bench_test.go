@@ -47,7 +47,7 @@ func BenchmarkFile(b *testing.B) {
 		b.Fatal(err)
 	}
 	addr := l.Addr().(*net.TCPAddr).AddrPort()
-	change, err := e.Stage([]Config{{Name: "web", Listen: []netip.AddrPort{addr}, Routes: []Route{{Files: &Files{Root: root}}}}}, nil)
+	change, err := e.Stage([]Config{{Name: "web", Listen: []netip.AddrPort{addr}, Routes: []Route{{Files: &Files{Root: root}}}}}, nil, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

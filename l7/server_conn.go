@@ -1,16 +1,19 @@
 package l7
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"appliance/internal/endpoint"
+	"appliance/internal/pool"
 	"appliance/l7/http1"
 )
 
@@ -51,13 +54,17 @@ var (
 // goroutine calls all methods but those of upload.
 //
 // It reads and writes below package net, by net's rules for that (RawConn), to
-// save system calls: see turn.
+// save system calls: see turn. TLS cannot have that: see server_tls.go.
 type serverConn struct {
 	tcp    streamConn
 	raw    syscall.RawConn
+	rw     net.Conn // tcp, or TLS on it
+	tls    *tls.Conn
+	watch  *closeWatch // below tls
 	up     *upstream
 	server endpoint.Endpoint
-	since  time.Time // when it became idle
+	of     *pool.Server // that it was used for last; under the upstream's lock
+	since  time.Time    // when it became idle
 
 	deadline time.Time // for reading, as the poller has it
 	writeBy  time.Time // for writing
@@ -71,6 +78,7 @@ type serverConn struct {
 	pipeMost int64
 	n        int
 	err      error
+	one      [1]byte // the first byte of an answer by TLS
 }
 
 // inbox is a buffer of what was read and not used yet.
@@ -91,15 +99,26 @@ func putInbox(in *inbox) {
 	}
 }
 
-func newServerConn(u *upstream, server endpoint.Endpoint, tcp streamConn) (*serverConn, error) {
+func newServerConn(u *upstream, server *pool.Server, tcp streamConn) (*serverConn, error) {
 	raw, err := tcp.SyscallConn()
 	if err != nil {
 		tcp.Close()
 		return nil, err
 	}
-	c := &serverConn{tcp: tcp, raw: raw, up: u, server: server}
+	c := &serverConn{tcp: tcp, raw: raw, rw: tcp, up: u, server: server.Endpoint(), of: server}
 	c.turnFunc = c.turn
 	return c, nil
+}
+
+// breakOff makes the exchange that uses the connection fail. It is called by other
+// goroutines.
+func (c *serverConn) breakOff() { c.tcp.Close() }
+
+// close closes the connection for good.
+func (c *serverConn) close() {
+	c.up.mu.Lock()
+	defer c.up.mu.Unlock()
+	c.up.closeConn(c)
 }
 
 // turn is called by RawConn.Read, which has told the poller to forget what it
@@ -194,7 +213,7 @@ func (c *serverConn) more(ex *exchange, limit time.Duration) error {
 		return c.closed(ex, err)
 	}
 	for {
-		err := c.raw.Read(c.turnFunc)
+		err := c.await()
 		if err == nil && c.err == nil && c.request != nil {
 			// The request does not fit the socket's buffer.
 			if err := c.write(c.request, time.Now()); err != nil {
@@ -233,6 +252,15 @@ func (c *serverConn) more(ex *exchange, limit time.Duration) error {
 	}
 }
 
+// await waits until there is more, or the deadline is over, which is the error;
+// what came is in c.in and c.err.
+func (c *serverConn) await() error {
+	if c.tls != nil {
+		return c.awaitTLS()
+	}
+	return c.raw.Read(c.turnFunc)
+}
+
 // closed returns errAborted if the connection was closed because the exchange is
 // over, else err.
 func (c *serverConn) closed(ex *exchange, err error) error {
@@ -247,22 +275,22 @@ func (c *serverConn) write(b []byte, now time.Time) error {
 	if err := c.armWrite(now); err != nil {
 		return err
 	}
-	_, err := c.tcp.Write(b)
+	_, err := c.rw.Write(b)
 	return err
 }
 
 // ask sends the request and reads the head of the answer, with interim ones
 // before it.
-func (c *serverConn) ask(ex *exchange, kept bool, interim func(ex *exchange, status int, head fields)) (*answer, error) {
+func (c *serverConn) ask(ex *exchange, kept bool, interim func(ex *exchange, status int, head fields)) (answer, error) {
 	c.request, c.probe = ex.out.wire, kept
 	up := &ex.out.upload
 	up.reset()
-	switch {
-	case ex.body == nil:
-	case ex.whole != nil:
+	if ex.whole != nil {
 		c.request = append(c.request, ex.whole...)
 		ex.out.wire = c.request
-	case !ex.expect:
+	}
+	streams := ex.body != nil && ex.whole == nil && !ex.expect
+	if streams || c.tls != nil {
 		if kept {
 			if err := c.fresh(); err != nil {
 				return nil, err
@@ -272,11 +300,13 @@ func (c *serverConn) ask(ex *exchange, kept bool, interim func(ex *exchange, sta
 			return nil, err
 		}
 		c.request = nil
+	}
+	if streams {
 		up.start(c, ex)
 	}
 	a, err := c.readHead(ex, interim)
 	if err != nil {
-		up.end(c, ex)
+		up.finish(ex)
 		return nil, err
 	}
 	return a, nil
@@ -296,7 +326,7 @@ func (c *serverConn) fresh() (err error) {
 }
 
 // readHead reads heads up to that of the final answer.
-func (c *serverConn) readHead(ex *exchange, interim func(ex *exchange, status int, head fields)) (*answer, error) {
+func (c *serverConn) readHead(ex *exchange, interim func(ex *exchange, status int, head fields)) (answer, error) {
 	a := &ex.out.answer
 	asked := false // the client's body is on its way, or there is none
 	for range maxInterim {
@@ -305,26 +335,26 @@ func (c *serverConn) readHead(ex *exchange, interim func(ex *exchange, status in
 			return nil, err
 		}
 		in := c.in
-		if err := a.head.Parse(in.b[in.r:in.r+n], ex.method); err != nil {
+		if err := a.parsed.Parse(in.b[in.r:in.r+n], ex.method); err != nil {
 			return nil, err
 		}
 		in.r += n
 		switch {
-		case a.head.Status == 100:
+		case a.parsed.Status == 100:
 			if ex.expect && ex.whole == nil && !asked {
 				if err := c.invite(ex); err != nil {
 					return nil, err
 				}
 				asked = true
 			}
-		case a.head.Status == 101 || a.head.Status >= 200:
+		case a.parsed.Status == 101 || a.parsed.Status >= 200:
 			a.begin(c, ex)
 			if ex.whole != nil {
 				ex.sent(len(ex.whole))
 			}
 			return a, nil
 		default:
-			interim(ex, a.head.Status, a.head.Fields)
+			interim(ex, a.parsed.Status, a.parsed.Fields)
 		}
 		ex.now = time.Now()
 	}
@@ -398,4 +428,34 @@ func (in *inbox) room() {
 	b := make([]byte, 2*len(in.b))
 	copy(b, in.b[:in.w])
 	in.b = b
+}
+
+// sendBody is described at uploadTarget.
+func (c *serverConn) sendBody(u *upload, p []byte, last bool) error {
+	now := time.Now()
+	if !u.chunked {
+		if len(p) == 0 {
+			return nil
+		}
+		return c.write(p, now)
+	}
+	if err := c.armWrite(now); err != nil {
+		return err
+	}
+	v := net.Buffers(u.vec[:0])
+	if len(p) > 0 {
+		v = append(v, http1.AppendChunkSize(u.size[:0], len(p)), p, crlf)
+	}
+	if last {
+		u.end = append(u.end[:0], "0\r\n"...)
+		u.end = append(http1.AppendFields(u.end, u.trailers), crlf...)
+		v = append(v, u.end)
+	}
+	if c.tls != nil {
+		// One record for all.
+		_, err := c.tls.Write(slices.Concat(v...))
+		return err
+	}
+	_, err := v.WriteTo(c.tcp)
+	return err
 }

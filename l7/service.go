@@ -26,12 +26,13 @@ type service struct {
 // state is what one configuration makes of a service; it is never changed. A
 // request keeps to the state it began with.
 type state struct {
-	cfg      Config
-	routes   *table
-	certs    *certificates // nil: plain HTTP
-	upstream *upstream
-	identity identity
-	proxies  networks // who has to send a PROXY header
+	cfg       Config
+	routes    *table
+	certs     *certificates // nil: plain HTTP
+	upstreams map[upstreamSettings]*upstream
+	pools     map[*pool.Pool]*upstream // that it forwards to
+	identity  identity
+	proxies   networks // who has to send a PROXY header
 }
 
 func newService(name string, log zerolog.Logger) *service {
@@ -42,8 +43,9 @@ func newService(name string, log zerolog.Logger) *service {
 }
 
 // build makes the state for cfg, without putting it in force. It keeps the
-// upstream, with its connections, if the settings that concern it are the same.
-func (s *service) build(cfg Config, pools map[string]*pool.Pool) (*state, error) {
+// upstreams, with their connections, whose settings are the same. transports are
+// those of the pools.
+func (s *service) build(cfg Config, pools map[string]*pool.Pool, transports map[*pool.Pool]*transport) (*state, error) {
 	st := &state{cfg: cfg, identity: newIdentity(cfg)}
 	if cfg.AcceptProxy != nil {
 		st.proxies = newNetworks(cfg.AcceptProxy.From)
@@ -60,13 +62,41 @@ func (s *service) build(cfg Config, pools map[string]*pool.Pool) (*state, error)
 			return nil, fmt.Errorf("service %s: %w", s.name, err)
 		}
 	}
-	set := upstreamSettings{connect: cfg.Timeouts.EffectiveConnect(), response: cfg.Timeouts.EffectiveResponse()}
-	if old := s.state.Load(); old != nil && old.upstream.settings == set {
-		st.upstream = old.upstream
-	} else {
-		st.upstream = newUpstream(set)
-	}
+	st.upstreams, st.pools = make(map[upstreamSettings]*upstream), make(map[*pool.Pool]*upstream)
+	st.routes.connect(func(p *pool.Pool) *upstream {
+		t := transports[p]
+		if t == nil {
+			t = plainTransport
+		}
+		st.pools[p] = s.upstreamFor(st, t)
+		return st.pools[p]
+	})
 	return st, nil
+}
+
+// upstreamFor returns the upstream for a transport, that of the state before if its
+// settings are the same.
+func (s *service) upstreamFor(st *state, t *transport) *upstream {
+	set := upstreamSettings{transport: t.mark, connect: st.cfg.Timeouts.EffectiveConnect(), response: st.cfg.Timeouts.EffectiveResponse()}
+	u := st.upstreams[set]
+	if old := s.state.Load(); u == nil && old != nil {
+		u = old.upstreams[set]
+	}
+	if u == nil {
+		u = newUpstream(set, t)
+	}
+	st.upstreams[set] = u
+	return u
+}
+
+// retireUpstreams ends those that the state after, nil if there is none, does not
+// use any more.
+func (st *state) retireUpstreams(after *state) {
+	for set, u := range st.upstreams {
+		if after == nil || after.upstreams[set] != u {
+			u.retire()
+		}
+	}
 }
 
 func (st *state) doorSettings() doorSettings {

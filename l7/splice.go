@@ -120,11 +120,10 @@ func (ps *pipes) close() {
 	ps.free = nil
 }
 
-// splice carries what is left of a large body past us, if the answer's writer
-// and the body are of the kind for that. counted is told what went through.
-func (a *answer) splice(to answerWriter, counted func(n int64)) error {
+// splice is described at answer.
+func (a *http1Reply) splice(to answerWriter) error {
 	w, ok := to.(*http1Answer)
-	if !ok || w.conn.secure || a.left < spliceLeast || w.left != a.left {
+	if !ok || w.conn.secure || a.conn.tls != nil || a.left < spliceLeast || w.left != a.left {
 		return nil
 	}
 	ps := &a.conn.up.pipes
@@ -146,7 +145,7 @@ func (a *answer) splice(to answerWriter, counted func(n int64)) error {
 		}
 		a.left -= n
 		w.left -= n
-		counted(n)
+		a.ex.received(n)
 	}
 	a.done = true
 	return nil

@@ -41,7 +41,7 @@ func TestSplicedBodies(t *testing.T) {
 		}
 	}
 	r.until("accounting", func() bool { s := r.stats("web"); return s.BytesIn == int64(3*len(data)) && s.BytesOut == s.BytesIn })
-	if n := len(r.engine.services["web"].state.Load().upstream.pipes.free); n == 0 {
+	if n := len(r.engine.services["web"].state.Load().pools[r.pools["p"]].pipes.free); n == 0 {
 		t.Error("nothing was spliced")
 	}
 	before := openPipes(t)
@@ -84,7 +84,7 @@ func TestSplicedBodiesThatBreakOff(t *testing.T) {
 		c.Close()
 	}
 	r.until("the end", func() bool { return r.stats("web").Current == 0 && r.engine.Active(nil) == 0 })
-	ps := &r.engine.services["web"].state.Load().upstream.pipes
+	ps := &r.engine.services["web"].state.Load().pools[r.pools["p"]].pipes
 	for _, p := range ps.free {
 		if p.n != 0 {
 			t.Errorf("%d bytes were left in a pipe", p.n)

@@ -87,7 +87,7 @@ func TestStageNamesServiceAndFile(t *testing.T) {
 		{[]Certificate{{good.Cert, missing}}, []string{"service web", "tls.certificates[0]", "key", missing}},
 		{[]Certificate{{good.Cert, other.Key}}, []string{"service web", "key", other.Key, "does not match"}},
 	} {
-		_, err := r.engine.Stage([]Config{{Name: "web", Listen: []netip.AddrPort{addr}, TLS: &TLS{Certificates: tc.certificates}}}, r.pools)
+		_, err := r.engine.Stage([]Config{{Name: "web", Listen: []netip.AddrPort{addr}, TLS: &TLS{Certificates: tc.certificates}}}, r.pools, nil)
 		for _, want := range tc.want {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%v does not say %q", err, want)
@@ -95,7 +95,7 @@ func TestStageNamesServiceAndFile(t *testing.T) {
 		}
 	}
 	two := []Config{{Name: "a", Listen: []netip.AddrPort{addr}}, {Name: "b", Listen: []netip.AddrPort{addr}}}
-	if _, err := r.engine.Stage(two, r.pools); err == nil || !strings.Contains(err.Error(), "service b: service a listens on") {
+	if _, err := r.engine.Stage(two, r.pools, nil); err == nil || !strings.Contains(err.Error(), "service b: service a listens on") {
 		t.Errorf("two services at one address: %v", err)
 	}
 	if len(r.engine.Stats()) != 0 {

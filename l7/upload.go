@@ -3,12 +3,9 @@ package l7
 import (
 	"errors"
 	"io"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"appliance/l7/http1"
 )
 
 // The states of an upload.
@@ -22,13 +19,28 @@ const (
 )
 
 // upload carries a request's body to the server while the answer is awaited, on
-// a goroutine that has ended when end returns.
+// a goroutine that has ended when finish returns.
 type upload struct {
 	state atomic.Int32
 	until atomic.Int64 // when it ended, in nanoseconds of Unix time
 	task  sync.WaitGroup
-	vec   [3][]byte
-	size  [20]byte
+	to    uploadTarget
+
+	chunked  bool
+	trailers fields // once all has come
+	vec      [4][]byte
+	size     [20]byte
+	end      []byte
+}
+
+// uploadTarget is where an upload goes: a connection to a server, or a stream of
+// one.
+type uploadTarget interface {
+	// sendBody sends a part of the body, which may be empty. The last one ends
+	// the body, with the upload's trailers.
+	sendBody(u *upload, p []byte, last bool) error
+	// breakOff makes whoever waits for the answer wait in vain.
+	breakOff()
 }
 
 // reset makes ready for another request.
@@ -37,11 +49,12 @@ func (u *upload) reset() {
 	u.until.Store(0)
 }
 
-// start begins to carry the body of ex to c.
-func (u *upload) start(c *serverConn, ex *exchange) {
+// start begins to carry the body of ex to where it goes.
+func (u *upload) start(to uploadTarget, ex *exchange) {
+	u.to, u.chunked, u.trailers = to, ex.length < 0, nil
 	u.state.Store(uploadRunning)
 	u.task.Add(1)
-	go u.run(c, ex)
+	go u.run(ex)
 }
 
 // started reports whether there is an upload.
@@ -58,29 +71,29 @@ func (u *upload) ended() (at time.Time, running bool) {
 	return time.Time{}, false
 }
 
-// settled reports whether end returns at once.
+// settled reports whether finish returns at once.
 func (u *upload) settled() bool {
 	s := u.state.Load()
 	return s == uploadNone || s == uploadSent || s == uploadFailed
 }
 
-// end waits for the upload's end, which it brings about if the client has not
+// finish waits for the upload's end, which it brings about if the client has not
 // sent all yet, and reports whether the server got all.
-func (u *upload) end(c *serverConn, ex *exchange) bool {
+func (u *upload) finish(ex *exchange) bool {
 	if u.state.Load() == uploadNone {
 		return true
 	}
 	if u.state.CompareAndSwap(uploadRunning, uploadStopped) {
-		c.tcp.Close()
+		u.to.breakOff()
 		ex.body.stop()
 	}
 	u.task.Wait()
 	return u.state.Load() == uploadSent
 }
 
-func (u *upload) run(c *serverConn, ex *exchange) {
+func (u *upload) run(ex *exchange) {
 	defer u.task.Done()
-	err := u.carry(c, ex)
+	err := u.carry(ex)
 	u.until.Store(time.Now().UnixNano())
 	var be *bodyError
 	switch {
@@ -89,7 +102,7 @@ func (u *upload) run(c *serverConn, ex *exchange) {
 	case errors.As(err, &be):
 		if u.state.CompareAndSwap(uploadRunning, uploadFailed) {
 			ex.failed.Store(be)
-			c.tcp.Close() // who waits for the answer waits in vain
+			u.to.breakOff()
 		}
 	default:
 		// The server takes no more. It may have refused the body, then its
@@ -99,38 +112,37 @@ func (u *upload) run(c *serverConn, ex *exchange) {
 	}
 }
 
-func (u *upload) carry(c *serverConn, ex *exchange) error {
+func (u *upload) carry(ex *exchange) error {
 	in := inboxes.Get().(*inbox)
 	defer putInbox(in)
 	for {
 		if b, ok := ex.body.(*http1Body); ok && b.spliceable() {
-			if done, err := u.splice(c, ex, b); done || err != nil {
-				return err
+			if c, ok := u.to.(*serverConn); ok && c.tls == nil {
+				if done, err := u.splice(c, ex, b); done || err != nil {
+					return err
+				}
 			}
 		}
 		n, err := ex.body.Read(in.b)
 		if err != nil && err != io.EOF {
 			return err
 		}
-		if err == io.EOF && !u.state.CompareAndSwap(uploadRunning, uploadLast) {
-			return errAborted
+		if err == io.EOF {
+			if !u.state.CompareAndSwap(uploadRunning, uploadLast) {
+				return errAborted
+			}
+			u.trailers = trailerFields(ex.body.trailers())
+		}
+		if e := u.to.sendBody(u, in.b[:n], err == io.EOF); e != nil {
+			return e
 		}
 		if n > 0 {
-			if err := u.write(c, in.b[:n], ex.length < 0); err != nil {
-				return err
-			}
 			ex.sent(n)
 		}
 		if err == io.EOF {
-			break
+			return nil
 		}
 	}
-	if ex.length >= 0 {
-		return nil
-	}
-	end := append(in.b[:0], "0\r\n"...)
-	end = http1.AppendFields(end, trailerFields(ex.body.trailers()))
-	return c.write(append(end, "\r\n"...), time.Now())
 }
 
 // splice carries what is left of a large body past us, if there is a pipe for it.
@@ -160,21 +172,6 @@ func (u *upload) splice(c *serverConn, ex *exchange, b *http1Body) (done bool, e
 			return true, nil
 		}
 	}
-}
-
-// write writes a part of the body, by itself or as a chunk.
-func (u *upload) write(c *serverConn, p []byte, chunked bool) error {
-	now := time.Now()
-	if !chunked {
-		return c.write(p, now)
-	}
-	if err := c.armWrite(now); err != nil {
-		return err
-	}
-	u.vec = [3][]byte{http1.AppendChunkSize(u.size[:0], len(p)), p, crlf}
-	v := net.Buffers(u.vec[:])
-	_, err := v.WriteTo(c.tcp)
-	return err
 }
 
 var crlf = []byte("\r\n")

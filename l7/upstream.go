@@ -2,6 +2,7 @@ package l7
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"slices"
 	"sync"
@@ -29,27 +30,34 @@ const (
 
 // upstreamSettings are what an upstream is made from; comparable.
 type upstreamSettings struct {
-	connect  time.Duration // to connect to one server
-	response time.Duration // for the head of an answer and each further part, and for the server to take more of a request
+	transport string        // the mark of its transport
+	connect   time.Duration // to connect to one server
+	response  time.Duration // for the head of an answer and each further part, and for the server to take more of a request
 }
 
-// upstream carries exchanges to servers by HTTP/1.1 and keeps the connections
-// for others. After retire none is kept any longer than its exchange.
+// upstream carries exchanges to servers by one transport and keeps the
+// connections for others. After retire none is kept any longer than its exchange.
 //
-// The goroutine of the exchange does all of it. A body that has not come yet
-// takes a second one (upload), which has ended when the answer is closed.
+// By HTTP/1.1 the goroutine of the exchange does all of it. A body that has not
+// come yet takes a second one (upload), which has ended when the answer is closed.
 type upstream struct {
-	settings upstreamSettings
-	pipes    pipes
+	settings  upstreamSettings
+	transport *transport
+	pipes     pipes
 
 	mu      sync.Mutex
 	idle    map[endpoint.Endpoint][]*serverConn // by server; the last one was used last
+	open    map[*serverConn]struct{}            // all that there are
+	configs map[string]*tls.Config              // by server and name, each with the sessions of its own
 	sweep   *time.Timer                         // runs while something is idle
 	retired bool
 }
 
-func newUpstream(set upstreamSettings) *upstream {
-	return &upstream{settings: set, idle: make(map[endpoint.Endpoint][]*serverConn)}
+func newUpstream(set upstreamSettings, t *transport) *upstream {
+	return &upstream{
+		settings: set, transport: t, idle: make(map[endpoint.Endpoint][]*serverConn), open: make(map[*serverConn]struct{}),
+		configs: make(map[string]*tls.Config),
+	}
 }
 
 // retire closes the idle connections, and those in use once they become idle.
@@ -59,7 +67,7 @@ func (u *upstream) retire() {
 	u.retired = true
 	for _, conns := range u.idle {
 		for _, c := range conns {
-			c.tcp.Close()
+			u.closeConn(c)
 		}
 	}
 	clear(u.idle)
@@ -69,18 +77,44 @@ func (u *upstream) retire() {
 	}
 }
 
-// take returns the connection to the server that was used last, nil if none is
-// idle.
-func (u *upstream) take(server endpoint.Endpoint) *serverConn {
+// unused reports whether the upstream is retired and has no connections any more.
+func (u *upstream) unused() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	conns := u.idle[server]
+	return u.retired && len(u.open) == 0
+}
+
+// reset breaks off all that is under way with a server that has failed its check.
+func (u *upstream) reset(server *pool.Server) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for c := range u.open {
+		if c.of == server {
+			c.tcp.Close() // whoever uses it does the rest; if nobody does, it is found closed
+		}
+	}
+}
+
+// closeConn closes a connection that nobody uses. The caller holds the lock.
+func (u *upstream) closeConn(c *serverConn) {
+	delete(u.open, c)
+	c.tcp.Close()
+}
+
+// take returns the connection to the server that was used last, nil if none is
+// idle.
+func (u *upstream) take(server *pool.Server) *serverConn {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	at := server.Endpoint()
+	conns := u.idle[at]
 	if len(conns) == 0 {
 		return nil
 	}
 	c := conns[len(conns)-1]
 	conns[len(conns)-1] = nil
-	u.idle[server] = conns[:len(conns)-1]
+	u.idle[at] = conns[:len(conns)-1]
+	c.of = server
 	return c
 }
 
@@ -90,7 +124,7 @@ func (u *upstream) keep(c *serverConn, now time.Time) {
 	defer u.mu.Unlock()
 	conns := u.idle[c.server]
 	if u.retired || len(conns) >= maxIdlePerServer {
-		c.tcp.Close()
+		u.closeConn(c)
 		return
 	}
 	c.since = now
@@ -111,7 +145,7 @@ func (u *upstream) expire() {
 	for server, conns := range u.idle {
 		old := 0
 		for old < len(conns) && now.Sub(conns[old].since) >= keepIdle {
-			conns[old].tcp.Close()
+			u.closeConn(conns[old])
 			old++
 		}
 		if conns = slices.Delete(conns, 0, old); len(conns) == 0 {
@@ -129,29 +163,59 @@ func (u *upstream) expire() {
 	}
 }
 
-// dial opens a connection to a server.
-func (u *upstream) dial(ctx context.Context, server *pool.Server) (*serverConn, error) {
-	d := net.Dialer{Timeout: u.settings.connect}
+// connect opens a connection to a server, encrypted if there is to be TLS.
+func (u *upstream) connect(ctx context.Context, server *pool.Server) (streamConn, *tls.Conn, *closeWatch, error) {
 	began := time.Now()
+	d := net.Dialer{Timeout: u.settings.connect}
 	nc, err := d.DialContext(ctx, server.Endpoint().Network(), server.Endpoint().Dial())
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	tcp := nc.(streamConn)
+	if u.transport.tls == nil {
+		server.Connected(time.Since(began))
+		return tcp, nil, nil, nil
+	}
+	watch := &closeWatch{streamConn: tcp}
+	t, err := u.handshake(ctx, server, watch, began.Add(u.settings.connect))
+	if err != nil {
+		tcp.Close()
+		return nil, nil, nil, err
+	}
+	server.Connected(time.Since(began))
+	return tcp, t, watch, nil
+}
+
+// dial opens a connection to a server for HTTP/1.1.
+func (u *upstream) dial(ctx context.Context, server *pool.Server) (*serverConn, error) {
+	tcp, t, watch, err := u.connect(ctx, server)
 	if err != nil {
 		return nil, err
 	}
-	server.Connected(time.Since(began))
-	return newServerConn(u, server.Endpoint(), nc.(streamConn))
+	c, err := newServerConn(u, server, tcp)
+	if err != nil {
+		return nil, err
+	}
+	if t != nil {
+		c.rw, c.tls, c.watch = t, t, watch
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.open[c] = struct{}{}
+	return c, nil
 }
 
 // roundTrip sends ex, with the fields that the pipeline has made of it, to the
 // server and returns the head of the answer, which the caller closes. interim is
 // called for interim answers before. The error is a *connectError, is a timeout
 // as net.Error has it, or anything else.
-func (u *upstream) roundTrip(ctx context.Context, server *pool.Server, ex *exchange, interim func(ex *exchange, status int, head fields)) (*answer, error) {
+func (u *upstream) roundTrip(ctx context.Context, server *pool.Server, ex *exchange, interim func(ex *exchange, status int, head fields)) (answer, error) {
 	ex.out.wire = requestHead(ex.out.wire[:0], ex)
 	broken := false
 	for {
 		var c *serverConn
 		if !broken {
-			c = u.take(server.Endpoint())
+			c = u.take(server)
 		}
 		kept := c != nil
 		if !kept {
@@ -162,7 +226,7 @@ func (u *upstream) roundTrip(ctx context.Context, server *pool.Server, ex *excha
 			ex.now = time.Now()
 		}
 		if !ex.hold.take(c) {
-			c.tcp.Close()
+			c.close()
 			return nil, errAborted
 		}
 		a, err := c.ask(ex, kept, interim)
@@ -170,11 +234,13 @@ func (u *upstream) roundTrip(ctx context.Context, server *pool.Server, ex *excha
 			return a, nil
 		}
 		ex.hold.take(nil)
-		c.tcp.Close()
+		c.close()
 		switch {
 		case err == errStale: // the server has seen nothing of the request
 		case kept && c.silent() && repeatable(ex) && !isTimeout(err) && !ex.over():
 			broken = true
+		case !kept && isAlert(err) && (ex.body == nil || ex.whole != nil):
+			return nil, &connectError{err: inTLSWords(err), maybeSent: broken}
 		default:
 			return nil, err
 		}

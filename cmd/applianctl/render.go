@@ -116,6 +116,22 @@ func renderPools(w io.Writer, now time.Time, pools []control.Pool) {
 				size(s.BytesIn), size(s.BytesOut), lastCheck(s))
 		}
 	}
+	renderConnectErrors(w, now, pools)
+}
+
+// connectErrorAge is for how long a table tells why a connection failed.
+const connectErrorAge = 10 * time.Minute
+
+// renderConnectErrors says which servers have not accepted connections lately, and
+// why.
+func renderConnectErrors(w io.Writer, now time.Time, pools []control.Pool) {
+	for _, p := range pools {
+		for _, s := range p.Servers {
+			if s.ConnectErrorAt != nil && now.Sub(*s.ConnectErrorAt) < connectErrorAge {
+				fmt.Fprintf(w, "%s/%s: a connection failed %s ago: %s\n", p.Name, s.Name, age(now, *s.ConnectErrorAt), s.ConnectError)
+			}
+		}
+	}
 }
 
 // health is the state of a server for a table.

@@ -108,6 +108,7 @@ func renderServerDetails(w io.Writer, now time.Time, pools []control.Pool) {
 				size(s.BytesIn), size(s.BytesOut), lastCheck(s))
 		}
 	}
+	renderConnectErrors(w, now, pools)
 	for _, p := range pools {
 		if p.Waiting > 0 {
 			fmt.Fprintf(w, "%s: %d connections wait for a server\n", p.Name, p.Waiting)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"appliance/internal/config"
@@ -81,6 +82,7 @@ func locatedServer(s pool.ServerConfig, hosts map[string]resolve.Answer) pool.Se
 		return s
 	}
 	s.Name = s.Label() // does not change with the address
+	s.Host = strings.TrimSuffix(e.Name(), ".")
 	if host := hosts[e.Name()]; host.Address.IsValid() {
 		s.Address = e.At(host.Address).String()
 	} else {

@@ -18,10 +18,10 @@ func TestLocatedServers(t *testing.T) {
 	for _, tt := range []struct{ before, want pool.ServerConfig }{
 		{pool.ServerConfig{Address: "10.0.0.9:80"}, pool.ServerConfig{Address: "10.0.0.9:80"}},
 		{pool.ServerConfig{Address: "unix:/run/a"}, pool.ServerConfig{Address: "unix:/run/a"}},
-		{pool.ServerConfig{Address: "App1.internal:80"}, pool.ServerConfig{Name: "App1.internal:80", Address: "10.0.0.1:80"}},
-		{pool.ServerConfig{Name: "six", Address: "app6.internal:80", Weight: 2}, pool.ServerConfig{Name: "six", Address: "[2001:db8::1]:80", Weight: 2}},
+		{pool.ServerConfig{Address: "App1.internal:80"}, pool.ServerConfig{Name: "App1.internal:80", Address: "10.0.0.1:80", Host: "app1.internal"}},
+		{pool.ServerConfig{Name: "six", Address: "app6.internal:80", Weight: 2}, pool.ServerConfig{Name: "six", Address: "[2001:db8::1]:80", Weight: 2, Host: "app6.internal"}},
 		{pool.ServerConfig{Address: "app9.internal:80"},
-			pool.ServerConfig{Name: "app9.internal:80", Address: "app9.internal:80", Down: "app9.internal: the name has no address"}},
+			pool.ServerConfig{Name: "app9.internal:80", Address: "app9.internal:80", Host: "app9.internal", Down: "app9.internal: the name has no address"}},
 	} {
 		pools := map[string]config.Pool{"p": {Config: pool.Config{Servers: []pool.ServerConfig{tt.before}}}}
 		before := pools["p"].Servers[0]

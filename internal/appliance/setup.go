@@ -15,6 +15,7 @@ import (
 	"appliance/internal/listen"
 	"appliance/internal/pool"
 	"appliance/internal/resolve"
+	"appliance/l7"
 )
 
 // setup is what one configuration made. It is never changed once it is
@@ -60,7 +61,11 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 		}
 	}()
 	discard = append(discard, l4Change.Discard)
-	l7Change, err := a.l7.Stage(node.L7, next.pools)
+	transports := make(map[string]l7.Transport, len(node.Pools))
+	for name, p := range node.Pools {
+		transports[name] = p.Transport
+	}
+	l7Change, err := a.l7.Stage(node.L7, next.pools, transports)
 	if err != nil {
 		return err
 	}
@@ -97,7 +102,7 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 	a.current.Store(&meanwhile)
 	results := a.checker.Results()
 	for name, p := range next.pools {
-		p.Update(pools[name].Config, knownHealth(results, pools[name].Check))
+		p.Update(pools[name].Config, knownHealth(results, pools[name]))
 	}
 	a.checker.Set(next.targets())
 	l4Change.Commit()
@@ -148,7 +153,7 @@ func (a *Appliance) buildPools(old map[string]*pool.Pool, cfgs map[string]config
 			if s.Down != "" {
 				continue // there is nothing to be checked
 			}
-			target, on := cfg.Check.For(address), subject{p, address}
+			target, on := *cfg.CheckFor(address, s.Host), subject{p, address}
 			if !slices.Contains(judges[target], on) {
 				judges[target] = append(judges[target], on)
 			}
@@ -185,12 +190,19 @@ func (a *Appliance) learn(ctx context.Context, old, next *setup) {
 }
 
 // knownHealth returns what results say of the servers that check judges.
-func knownHealth(results map[health.Target]health.Result, check *health.Config) func(endpoint.Endpoint) (pool.Health, bool) {
+func knownHealth(results map[health.Target]health.Result, cfg config.Pool) func(endpoint.Endpoint) (pool.Health, bool) {
 	return func(address endpoint.Endpoint) (pool.Health, bool) {
-		if check == nil {
+		host := ""
+		for _, s := range cfg.Servers {
+			if s.Address == address.String() {
+				host = s.Host
+			}
+		}
+		target := cfg.CheckFor(address, host)
+		if target == nil {
 			return pool.Health{}, false
 		}
-		r, ok := results[check.For(address)]
+		r, ok := results[*target]
 		return poolHealth(r), ok && r.State != health.Unknown
 	}
 }

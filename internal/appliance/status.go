@@ -172,6 +172,9 @@ func (a *Appliance) describePool(current *setup, name string) control.Pool {
 			BytesIn: uint64(s.BytesToServer), BytesOut: uint64(s.BytesToClient),
 			ConnectSeconds: s.ConnectTime.Seconds(), MaxConnections: s.MaxConnections,
 		}
+		if f := s.ConnectError; f.Reason != "" {
+			one.ConnectError, one.ConnectErrorAt = f.Reason, &f.At
+		}
 		if e := s.Ejection; e.Out(time.Now()) {
 			one.EjectedUntil, one.Ejections = &e.Until, e.Times
 		}
@@ -179,7 +182,7 @@ func (a *Appliance) describePool(current *setup, name string) control.Pool {
 		case server.Endpoint().Name() != "":
 			one.Check = s.Health.Reason // it has no address
 		case cfg.Check != nil:
-			r := results[cfg.Check.For(server.Endpoint())]
+			r := results[*cfg.CheckFor(server.Endpoint(), server.Host())]
 			one.Check, one.CheckWarning, one.LatencySeconds = r.Reason, r.Warning, r.Latency.Seconds()
 			one.ChecksPassed, one.ChecksFailed = r.Passed, r.Failed
 		}

@@ -211,6 +211,8 @@ type L7Service struct {
 // Pool is a pool with the check that judges its servers.
 type Pool struct {
 	pool.Config
+	// Transport says how services of l7 speak to the servers.
+	l7.Transport
 	// Check is nil for a pool whose servers are taken to be up.
 	Check *health.Config `toml:"check"`
 }

@@ -96,9 +96,14 @@ func (f *File) resolvePaths(dir string) {
 	if f.Peer != nil {
 		resolve(&f.Peer.SecretFile)
 	}
+	for _, p := range f.Pools {
+		p.EachFile(func(_ string, path *string) { resolve(path) })
+	}
 	f.eachCheck(func(_ string, check *health.Config) {
 		resolve(&check.PasswordFile)
 		resolve(&check.CAFile)
+		resolve(&check.Cert)
+		resolve(&check.Key)
 	})
 }
 
@@ -118,6 +123,9 @@ func (f *File) checkFiles(r *report) {
 		}
 	}
 	f.checkSecret(r)
+	for name, p := range f.Pools {
+		p.CheckFiles(r.under(join("pool", name)))
+	}
 	f.eachCheck(func(path string, check *health.Config) {
 		if check.PasswordFile != "" {
 			if _, err := os.ReadFile(check.PasswordFile); err != nil {
@@ -130,6 +138,9 @@ func (f *File) checkFiles(r *report) {
 			} else if !x509.NewCertPool().AppendCertsFromPEM(text) {
 				r.invalid(path+".ca_file", "%s has no certificate in PEM", check.CAFile)
 			}
+		}
+		if check.Cert != "" && check.Key != "" {
+			checkPair(r, path, l7.Certificate{Cert: check.Cert, Key: check.Key})
 		}
 	})
 }

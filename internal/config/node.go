@@ -106,6 +106,7 @@ func (f *File) ForNode(name string) (*Node, error) {
 	}
 	for name, p := range n.Pools {
 		p.Checked = p.Check != nil
+		p.inheritTLS()
 		n.Pools[name] = p
 	}
 	for i, s := range f.L4 {

@@ -20,6 +20,7 @@ type service struct {
 	check    *health.Config      // of its own servers
 	pools    []string            // all it forwards to, its own under its name
 	udp      bool
+	passes   bool     // it passes on what clients send
 	untold   []string // pools whose servers it sends no PROXY header to
 	validate func(problem func(key, message string))
 }
@@ -34,7 +35,7 @@ func (f *File) services() []service {
 		}
 		all = append(all, service{
 			path: index("l4", i), name: s.Name, listen: s.Listen, servers: s.Servers, check: s.Check,
-			pools: s.PoolNames(), udp: s.UDP(), untold: untold, validate: s.Validate,
+			pools: s.PoolNames(), udp: s.UDP(), passes: true, untold: untold, validate: s.Validate,
 		})
 	}
 	for i, s := range f.L7 {
@@ -96,6 +97,7 @@ func (f *File) validateServices(r *report) {
 	f.validateSendProxy(r)
 	f.validateDatagramServers(r)
 	f.validateKernel(r)
+	f.validatePlainServers(r)
 }
 
 // validateSendProxy reports servers that are to be sent a PROXY header by a
@@ -187,6 +189,7 @@ func (f *File) validatePool(r *report, path string, p Pool) {
 		p.Check.Validate(r.under(path + ".check"))
 	}
 	f.validateServerAddresses(r, path, p)
+	f.validateTransport(r, path, p)
 	validatePathChecks(r, path, p)
 }
 

@@ -188,8 +188,12 @@ type Server struct {
 	Current       int64  `json:"current"`
 	Total         uint64 `json:"total"`
 	ConnectErrors uint64 `json:"connect_errors"`
+	// ConnectError says why the latest of those failed, at ConnectErrorAt; absent
+	// if none has.
+	ConnectError   string     `json:"connect_error,omitempty"`
+	ConnectErrorAt *time.Time `json:"connect_error_at,omitempty"`
 	// ConnectSeconds is how long the latest connect took; absent before one
-	// succeeded by way of a service that reports it, as those of layer 4 do.
+	// succeeded. TLS is included.
 	ConnectSeconds float64 `json:"connect_seconds,omitempty"`
 	// MaxConnections bounds Current; absent for no bound.
 	MaxConnections int `json:"max_connections,omitempty"`

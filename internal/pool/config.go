@@ -84,6 +84,9 @@ type ServerConfig struct {
 	// SendProxy is as in Config; "none" for no header where the pool asks for
 	// one.
 	SendProxy string `toml:"send_proxy"`
+	// Host is the name of the host of Address before it was replaced; empty if
+	// there was none.
+	Host string `toml:"-"`
 	// Down says why the server is down, whatever else is known of it; empty if it
 	// need not be.
 	Down string `toml:"-"`

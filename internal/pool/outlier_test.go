@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -75,7 +76,7 @@ func onOutlierBench(t *testing.T, cfg Config, f func(b *outlierBench)) {
 func (b *outlierBench) fail(server, times int) {
 	s := b.Servers()[server]
 	for range times {
-		s.ConnectFailed()
+		s.ConnectFailed(errors.New("refused"))
 	}
 }
 

@@ -93,7 +93,7 @@ func (p *Pool) Update(cfg Config, known func(endpoint.Endpoint) (Health, bool)) 
 			s.state.Store(&st)
 		}
 		st := *s.state.Load()
-		st.maxConnections, st.slowStart = sc.MaxConnections, cfg.SlowStart
+		st.maxConnections, st.slowStart, st.host = sc.MaxConnections, cfg.SlowStart, sc.Host
 		if st.sendProxy = cmp.Or(sc.SendProxy, cfg.SendProxy); st.sendProxy == "none" {
 			st.sendProxy = ""
 		}

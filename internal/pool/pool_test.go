@@ -258,7 +258,7 @@ func TestUpdateKeepsServers(t *testing.T) {
 	picks(t, p, 4)
 	a, b, c := server(t, p, "a"), server(t, p, "b"), server(t, p, "c")
 	a.AddBytes(10, 20)
-	a.ConnectFailed()
+	a.ConnectFailed(errors.New("refused"))
 
 	next := servers("a*7", "b!", "c", "d")
 	next[2].Address = "192.0.2.33:80"

@@ -27,6 +27,7 @@ type Server struct {
 	connectErrors atomic.Int64
 	failures      atomic.Int64 // in a row
 	connectTime   atomic.Int64 // nanoseconds, of the latest connect
+	connectError  atomic.Pointer[Failure]
 }
 
 // state is what decides whether, and how often, a server is picked.
@@ -40,6 +41,7 @@ type state struct {
 
 	maxConnections int // 0: any number
 	sendProxy      string
+	host           string
 	slowStart      time.Duration
 	rampFrom       time.Time // when the server became usable again
 }
@@ -67,6 +69,18 @@ func (s *Server) Address() string { return s.text }
 
 // Endpoint returns where to connect to.
 func (s *Server) Endpoint() endpoint.Endpoint { return s.address }
+
+// Host returns the name by which the server's host is known, or else its IP
+// address; empty for a server on a unix socket.
+func (s *Server) Host() string {
+	switch h := s.state.Load().host; {
+	case h != "":
+		return h
+	case s.address.Path() != "":
+		return ""
+	}
+	return s.address.IP().Addr().WithZone("").String()
+}
 
 // Usable reports whether the server may be picked now, but for its bound of
 // connections.
@@ -99,11 +113,19 @@ func (s *Server) AddBytes(toServer, toClient int64) {
 	}
 }
 
-// ConnectFailed counts a connection that the server did not accept, which is a
-// failure. Done is due all the same.
-func (s *Server) ConnectFailed() {
+// Failure is a connection that a server did not accept.
+type Failure struct {
+	Reason string
+	At     time.Time
+}
+
+// ConnectFailed counts a connection that the server did not accept, and why, which
+// is a failure. Done is due all the same.
+func (s *Server) ConnectFailed(err error) {
+	now := time.Now()
 	s.connectErrors.Add(1)
-	s.Failed(time.Now())
+	s.connectError.Store(&Failure{err.Error(), now})
+	s.Failed(now)
 }
 
 // ServerStats describes a server at one moment.
@@ -125,6 +147,8 @@ type ServerStats struct {
 	Current       int64
 	Total         int64
 	ConnectErrors int64
+	// ConnectError is the latest of those; zero if there was none.
+	ConnectError Failure
 	// BytesToServer and BytesToClient are payload, without headers of TCP.
 	BytesToServer int64
 	BytesToClient int64
@@ -139,7 +163,12 @@ type ServerStats struct {
 // other while connections go on, so they need not add up to the last digit.
 func (s *Server) Stats() ServerStats {
 	st := s.state.Load()
+	var failure Failure
+	if f := s.connectError.Load(); f != nil {
+		failure = *f
+	}
 	return ServerStats{
+		ConnectError:  failure,
 		Label:         s.label,
 		Address:       s.Address(),
 		Weight:        st.weight,

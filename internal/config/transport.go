@@ -1,0 +1,89 @@
+package config
+
+import (
+	"net/netip"
+
+	"appliance/health"
+	"appliance/internal/endpoint"
+)
+
+// CheckFor returns what checks a server of the pool, nil without a check: its
+// address is that of the server, and host the name or IP address of its host, as
+// pool.Server has it.
+func (p Pool) CheckFor(address endpoint.Endpoint, host string) *health.Target {
+	if p.Check == nil {
+		return nil
+	}
+	check := *p.Check
+	_, notName := netip.ParseAddr(host)
+	if p.sharesTLS() && check.ServerName == "" && host != "" && notName != nil {
+		check.ServerName = host
+	}
+	t := check.For(address)
+	return &t
+}
+
+// sharesTLS reports whether the pool's check makes its handshakes as the services
+// do that use the pool: it asks the same port by TLS, and the file says nothing
+// else about it.
+func (p Pool) sharesTLS() bool {
+	c := p.Check
+	return p.TLS != nil && c != nil && (c.Type == health.HTTPS || c.Type == health.TLS) && c.Port == 0 && !c.Address.IsValid()
+}
+
+// inheritTLS gives the check what the pool's tls says and the check itself does not.
+func (p *Pool) inheritTLS() {
+	if !p.sharesTLS() {
+		return
+	}
+	c := *p.Check
+	if c.ServerName == "" {
+		c.ServerName = p.TLS.ServerName
+	}
+	if p.TLS.EffectiveVerify() && !c.Verify {
+		c.Verify, c.CAFile = true, p.TLS.CAFile
+	}
+	if c.Cert == "" {
+		c.Cert, c.Key = p.TLS.Cert, p.TLS.Key
+	}
+	p.Check = &c
+}
+
+// validateTransport reports servers that cannot be spoken to as their pool says.
+func (f *File) validateTransport(r *report, path string, p Pool) {
+	p.Transport.Validate(r.under(path))
+	if p.TLS != nil && p.TLS.EffectiveVerify() && p.TLS.ServerName == "" {
+		for i, s := range p.Servers {
+			if e, err := endpoint.Parse(s.Address); err == nil && e.Path() != "" {
+				r.invalid(index(path+".servers", i)+".address",
+					"the certificate of a server on a unix socket is for no name that is known; give the pool tls.server_name, or verify = false")
+			}
+		}
+	}
+	if c := p.Check; p.TLS != nil && c != nil && c.Type == health.HTTP && c.Port == 0 && !c.Address.IsValid() {
+		r.invalid(path+".check.type", "the pool's servers speak TLS; choose \"https\", or give the port that speaks plain HTTP")
+	}
+}
+
+// validatePlainServers reports pools whose servers are to be spoken to by TLS or
+// HTTP/2, and that are used by a service which passes on what clients send.
+func (f *File) validatePlainServers(r *report) {
+	said := make(map[string]bool)
+	for _, s := range f.services() {
+		if !s.passes {
+			continue
+		}
+		for _, name := range s.pools {
+			p, path := f.poolOf(s, name)
+			if p.Plain() || said[path] {
+				continue
+			}
+			said[path] = true
+			key := ".http"
+			if p.TLS != nil {
+				key = ".tls"
+			}
+			r.invalid(path+key, "service %s uses this pool, and services of [[l4]] pass on what clients send as it is; only [[l7]] speaks to servers itself; give it a pool without this", s.name)
+		}
+	}
+}
