@@ -32,6 +32,7 @@ type Engine struct {
 	order    []*service // in the order of the file
 	doors    map[doorKey]*door
 	places   map[netip.Addr]*place
+	ups      map[*upstream]struct{} // those in force, and retired ones that are in use
 	quiet    map[netip.Addr]bool
 	allQuiet bool
 	closed   bool
@@ -55,6 +56,7 @@ func New(log zerolog.Logger) *Engine {
 		services: make(map[string]*service),
 		doors:    make(map[doorKey]*door),
 		places:   make(map[netip.Addr]*place),
+		ups:      make(map[*upstream]struct{}),
 		quiet:    make(map[netip.Addr]bool),
 	}
 }
@@ -120,8 +122,18 @@ func (c *Change) Handlers() map[netip.AddrPort]listen.Handler { return maps.Clon
 // TLS on or off, are let go: closed when idle. Exchanges under way end as they began.
 func (c *Change) Commit() {
 	e := c.engine
+	for _, st := range c.states {
+		for p := range st.pools {
+			p.OnDown("l7", e.serverDown) // without the lock, which serverDown takes
+		}
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	for _, st := range c.states {
+		for _, u := range st.upstreams {
+			e.ups[u] = struct{}{}
+		}
+	}
 	before := e.services
 	e.services, e.order = make(map[string]*service, len(c.services)), c.services
 	for i, s := range c.services {
@@ -139,11 +151,21 @@ func (c *Change) Commit() {
 	for _, s := range before {
 		s.state.Load().retireUpstreams(nil)
 	}
+	maps.DeleteFunc(e.ups, func(u *upstream, _ struct{}) bool { return u.unused() })
 	for key, d := range e.doors {
 		if e.services[key.service.name] != key.service || !key.service.state.Load().listensOn(key.listen) {
 			d.retire()
 			delete(e.doors, key)
 		}
+	}
+}
+
+// serverDown breaks off what is under way with a server that has failed its check.
+func (e *Engine) serverDown(server *pool.Server) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for u := range e.ups {
+		u.reset(server)
 	}
 }
 

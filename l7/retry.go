@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -96,7 +97,7 @@ func (e *statusError) Error() string { return fmt.Sprintf("the server answered %
 // isLost reports whether err is the end of a connection.
 func isLost(err error) bool {
 	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
-		errors.Is(err, errStale)
+		errors.Is(err, errStale) || errors.Is(err, net.ErrClosed) // by reset
 }
 
 // idempotent reports whether a second server may do again what the first one may
