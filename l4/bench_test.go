@@ -1,9 +1,12 @@
 package l4
 
 import (
+	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"testing"
+	"time"
 )
 
 // BenchmarkAnswer is one client's small request and its small answer.
@@ -59,5 +62,32 @@ func BenchmarkConnection(b *testing.B) {
 		expect(b, c, "x")
 		c.Close()
 		h.end()
+	}
+}
+
+// A datagram to the server and its answer, so many of them under way at a time.
+func BenchmarkDatagram(b *testing.B) {
+	for _, window := range []int{1, 32} {
+		b.Run(fmt.Sprint(window), func(b *testing.B) {
+			h := newHouse(b)
+			at := freeUDP(b, "127.0.0.51")
+			h.load([]Config{{Name: "x", Listen: []netip.AddrPort{at}, Protocol: "udp"}}, newPool("x", udpBackend(b, "127.0.0.31:0", "")))
+			c := udpClient(b, at)
+			one := make([]byte, 60)
+			b.ReportAllocs()
+			for left := b.N; left > 0; left -= window {
+				for range min(window, left) {
+					if _, err := c.Write(one); err != nil {
+						b.Fatal(err)
+					}
+				}
+				for range min(window, left) {
+					_ = c.SetDeadline(time.Now().Add(atOnce))
+					if _, err := c.Read(one); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
 	}
 }

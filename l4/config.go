@@ -200,9 +200,6 @@ func (c Config) validateUDP(problem func(key, message string)) {
 	if c.AcceptProxy != nil {
 		problem("accept_proxy", why)
 	}
-	if c.PerClient != (PerClient{}) {
-		problem("per_client", why)
-	}
 	for _, t := range []struct {
 		key string
 		d   time.Duration

@@ -25,7 +25,8 @@ var errCommand = errors.New("cut by command")
 // from any goroutine; whoever made the Engine calls Shutdown.
 type Engine struct {
 	log   zerolog.Logger
-	doors atomic.Pointer[[]*door] // the committed ones, in the order of the file
+	fault func(netip.AddrPort, error) // of the sockets for datagrams
+	doors atomic.Pointer[[]*door]     // the committed ones, in the order of the file
 
 	began time.Time
 	loops []*loop       // made by the first Stage
@@ -41,9 +42,17 @@ type Engine struct {
 }
 
 // New returns an engine without services. Nothing runs before the first Stage.
-func New(log zerolog.Logger) *Engine {
+// fault is told when clients of a UDP address can no longer be served, and with a
+// nil error when they can again or the address is given up; it is called from the
+// engine's goroutines and must not wait for the Engine. A nil fault is allowed.
+// Of TCP, internal/listen tells.
+func New(log zerolog.Logger, fault func(addr netip.AddrPort, err error)) *Engine {
+	if fault == nil {
+		fault = func(netip.AddrPort, error) {}
+	}
 	e := &Engine{
 		log:     log,
+		fault:   fault,
 		began:   time.Now(),
 		carried: make(map[netip.Addr]int),
 		empty:   make(chan struct{}),
@@ -213,6 +222,7 @@ func (e *Engine) close() {
 type ServiceStats struct {
 	Name   string
 	Listen []netip.AddrPort
+	UDP    bool // it carries datagrams; else TCP
 	Pools  []string
 	// Current is the number of connections now, Total of all ever accepted,
 	// including Refused: those that no server has had.
@@ -229,6 +239,9 @@ type ServiceStats struct {
 	// many because nothing moved any more.
 	Broken   int64
 	TimedOut int64
+	// Lost counts datagrams that were taken and could not be sent on: longer than
+	// the way to the other side allows, or faster than it takes them.
+	Lost int64
 	// BytesToServer and BytesToClient are payload, without headers of TCP.
 	BytesToServer int64
 	BytesToClient int64

@@ -32,7 +32,7 @@ type house struct {
 func newHouse(t testing.TB) *house {
 	t.Helper()
 	h := &house{t: t, set: listen.NewSet(zerolog.Nop(), nil), ends: make(chan string, 200000)}
-	h.engine = New(zerolog.New(h))
+	h.engine = New(zerolog.New(h), nil)
 	t.Cleanup(func() {
 		if err := h.set.Close(); err != nil {
 			t.Error(err)

@@ -38,14 +38,14 @@ type loop struct {
 	armed  time.Duration // when the poller ends the wait; 0 if not at all, or passed
 	timers timers
 
-	sides []*side // by descriptor
-	nonce uint32  // of the latest side
-	again []*session
-	first *session // of all, in a list
-	pipes pipes
-	spare []*buffer // for what could not be written at once
-	in    buffer    // what was just read
-	large []byte    // the same for datagrams; nil before there are any
+	sides     []*side // by descriptor
+	nonce     uint32  // of the latest side
+	again     []*session
+	first     *session // of all, in a list
+	pipes     pipes
+	spare     []*buffer // for what could not be written at once
+	in        buffer    // what was just read
+	datagrams *batch    // the same for datagrams; nil before there are any
 
 	mu      sync.Mutex
 	mail    []func()    // guarded by mu

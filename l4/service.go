@@ -24,6 +24,7 @@ type service struct {
 	malformed     atomic.Int64
 	broken        atomic.Int64
 	timedOut      atomic.Int64
+	lost          atomic.Int64
 	bytesToServer atomic.Int64
 	bytesToClient atomic.Int64
 
@@ -138,6 +139,7 @@ func (d *door) stats() ServiceStats {
 	return ServiceStats{
 		Name:          s.name,
 		Listen:        d.listen,
+		UDP:           d.udp,
 		Pools:         d.table.all,
 		Current:       s.current.Load(),
 		Total:         s.total.Load(),
@@ -147,6 +149,7 @@ func (d *door) stats() ServiceStats {
 		Malformed:     s.malformed.Load(),
 		Broken:        s.broken.Load(),
 		TimedOut:      s.timedOut.Load(),
+		Lost:          s.lost.Load(),
 		BytesToServer: s.bytesToServer.Load(),
 		BytesToClient: s.bytesToClient.Load(),
 	}

@@ -31,6 +31,28 @@ func alone(t *testing.T, name string) bool {
 	return false
 }
 
+// exhaust takes all descriptors that the process may have, 200, until free is
+// called: then it may have as many as before.
+func exhaust(t *testing.T) (free func()) {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	set := func(l unix.Rlimit) {
+		t.Helper()
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(unix.Rlimit{Cur: 200, Max: limit.Max})
+	for {
+		if _, err := unix.Dup(0); err != nil {
+			return func() { t.Helper(); set(limit) }
+		}
+	}
+}
+
 // Without descriptors no connection is accepted, which is a fault; those that
 // there are go on, and when there are descriptors again so do the others.
 func TestNoDescriptors(t *testing.T) {
@@ -44,22 +66,12 @@ func TestNoDescriptors(t *testing.T) {
 	old := h.dial(entrance)
 	say(t, old, "before")
 	expect(t, old, "before")
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+	client, err := unix.Dup(0)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 200, Max: limit.Max}); err != nil {
-		t.Fatal(err)
-	}
-	last := -1
-	for {
-		fd, err := unix.Dup(0)
-		if err != nil {
-			break
-		}
-		last = fd
-	}
-	unix.Close(last) // for the client's own socket
+	free := exhaust(t)
+	unix.Close(client) // for the client's own socket
 	late := h.dial(entrance)
 	select {
 	case err := <-faults:
@@ -71,9 +83,7 @@ func TestNoDescriptors(t *testing.T) {
 	}
 	say(t, old, "during")
 	expect(t, old, "during")
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
+	free()
 	for deadline := time.After(atOnce); ; {
 		var err error
 		select {

@@ -79,15 +79,15 @@ func renderSessions(w io.Writer, sessions []control.Session) {
 }
 
 func renderServiceDetails(w io.Writer, services []control.Service) {
-	fmt.Fprintln(w, "SERVICE\tLAYER\tLISTEN\tPOOLS\tSERVERS\tCURRENT\tRATE\tTOTAL\tREFUSED\tLIMITED\tMALFORMED\tBROKEN\tTIMED OUT\tIN\tOUT\tFAULT")
+	fmt.Fprintln(w, "SERVICE\tLAYER\tLISTEN\tPOOLS\tSERVERS\tCURRENT\tRATE\tTOTAL\tREFUSED\tLIMITED\tMALFORMED\tBROKEN\tTIMED OUT\tLOST\tIN\tOUT\tFAULT")
 	for _, s := range services {
 		fault := s.Fault
 		if fault == "" {
 			fault = "-"
 		}
-		fmt.Fprintf(w, "%s\tL%d\t%s\t%s\t%d\t%d\t%d/s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", s.Name, s.Layer,
+		fmt.Fprintf(w, "%s\tL%d\t%s\t%s\t%d\t%d\t%d/s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", s.Name, s.Layer,
 			strings.Join(s.Listen, " "), strings.Join(s.Pools, " "), s.Usable, s.Current, s.Rate, s.Total, s.NoServer,
-			s.Errors["limited"], s.Errors["malformed"], s.Errors["broken"], s.Errors["timed_out"],
+			s.Errors["limited"], s.Errors["malformed"], s.Errors["broken"], s.Errors["timed_out"], s.Errors["lost"],
 			size(s.BytesIn), size(s.BytesOut), fault)
 	}
 }

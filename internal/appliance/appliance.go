@@ -149,7 +149,6 @@ func newAppliance(o Options, node *config.Node) *Appliance {
 		started:  time.Now(),
 		claims:   newClaims(),
 		groups:   vrrp.NewGroups(),
-		l4:       l4.New(o.Log),
 		l7:       l7.New(o.Log),
 		reloads:  make(chan reloadRequest),
 		stopping: make(chan struct{}),
@@ -165,7 +164,8 @@ func newAppliance(o Options, node *config.Node) *Appliance {
 	a.names = resolve.New(resolve.Default.Lookup)
 	a.peers = newPeerLink(a)
 	a.wire = newWire(o.Log, a.checker.Results)
-	a.listeners = listen.NewSet(o.Log, a.wire.listener)
+	a.l4 = l4.New(o.Log, a.wire.udp)
+	a.listeners = listen.NewSet(o.Log, a.wire.tcp)
 	a.current.Store(&setup{})
 	a.refused.Store(new(string))
 	return a

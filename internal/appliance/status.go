@@ -117,19 +117,19 @@ func (a *Appliance) describeServices(current *setup, known *knowledge) []control
 	for _, s := range a.l4.Stats() {
 		services = append(services, control.Service{
 			Name: s.Name, Layer: 4, Listen: texts(s.Listen), Pools: slices.Clone(s.Pools),
-			Usable: current.usable(s.Pools...), Fault: known.fault(s.Listen),
+			Usable: current.usable(s.Pools...), Fault: known.fault(s.Listen, s.UDP),
 			Current: s.Current, Total: uint64(s.Total), NoServer: uint64(s.Refused),
 			BytesIn: uint64(s.BytesToServer), BytesOut: uint64(s.BytesToClient),
 			Rate: s.Rate, Errors: map[string]uint64{
 				"limited": uint64(s.Limited), "malformed": uint64(s.Malformed),
-				"broken": uint64(s.Broken), "timed_out": uint64(s.TimedOut),
+				"broken": uint64(s.Broken), "timed_out": uint64(s.TimedOut), "lost": uint64(s.Lost),
 			},
 		})
 	}
 	for _, s := range a.l7.Stats() {
 		services = append(services, control.Service{
 			Name: s.Name, Layer: 7, Listen: texts(s.Listen), Pools: slices.Clone(s.Pools),
-			Usable: current.usable(s.Pools...), Fault: known.fault(s.Listen),
+			Usable: current.usable(s.Pools...), Fault: known.fault(s.Listen, false),
 			Current: s.Current, Total: uint64(s.Requests), NoServer: uint64(s.NoServer),
 			BytesIn: uint64(s.BytesIn), BytesOut: uint64(s.BytesOut),
 			Responses: classes(s.Responses),
@@ -149,10 +149,11 @@ func (s *setup) usable(pools ...string) int {
 	return n
 }
 
-// fault says why one of the addresses cannot accept; empty when all can.
-func (k *knowledge) fault(addresses []netip.AddrPort) string {
+// fault says why clients cannot be taken at one of the addresses; empty when they
+// can at all.
+func (k *knowledge) fault(addresses []netip.AddrPort, udp bool) string {
 	for _, address := range addresses {
-		if err := k.listeners[address]; err != nil {
+		if err := k.listeners[socket{address, udp}]; err != nil {
 			return err.Error()
 		}
 	}

@@ -80,15 +80,29 @@ type linkNotice struct {
 }
 
 type listenerNotice struct {
+	at  socket
+	err error
+}
+
+// socket is where a service listens.
+type socket struct {
 	address netip.AddrPort
-	err     error
+	udp     bool // else TCP
+}
+
+// String returns the address, and the protocol where it is not TCP.
+func (s socket) String() string {
+	if s.udp {
+		return s.address.String() + "/udp"
+	}
+	return s.address.String()
 }
 
 // knowledge is what status shows of the wire. It is never changed once
 // published.
 type knowledge struct {
 	ready     bool
-	listeners map[netip.AddrPort]error
+	listeners map[socket]error
 }
 
 // condition is a demotion (amount above 0) or a fault in force on one router.
@@ -132,8 +146,10 @@ func poolHealth(r health.Result) pool.Health {
 // link says whether an interface can be used; down is empty when it can.
 func (w *wire) link(iface, down string) { w.tell(linkNotice{iface, down}) }
 
-// listener says whether connections can be accepted on an address.
-func (w *wire) listener(a netip.AddrPort, err error) { w.tell(listenerNotice{a, err}) }
+// tcp says whether connections can be accepted on an address, udp whether
+// datagrams can be taken.
+func (w *wire) tcp(a netip.AddrPort, err error) { w.tell(listenerNotice{socket{address: a}, err}) }
+func (w *wire) udp(a netip.AddrPort, err error) { w.tell(listenerNotice{socket{a, true}, err}) }
 
 // rewire puts a plan in force.
 func (w *wire) rewire(p *plan) { w.tell(p) }
@@ -152,7 +168,7 @@ func (w *wire) run(ctx context.Context) {
 		wire:      w,
 		plan:      &plan{},
 		links:     make(map[string]string),
-		listeners: make(map[netip.AddrPort]error),
+		listeners: make(map[socket]error),
 		inForce:   make(map[judged]*standing),
 	}
 	for {
@@ -172,7 +188,7 @@ type wireState struct {
 	*wire
 	plan      *plan
 	links     map[string]string
-	listeners map[netip.AddrPort]error
+	listeners map[socket]error
 	ready     bool
 	inForce   map[judged]*standing
 }
@@ -200,9 +216,9 @@ func (s *wireState) take(n any) {
 		s.links[n.iface] = n.down
 	case listenerNotice:
 		if n.err == nil {
-			delete(s.listeners, n.address)
+			delete(s.listeners, n.at)
 		} else {
-			s.listeners[n.address] = n.err
+			s.listeners[n.at] = n.err
 		}
 	}
 }
@@ -321,9 +337,9 @@ func (s *wireState) conditions(r wiredRouter) map[string]condition {
 	if down := s.links[r.iface]; down != "" {
 		want["interface "+r.iface] = condition{reason: down}
 	}
-	for address, err := range s.listeners {
-		if address.Addr().IsUnspecified() || slices.Contains(r.addresses, address.Addr()) {
-			want["listener "+address.String()] = condition{reason: err.Error()}
+	for at, err := range s.listeners {
+		if vip := at.address.Addr(); vip.IsUnspecified() || slices.Contains(r.addresses, vip) {
+			want["listener "+at.String()] = condition{reason: err.Error()}
 		}
 	}
 	for _, t := range r.track {

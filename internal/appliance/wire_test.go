@@ -242,17 +242,25 @@ func TestListenerThatCannotAcceptIsAFaultOfItsRouter(t *testing.T) {
 				b.verdict(db1, health.Up)
 				b.verdict(db2, health.Up)
 				at := netip.MustParseAddrPort(address)
-				b.wire.listener(at, broken)
+				b.wire.tcp(at, broken)
 				if concerns {
 					b.want(nil, "listener "+address)
 				} else {
 					b.want(nil)
 				}
 				synctest.Wait()
-				if got := b.wire.known.Load().fault([]netip.AddrPort{at}); got != broken.Error() {
+				if got := b.wire.known.Load().fault([]netip.AddrPort{at}, false); got != broken.Error() {
 					t.Errorf("status says %q", got)
 				}
-				b.wire.listener(at, nil)
+				// That the same address can take datagrams is another matter.
+				b.wire.udp(at, nil)
+				if concerns {
+					b.want(nil, "listener "+address)
+					b.wire.udp(at, broken)
+					b.want(nil, "listener "+address, "listener "+address+"/udp")
+					b.wire.udp(at, nil)
+				}
+				b.wire.tcp(at, nil)
 				b.want(nil)
 			})
 		})

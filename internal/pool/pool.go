@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,6 +112,13 @@ func (p *Pool) Update(cfg Config, known func(endpoint.Endpoint) (Health, bool)) 
 		}
 		s.state.Store(&st)
 		servers = append(servers, s)
+	}
+	for _, s := range before {
+		if !slices.Contains(servers, s) {
+			st := *s.state.Load()
+			st.removed = true
+			s.state.Store(&st)
+		}
 	}
 	p.outlier = cfg.Outlier
 	p.failureLimit.Store(0)

@@ -38,6 +38,7 @@ type state struct {
 	admin      Admin
 	adminSince time.Time
 	ejection   Ejection
+	removed    bool // the configuration has it no more
 
 	maxConnections int // 0: any number
 	sendProxy      string
@@ -80,6 +81,14 @@ func (s *Server) Host() string {
 		return ""
 	}
 	return s.address.IP().Addr().WithZone("").String()
+}
+
+// Keeps reports whether what the server carries may stay: it is neither down nor
+// in maintenance, and the configuration still has it. Connections may stay in any
+// case; it is for those to ask who can move what they carry.
+func (s *Server) Keeps() bool {
+	st := s.state.Load()
+	return st.health.State != Down && st.admin != Maint && !st.removed
 }
 
 // Usable reports whether the server may be picked now, but for its bound of
