@@ -46,6 +46,8 @@ type Config struct {
 	PerClient PerClient `toml:"per_client"`
 	// Timeouts bound the phases of a connection.
 	Timeouts Timeouts `toml:"timeouts"`
+	// KeepAlive finds peers that are gone without a word.
+	KeepAlive KeepAlive `toml:"keepalive"`
 }
 
 // Route sends the connections for some TLS server names to a pool.
@@ -165,6 +167,7 @@ func (c Config) Validate(problem func(key, message string)) {
 		}
 	}
 	c.validateMode(problem)
+	c.KeepAlive.validate(problem)
 	c.validateRoutes(problem)
 	if c.AcceptProxy != nil && len(c.AcceptProxy.From) == 0 {
 		problem("accept_proxy.from", "the networks of the proxies are missing, such as [\"192.168.15.0/24\"]")
@@ -199,6 +202,9 @@ func (c Config) validateUDP(problem func(key, message string)) {
 	}
 	if c.AcceptProxy != nil {
 		problem("accept_proxy", why)
+	}
+	if c.KeepAlive != (KeepAlive{}) {
+		problem("keepalive", why)
 	}
 	for _, t := range []struct {
 		key string

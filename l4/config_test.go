@@ -31,6 +31,13 @@ func TestValidate(t *testing.T) {
 		{"pool and servers", with(func(c *Config) { c.Servers = own }), []string{"servers"}},
 		{"negative", with(func(c *Config) { c.Timeouts = Timeouts{Connect: -1, Idle: -1, HalfClose: -1} }),
 			[]string{"timeouts.connect", "timeouts.idle", "timeouts.half_close"}},
+		{"keep-alive", with(func(c *Config) { c.KeepAlive = KeepAlive{time.Second, 32767 * time.Second, 127, 24 * time.Hour} }), nil},
+		{"keep-alive out of range", with(func(c *Config) { c.KeepAlive = KeepAlive{1500 * time.Millisecond, 32768 * time.Second, 128, 1} }),
+			[]string{"keepalive.idle", "keepalive.interval", "keepalive.count", "keepalive.user_timeout"}},
+		{"datagrams", with(func(c *Config) { c.Protocol, c.Responses, c.PerClient.Rate = "udp", 1, 5 }), nil},
+		{"datagrams with what is TCP's", with(func(c *Config) {
+			c.Protocol, c.KeepAlive.Count, c.Timeouts = "udp", 1, Timeouts{Connect: 1, HalfClose: 1}
+		}), []string{"keepalive", "timeouts.connect", "timeouts.half_close"}},
 	} {
 		var got []string
 		tt.cfg.Validate(func(key, _ string) { got = append(got, key) })

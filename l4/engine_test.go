@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"appliance/internal/endpoint"
+	"appliance/internal/listen"
 	"appliance/internal/pool"
 )
 
@@ -59,11 +60,11 @@ func TestShortageIsNoFaultOfTheServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	change.doors[0].connect = func(a endpoint.Endpoint) (int, error) {
+	change.doors[0].connect = func(a endpoint.Endpoint, options []listen.Option) (int, error) {
 		if a.IP() == unlucky {
 			return -1, os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)
 		}
-		return connect(a)
+		return connect(a, options)
 	}
 	listeners, err := h.set.Stage(change.Handlers())
 	if err != nil {

@@ -71,6 +71,7 @@ func (c Config) Obstacles() []Obstacle {
 		}
 	}
 	add(c.AcceptProxy != nil, "accept_proxy", "the kernel path does not read what clients send, so it knows no PROXY header")
+	add(c.KeepAlive != (KeepAlive{}), "keepalive", "the kernel path has no connections of its own; clients and servers ask each other")
 	for i, a := range c.Listen {
 		add(a.Addr().IsUnspecified(), fmt.Sprintf("listen[%d]", i), "the kernel path serves virtual addresses one by one, not all addresses of the machine")
 	}

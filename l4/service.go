@@ -44,7 +44,9 @@ type door struct {
 	trusted   []netip.Prefix // whose PROXY headers are believed
 	limits    limits
 	timeouts  timeouts
-	connect   func(endpoint.Endpoint) (fd int, err error)
+	connect   func(endpoint.Endpoint, []listen.Option) (fd int, err error)
+	alive     listen.KeepAlive
+	options   []listen.Option // of connections to servers
 
 	log zerolog.Logger
 	// What goes wrong for one connection goes wrong for thousands: of each kind
@@ -59,8 +61,9 @@ type timeouts struct{ connect, header, idle, halfClose time.Duration }
 type limits struct{ all, perClient, rate int }
 
 var (
-	_ listen.Handler = (*door)(nil)
-	_ listen.Taker   = (*door)(nil)
+	_ listen.Handler    = (*door)(nil)
+	_ listen.Taker      = (*door)(nil)
+	_ listen.KeepAliver = (*door)(nil)
 )
 
 func newDoor(e *Engine, s *service, cfg Config, t *table) *door {
@@ -77,10 +80,12 @@ func newDoor(e *Engine, s *service, cfg Config, t *table) *door {
 			halfClose: cfg.Timeouts.EffectiveHalfClose(),
 		},
 		connect:  connect,
+		alive:    cfg.KeepAlive.options(),
 		log:      e.log.With().Str("service", s.name).Logger(),
 		failures: newLimiter(warnEvery),
 		refusals: newLimiter(warnEvery),
 	}
+	d.options = serverOptions(d.alive)
 	if d.udp = cfg.UDP(); d.udp {
 		d.responses = cfg.Responses
 		d.timeouts.idle = cmp.Or(cfg.Timeouts.Idle, udpIdle)
@@ -114,6 +119,9 @@ func (d *door) Take(fd int, local, peer netip.AddrPort) {
 	s := newSession(l, d, fd, local, peer)
 	l.post(s.start)
 }
+
+// KeepAlive returns how the clients' connections are kept alive.
+func (d *door) KeepAlive() listen.KeepAlive { return d.alive }
 
 // ServeConn does what Take does with a connection that was accepted for another
 // handler.

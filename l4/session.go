@@ -160,7 +160,7 @@ func (s *session) connect() {
 func (s *session) dial(target *pool.Server) bool {
 	s.target = target
 	var err error
-	if s.server.fd, err = s.door.connect(target.Endpoint()); err == nil {
+	if s.server.fd, err = s.door.connect(target.Endpoint(), s.door.options); err == nil {
 		if err = s.loop.watch(&s.server); err == nil {
 			s.phase = connecting
 			s.alarm(s.door.timeouts.connect)

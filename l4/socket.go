@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 	"unsafe"
@@ -13,14 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"appliance/internal/endpoint"
+	"appliance/internal/listen"
 )
 
 // errBacklog says that a server on a unix socket is too slow to accept: there,
 // unlike with TCP, the kernel says so at once.
 var errBacklog = errors.New("the server's queue of connections is full")
 
-// connect returns a socket that is about to be connected to a server.
-func connect(to endpoint.Endpoint) (fd int, err error) {
+// connect returns a socket with these options that is about
+// to be connected to a server.
+func connect(to endpoint.Endpoint, options []listen.Option) (fd int, err error) {
 	if path := to.Path(); path != "" {
 		return connectUnix(path)
 	}
@@ -32,8 +35,8 @@ func connect(to endpoint.Endpoint) (fd int, err error) {
 	if fd, err = rawSocket(family); err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
-	for _, o := range serverOptions {
-		if err := rawSetInt(fd, o.level, o.name, o.value); err != nil {
+	for _, o := range options {
+		if err := rawSetInt(fd, o.Level, o.Name, int32(o.Value)); err != nil {
 			rawClose(fd)
 			return -1, os.NewSyscallError("setsockopt", err)
 		}
@@ -79,15 +82,10 @@ func connectTo(fd int, addr netip.AddrPort) error {
 
 // serverOptions are those of a connection to a server, the same that
 // internal/listen gives to clients.
-var serverOptions = []struct {
-	level, name int
-	value       int32
-}{
-	{unix.SOL_TCP, unix.TCP_NODELAY, 1},
-	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-	{unix.SOL_TCP, unix.TCP_KEEPIDLE, 15},
-	{unix.SOL_TCP, unix.TCP_KEEPINTVL, 15},
-	{unix.SOL_TCP, unix.TCP_KEEPCNT, 9},
+func serverOptions(alive listen.KeepAlive) []listen.Option {
+	options := append([]listen.Option{{Text: "TCP_NODELAY", Level: unix.SOL_TCP, Name: unix.TCP_NODELAY, Value: 1}}, alive.Options()...)
+	// A new socket has no user timeout, and each option is a system call.
+	return slices.DeleteFunc(options, func(o listen.Option) bool { return o.Value == 0 })
 }
 
 // pendingError takes the error that the kernel keeps for the socket.

@@ -82,7 +82,7 @@ func TestOutOfDescriptors(t *testing.T) {
 
 func startAcceptor(t *testing.T, reports faults) (*acceptor, *listener) {
 	t.Helper()
-	l, err := open(anyPort("127.0.0.1"), nil)
+	l, err := open(anyPort("127.0.0.1"), DefaultKeepAlive, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

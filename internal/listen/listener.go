@@ -29,6 +29,7 @@ type listener struct {
 	tcp     *net.TCPListener
 	file    *os.File // the same socket: package net lets nobody accept descriptors
 	handler atomic.Pointer[Handler]
+	alive   KeepAlive // of the connections; guarded by the Set's mutex
 
 	closing chan struct{} // closed by close
 	done    chan struct{} // closed when the goroutine has ended
@@ -37,10 +38,10 @@ type listener struct {
 // open returns a listener bound to addr, whether or not the machine has that
 // address now. If it is one of held, no request is answered before hold says
 // so.
-func open(addr netip.AddrPort, held []netip.Addr) (*listener, error) {
+func open(addr netip.AddrPort, alive KeepAlive, held []netip.Addr) (*listener, error) {
 	lc := net.ListenConfig{
 		Control: func(_, _ string, raw syscall.RawConn) error {
-			return setOptions(raw, addr.Addr(), held)
+			return setOptions(raw, addr.Addr(), alive, held)
 		},
 		KeepAlive: -1, // setOptions has it, for all connections at once
 	}
@@ -67,18 +68,18 @@ func open(addr netip.AddrPort, held []netip.Addr) (*listener, error) {
 		addr:    addr,
 		tcp:     tcp,
 		file:    file,
+		alive:   alive,
 		closing: make(chan struct{}),
 		done:    make(chan struct{}),
 	}, nil
 }
 
 // setOptions prepares a socket that is not bound yet.
-func setOptions(raw syscall.RawConn, addr netip.Addr, held []netip.Addr) error {
+func setOptions(raw syscall.RawConn, addr netip.Addr, alive KeepAlive, held []netip.Addr) error {
 	var err error
 	if ctrlErr := raw.Control(func(fd uintptr) {
-		for _, o := range options(addr) {
-			if err = unix.SetsockoptInt(int(fd), o.level, o.name, o.value); err != nil {
-				err = os.NewSyscallError("setsockopt "+o.text, err)
+		for _, o := range options(addr, alive) {
+			if err = o.set(int(fd)); err != nil {
 				return
 			}
 		}
@@ -90,28 +91,33 @@ func setOptions(raw syscall.RawConn, addr netip.Addr, held []netip.Addr) error {
 	return err
 }
 
-// option is a socket option.
-type option struct {
-	text               string // for errors
-	level, name, value int
-}
-
 // options returns those of a listener on addr. Accepted sockets inherit them,
 // which saves the system calls to give keep-alive to each.
-func options(addr netip.Addr) []option {
-	freebind := option{"IPV6_FREEBIND", unix.SOL_IPV6, unix.IPV6_FREEBIND, 1}
+func options(addr netip.Addr, alive KeepAlive) []Option {
+	freebind := Option{"IPV6_FREEBIND", unix.SOL_IPV6, unix.IPV6_FREEBIND, 1}
 	if addr.Is4() {
-		freebind = option{"IP_FREEBIND", unix.SOL_IP, unix.IP_FREEBIND, 1}
+		freebind = Option{"IP_FREEBIND", unix.SOL_IP, unix.IP_FREEBIND, 1}
 	}
-	// The times are those that package net gives to connections.
-	return []option{
-		freebind,
-		{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		{"TCP_KEEPIDLE", unix.SOL_TCP, unix.TCP_KEEPIDLE, 15},
-		{"TCP_KEEPINTVL", unix.SOL_TCP, unix.TCP_KEEPINTVL, 15},
-		{"TCP_KEEPCNT", unix.SOL_TCP, unix.TCP_KEEPCNT, 9},
-		{"TCP_NODELAY", unix.SOL_TCP, unix.TCP_NODELAY, 1},
+	return append([]Option{freebind, {"TCP_NODELAY", unix.SOL_TCP, unix.TCP_NODELAY, 1}}, alive.Options()...)
+}
+
+// serve gives the connections that are accepted from now on to h.
+func (l *listener) serve(h Handler) {
+	l.handler.Store(&h)
+	alive := keepAliveOf(h)
+	if alive == l.alive {
+		return
 	}
+	l.alive = alive
+	raw, err := l.tcp.SyscallConn()
+	if err != nil {
+		return // closed
+	}
+	_ = raw.Control(func(fd uintptr) {
+		for _, o := range alive.Options() {
+			_ = o.set(int(fd)) // none of them fails within its bounds
+		}
+	})
 }
 
 // hold makes the listener ignore requests to the held addresses, and only them.
@@ -136,7 +142,7 @@ func (l *listener) bound() netip.AddrPort {
 
 // start begins to accept connections, for h until another handler is stored.
 func (l *listener) start(h Handler, s *Set) {
-	l.handler.Store(&h)
+	l.serve(h)
 	a := &acceptor{
 		listener: l,
 		local:    l.bound(),

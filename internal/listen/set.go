@@ -80,11 +80,11 @@ func (s *Set) Stage(want map[netip.AddrPort]Handler) (*Change, error) {
 		return nil, errors.New("stage listeners: another change is under way")
 	}
 	c := &Change{set: s, want: want, opened: make(map[netip.AddrPort]*listener)}
-	for addr := range want {
+	for addr, h := range want {
 		if _, ok := s.listeners[addr]; ok {
 			continue
 		}
-		l, err := open(addr, s.heldNow())
+		l, err := open(addr, keepAliveOf(h), s.heldNow())
 		if err != nil {
 			c.closeOpened()
 			if ours, ok := s.overlapping(addr); ok && errors.Is(err, unix.EADDRINUSE) {
@@ -138,7 +138,7 @@ func (s *Set) commit(c *Change) (closed []*listener) {
 			l.start(h, s)
 			continue
 		}
-		l.handler.Store(&h)
+		l.serve(h)
 	}
 	for addr, l := range s.listeners {
 		if _, ok := c.want[addr]; !ok {

@@ -181,7 +181,7 @@ func TestForeignAddresses(t *testing.T) {
 }
 
 func TestSocketOptions(t *testing.T) {
-	l, err := open(anyPort("127.0.0.1"), nil)
+	l, err := open(anyPort("127.0.0.1"), DefaultKeepAlive, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
