@@ -135,6 +135,7 @@ type badClientAttack struct {
 // Hundreds of bad clients are got rid of within the service's timeouts, without
 // a failed request or a long wait for a good one, and leave nothing behind.
 func TestBadClientsHarmNobody(t *testing.T) {
+	t.Parallel()
 	r := newBadClientRig(t)
 	const large = 64 << 20
 	for _, s := range r.Servers {

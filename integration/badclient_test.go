@@ -226,6 +226,7 @@ func (r *badClientRig) say(cases []badClientCase) {
 // What is no request, or not clearly one, gets a clear status and loses its
 // connection.
 func TestBadClientRequests(t *testing.T) {
+	t.Parallel()
 	const get, post = badClientGet, badClientPost
 	var lines strings.Builder
 	for i := range 10000 {
@@ -267,6 +268,7 @@ func TestBadClientRequests(t *testing.T) {
 // connection (RFC 9112, section 6.3): somebody on its way may have gone by the
 // other one, and what follows is not what it seems to be.
 func TestBadClientLengthAndCoding(t *testing.T) {
+	t.Parallel()
 	const smuggled = "GET /smuggled HTTP/1.1\r\nHost: raw.example\r\n\r\n"
 	newBadClientRig(t).say([]badClientCase{
 		{"a length and a coding", badClientPost + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled, []int{400, 200}},

@@ -125,6 +125,7 @@ func badConfigRun(t *testing.T, h *lab.Host, args ...string) (code int, stdout, 
 // All problems of a file are told at once, each with its place and its key, by
 // the verb that only looks and by the one that would run it.
 func TestBadConfigIsExplained(t *testing.T) {
+	t.Parallel()
 	const file = "/run/appliance/bad.toml"
 	h := badConfigHost(t, "lb01")
 	for _, verb := range []string{"check", "run"} {
@@ -137,6 +138,7 @@ func TestBadConfigIsExplained(t *testing.T) {
 
 // A file that does not say who this machine is tells who it could be.
 func TestBadConfigUnknownNode(t *testing.T) {
+	t.Parallel()
 	const file = "/run/appliance/appliance.toml"
 	h := badConfigHost(t, "elsewhere")
 	if err := h.WriteFile(file, []byte(patientConfig(t))); err != nil {
@@ -163,6 +165,7 @@ func TestBadConfigUnknownNode(t *testing.T) {
 
 // A reload of a bad file changes nothing on a pair at work, and says why.
 func TestBadConfigReload(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, patientConfig(t))
 	p.start()
 	load := p.load(100, 80, 8080)

@@ -106,6 +106,7 @@ func checkedServers() []*checked {
 // Every kind of check, on the server that it is made for: it passes, it does not
 // pass a wrong answer, and it finds a server that hangs and one that is gone.
 func TestEveryKindOfCheck(t *testing.T) {
+	t.Parallel()
 	all := checkedServers()
 	if !sshUsersMapped() {
 		if os.Getenv("CI") == "true" {

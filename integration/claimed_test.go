@@ -93,6 +93,7 @@ func (p *pair) announcements(n *lab.Node, since time.Time) (times []time.Time) {
 // Another station says that the virtual address is its own. Whoever believed it
 // is told better at once, and people can read who it was.
 func TestForeignClaimIsAnswered(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, patientConfig(t))
 	p.start()
 	load := p.load(50, 80)
@@ -182,6 +183,7 @@ func TestForeignClaimIsAnswered(t *testing.T) {
 // In a switch by the peer link the new node announces the address before the old
 // one lets go: that is what the old one wanted, and no claim to be answered.
 func TestSwitchIsNoForeignClaim(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, linkedConfig(t))
 	p.start()
 	from := p.LB01

@@ -23,6 +23,7 @@ import (
 // 2 wrong command line, 3 no appliance. What it has to say against it goes to
 // standard error.
 func TestCommandLineExitCodes(t *testing.T) {
+	t.Parallel()
 	h := badConfigHost(t, "lb01")
 	const file = "--config=/run/appliance/appliance.toml"
 	if err := h.WriteFile("/run/appliance/appliance.toml", []byte(patientConfig(t))); err != nil {
@@ -134,6 +135,7 @@ func cliStaleSocket(path string) error {
 // What keeps an appliance from starting is said in one sentence, with the thing
 // that is missing.
 func TestCommandLineRunRefuses(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, patientConfig(t)) // for the network of its nodes; nothing is started
 	taken, err := p.LB01.Listen(netip.MustParseAddrPort("0.0.0.0:8080"))
 	if err != nil {
@@ -177,6 +179,7 @@ func TestCommandLineRunRefuses(t *testing.T) {
 // An interface that is missing may come yet: a node waits for it, takes no part
 // meanwhile, and says so.
 func TestCommandLineMissingInterface(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, strings.Replace(patientConfig(t), "preempt ", "interface = \"eth9\"\npreempt ", 1))
 	if err := p.LB01.StartAppliance(); err != nil {
 		t.Fatal(err)
@@ -195,6 +198,7 @@ func TestCommandLineMissingInterface(t *testing.T) {
 
 // The verbs do on a running pair what they say, or say why not.
 func TestCommandLineOnAPair(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, patientConfig(t))
 	p.start()
 	expect := func(n *lab.Node, want int, says string, args ...string) string {
@@ -254,6 +258,7 @@ func TestCommandLineOnAPair(t *testing.T) {
 // A server set to drain or maint gets no new connection, and keeps those it
 // has, until it is set to ready.
 func TestCommandLineServer(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, patientConfig(t))
 	p.start()
 	load := p.load(100, 80, 8080)
@@ -314,6 +319,7 @@ func TestCommandLineServer(t *testing.T) {
 
 // The socket of a running appliance answers nonsense with an error and goes on.
 func TestCommandLineSocketRefusesNonsense(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, patientConfig(t))
 	p.start()
 	client := cliSocketClient(p.LB01.Path(lab.SocketPath))

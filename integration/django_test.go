@@ -65,6 +65,7 @@ check   = { type = "http", ` + quickCheck + ` }
 // in, over HTTP/1.1 and HTTP/2, and stay logged in whichever server they reach;
 // it knows their addresses, and it does without a server that has died.
 func TestDjango(t *testing.T) {
+	t.Parallel()
 	curl := need(t, "curl", "curl")
 	static := t.TempDir() // what a deployment copies to both nodes
 	p := newPair(t, replaced(t, djangoConfig, `"static"`, strconv.Quote(static)))

@@ -55,6 +55,7 @@ func (p *pair) tells(n *lab.Node, kind string, words ...string) (found control.E
 // Every transition is told with its cause: whose command, which demotion, how
 // many adverts were missed. It is still told after a kill -9.
 func TestEventsTellTheCauses(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, labConfig(t))
 	p.start()
 	p.tells(p.LB01, "start", "started with "+lab.ConfigPath)

@@ -58,6 +58,7 @@ func (p *pair) failover(n *lab.Node) {
 // The address is given away by command under load: no client notices more than
 // a second's delay, and it stays there, whatever the file says on preemption.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	for name, preempt := range map[string]string{"preempt = false": preemptOff, "preempt = true": preemptOn} {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t, labConfig(t, preemptOff, preempt))
@@ -130,6 +131,7 @@ func (p *pair) failback(load *lab.Load) {
 
 // The way back that breaks nothing is a failover of the other node: it gives.
 func TestFailoverAndBack(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, "")
 	p.serveSlowly(time.Second)
 	p.start()
@@ -151,6 +153,7 @@ func TestFailoverAndBack(t *testing.T) {
 // Nobody is there to take the address: the command says so, and this node goes
 // on.
 func TestFailoverWithoutTheOther(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, "")
 	p.start()
 	if err := p.LB02.Kill(); err != nil {
@@ -174,6 +177,7 @@ func TestFailoverWithoutTheOther(t *testing.T) {
 
 // A node that has yielded is a backup like any other when the active one dies.
 func TestYieldedNodeTakesOver(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, "")
 	p.start()
 	p.failover(p.LB01)
@@ -194,6 +198,7 @@ func TestYieldedNodeTakesOver(t *testing.T) {
 // A download is given handover.drain to end before the address goes, and no
 // longer.
 func TestFailoverDrains(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, drain string
 		length      time.Duration

@@ -100,6 +100,7 @@ func (p *pair) forgedExpect(n *lab.Node, want map[string]uint64) {
 // Forged adverts change nothing, and each is counted under what is wrong with
 // it.
 func TestForgedAdvertsAreCounted(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, patientConfig(t))
 	p.start()
 	sender := p.newForgedSender()
@@ -157,6 +158,7 @@ func TestForgedAdvertsAreCounted(t *testing.T) {
 // anything. An advert of a larger priority that is right in every part does:
 // that is VRRP, and shows that the forged ones would be noticed. It heals.
 func TestForgedFlood(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, patientConfig(t))
 	p.start()
 	sender := p.newForgedSender()

@@ -69,6 +69,7 @@ func (p *pair) changes(n *lab.Node) (sum uint64) {
 
 // Two addresses on two LANs move together, whatever moves one of them.
 func TestGroup(t *testing.T) {
+	t.Parallel()
 	for name, config := range map[string]string{"without a peer link": groupConfig, "with a peer link": peerTable + groupConfig} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

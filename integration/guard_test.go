@@ -30,6 +30,7 @@ func (p *pair) guardOf(n *lab.Node) (pid int) {
 
 // A guard that dies is replaced, and the next one sweeps as well.
 func TestGuardIsReplaced(t *testing.T) {
+	t.Parallel()
 	// Until the kill no pause of the machine's is to move the address.
 	p := newPair(t, patientConfig(t))
 	p.start()
@@ -58,6 +59,7 @@ func TestGuardIsReplaced(t *testing.T) {
 // Killed together with its guard, a node keeps its address no longer than the
 // lease.
 func TestLeaseEndsWhatTheGuardCannot(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, "")
 	p.dual = afterFreeze
 	p.start()

@@ -43,6 +43,7 @@ func (p *pair) waitDemoted(n *lab.Node, demoted bool) {
 // that has it, whatever the file says on preemption, which decides only what
 // happens when the way is there again.
 func TestUnhealthyNodeHandsOver(t *testing.T) {
+	t.Parallel()
 	for name, preempt := range map[string]string{"preempt = false": preemptOff, "preempt = true": preemptOn} {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t, healthConfig(t, preempt))
@@ -115,6 +116,7 @@ func (p *pair) showsDemotion(n *lab.Node) {
 // What both nodes see is no reason to move: when all servers die, and when they
 // return, the address stays where it is.
 func TestNoFlappingWhenServersDie(t *testing.T) {
+	t.Parallel()
 	for name, preempt := range map[string]string{"preempt = false": preemptOff, "preempt = true": preemptOn} {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t, healthConfig(t, preempt))
@@ -146,6 +148,7 @@ func TestNoFlappingWhenServersDie(t *testing.T) {
 // Two nodes learn of the same trouble at different moments, for their checks
 // begin when they like. The one that learns last is not the healthier one.
 func TestNoFlappingWhileOneNodeKnows(t *testing.T) {
+	t.Parallel()
 	for name, preempt := range map[string]string{"preempt = false": preemptOff, "preempt = true": preemptOn} {
 		t.Run(name, func(t *testing.T) {
 			// Checks that are a second apart may differ by 1.75 s.
@@ -208,6 +211,7 @@ func (p *pair) stayed(after string, since time.Time, before [2]uint64) {
 // An administrator who takes the last server from a node's pool moves the
 // address to the node that has servers, and nothing is lost.
 func TestMaintenanceOfTheLastServerHandsOver(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, healthConfig(t, preemptOff))
 	p.start()
 	for _, server := range []string{"web1", "web2", "web3"} {

@@ -15,6 +15,7 @@ const interfaceTrouble = time.Second
 // The address is restored or handed over within a second, never silently absent,
 // and in the end one node has it and says so.
 func TestInterfaceTrouble(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, labConfig(t))
 	p.start()
 	for _, c := range interfaceTroubles(p) {
@@ -25,6 +26,7 @@ func TestInterfaceTrouble(t *testing.T) {
 // With adverts of a second nobody may wait for three of them either, where the
 // trouble is over so soon that the node can say goodbye after all.
 func TestInterfaceFlapWithSlowAdverts(t *testing.T) {
+	t.Parallel()
 	for _, i := range []int{0, 2} {
 		p := newPair(t, labConfig(t, `advert_interval   = "100ms"`, `advert_interval   = "1s"`))
 		c := interfaceTroubles(p)[i]

@@ -119,6 +119,7 @@ func (m *mixed) rests(n *lab.Node, adverts int) {
 // A pair with a keepalived: the healthier node has the address, whichever of
 // them falls ill, and whether keepalived preempts or not.
 func TestHealthWithKeepalived(t *testing.T) {
+	t.Parallel()
 	for _, preempt := range []bool{true, false} {
 		t.Run(fmt.Sprintf("preempt = %v", preempt), func(t *testing.T) {
 			t.Parallel()

@@ -494,6 +494,7 @@ func (m *mixed) checkBelieved(want int) {
 // A pair of which one node is a keepalived, as it is while people move from one
 // to the other: in every dialect, with either one the larger.
 func TestKeepalived(t *testing.T) {
+	t.Parallel()
 	for _, d := range dialects {
 		for _, s := range d.scenarios {
 			theirs, play, who := 150, (*mixed).theirsIsLarger, "larger"

@@ -55,6 +55,7 @@ check   = { type = "http", ` + quickCheck + ` }
 
 // Files, limits, passwords, packing and cookies, as curl sees them.
 func TestRules(t *testing.T) {
+	t.Parallel()
 	curl, htpasswd := need(t, "curl", "curl"), need(t, "htpasswd", "apache2-utils")
 	folder := t.TempDir()
 	p := newPair(t, strings.ReplaceAll(rulesConfig, "FOLDER", folder))

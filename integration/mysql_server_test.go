@@ -60,8 +60,9 @@ func mysqlStart(p *pair, options []string) []*mysqlServer {
 		p.t.Fatal(err)
 	}
 	// Small files, for they are copied, and much room in the kernel for
-	// connections that a frozen server does not accept.
-	common := []string{"--no-defaults", "--user=root", "--innodb-log-file-size=4M", "--innodb-buffer-pool-size=16M", "--back-log=2000"}
+	// connections that a frozen server does not accept. Temporary tables are named
+	// by the process, and hosts of other tests have processes of the same number.
+	common := []string{"--no-defaults", "--user=root", "--tmpdir=" + p.t.TempDir(), "--innodb-log-file-size=4M", "--innodb-buffer-pool-size=16M", "--back-log=2000"}
 	_, err := p.Servers[0].Host.Output(p.within(2*time.Minute), install, append(common,
 		"--datadir="+blank, "--auth-root-authentication-method=normal", "--skip-test-db")...)
 	if err != nil {

@@ -50,6 +50,7 @@ check   = { type = "mysql", ` + quickCheck + ` }
 // Clients of MariaDB reach any of three servers through one address, and none
 // of them notices a server that is stopped, or that hangs, once the checks have.
 func TestMySQL(t *testing.T) {
+	t.Parallel()
 	client := need(t, "mariadb", "mariadb-client")
 	p := newPair(t, mysqlConfig)
 	dbs := mysqlStart(p, nil)
@@ -128,6 +129,7 @@ const mysqlErrors = 10
 // in properly, and behind the appliance that would be all clients. A thousand
 // checks are no reason to, with a user and without.
 func TestMySQLChecksDoNotBlock(t *testing.T) {
+	t.Parallel()
 	// New checks begin at once, and the server counts one that it is too slow
 	// for: so many, and not all at the same time, but none of them in a hurry.
 	const checks, step = 200, 20

@@ -9,6 +9,7 @@ import (
 
 // Two nodes, one file, one virtual address: the pair serves through one of them.
 func TestPairServes(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, "")
 	p.start()
 	load := lab.StartLoad(p.Client, lab.LoadOptions{Targets: p.targets(80, 8080)})

@@ -16,6 +16,7 @@ const knownAtOnce = 500 * time.Millisecond
 // The active node is killed, with adverts of 1 s: the link tells the other one,
 // with the guard's word and without it.
 func TestKillIsKnownAtOnce(t *testing.T) {
+	t.Parallel()
 	for _, guarded := range []bool{true, false} {
 		name := map[bool]string{true: "guard lives", false: "guard killed as well"}[guarded]
 		t.Run(name, func(t *testing.T) {
@@ -70,6 +71,7 @@ func apart(t *testing.T, oldnew ...string) string {
 // No adverts pass and the link does: there is no second active node, and people
 // are told. Only when the link is cut as well does the other one take over.
 func TestAdvertsCutAndLinkAlive(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, apart(t))
 	// Cut from the LAN, lb02 may be active there: nobody hears it.
 	p.startLinked()
@@ -108,6 +110,7 @@ func TestAdvertsCutAndLinkAlive(t *testing.T) {
 
 // The link is cut and adverts are heard: people are told, and nothing moves.
 func TestLinkCutAndAdvertsAlive(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, apart(t))
 	p.startLinked()
 	load := p.load(100, 80)
@@ -133,6 +136,7 @@ func TestLinkCutAndAdvertsAlive(t *testing.T) {
 // The active node freezes: neither adverts nor the link are heard, and the other
 // one takes over. Thawed, it does not act as active.
 func TestFreezeWithLink(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, linkedConfig(t))
 	p.dual = afterFreeze
 	p.startLinked()

@@ -77,6 +77,7 @@ func (p *pair) stays(n *lab.Node, state string, active *lab.Node) {
 
 // Either node shows both, and tells when the files differ, which moves nothing.
 func TestPeerLinkShowsTheOtherNode(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, linkedConfig(t))
 	p.startLinked()
 	a, b := p.peerOf(p.LB01), p.peerOf(p.LB02)
@@ -115,6 +116,7 @@ func TestPeerLinkShowsTheOtherNode(t *testing.T) {
 // Another file on one node never makes two active routers: not even one by which
 // the nodes refuse each other's adverts.
 func TestDifferentFilesMakeNoSecondActiveNode(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string][2]string{
 		"another identifier": {"virtual_router_id = 50", "virtual_router_id = 51"},
 		"another version":    {quickAdverts, "version = 2\n" + slowAdverts},
@@ -155,6 +157,7 @@ func TestDifferentFilesMakeNoSecondActiveNode(t *testing.T) {
 
 // A node with another secret gets no link, and the service goes on by adverts.
 func TestPeerLinkRefusesAnotherSecret(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, linkedConfig(t))
 	if err := p.LB02.WriteFile(lab.SecretPath, []byte(strings.Repeat("another secret ", 4))); err != nil {
 		t.Fatal(err)
@@ -172,6 +175,7 @@ func TestPeerLinkRefusesAnotherSecret(t *testing.T) {
 
 // Whoever talks rubbish to the port gets nothing, and costs nobody a thing.
 func TestPeerLinkTakesNoRubbish(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, linkedConfig(t))
 	p.startLinked()
 	load := p.load(100, 80)

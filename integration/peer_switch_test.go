@@ -51,6 +51,7 @@ func (p *pair) switched(on *lab.Node, verb string, heir *lab.Node, args ...strin
 // A planned switch goes over the link, typed on either node, there and back: no
 // request fails, and at no time is there nobody.
 func TestSwitchOverTheLink(t *testing.T) {
+	t.Parallel()
 	for name, preempt := range map[string]string{"preempt = false": preemptOff, "preempt = true": preemptOn} {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t, linkedConfig(t, preemptOff, preempt))
@@ -85,6 +86,7 @@ func TestSwitchOverTheLink(t *testing.T) {
 
 // --drain overrides the file, and the answer says what became of connections.
 func TestSwitchTellsOfConnections(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, linkedConfig(t, "[[vrrp]]", "[handover]\ndrain = \"0s\"\n\n[[vrrp]]"))
 	p.dual = overlap
 	p.serveSlowly(1500 * time.Millisecond)
@@ -108,6 +110,7 @@ func TestSwitchTellsOfConnections(t *testing.T) {
 
 // What would do harm is refused with a reason, unless it is forced.
 func TestSwitchIsRefusedWhereItWouldHarm(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, linkedConfig(t))
 	p.startLinked()
 	// lb02 does not reach the servers.
@@ -137,6 +140,7 @@ func TestSwitchIsRefusedWhereItWouldHarm(t *testing.T) {
 
 // A stop hands over as a failover does: with adverts of 1 s nobody is missed.
 func TestStopOverTheLink(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, linkedConfig(t, quickAdverts, slowAdverts))
 	p.dual = overlap
 	p.serveSlowly(time.Second)
@@ -168,6 +172,7 @@ func TestStopOverTheLink(t *testing.T) {
 // Each node is active in one virtual router. A failback without a name gives back
 // what has been yielded, and leaves the other one where it was all along.
 func TestFailbackTakesWhatWasYieldedOnly(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, replaced(t, severalConfig, "[handover]\ndrain = \"10s\"\n", "[peer]\nsecret_file = \"peer.secret\"\n"))
 	p.start()
 	for _, on := range []*lab.Node{p.LB01, p.LB02} {

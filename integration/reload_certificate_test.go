@@ -12,6 +12,7 @@ import (
 // A certificate that was replaced is shown to new clients, also if the file's
 // text is the same; those who are connected notice nothing.
 func TestReloadCertificate(t *testing.T) {
+	t.Parallel()
 	oldCert, oldKey := newCertificate(t, "blog.example")
 	newCert, newKey := newCertificate(t, "blog.example")
 	text := patientConfig(t, `listen = ["192.168.15.3:80"]`, `listen = ["192.168.15.3:443"]

@@ -12,6 +12,7 @@ import (
 // A reload that fails after the file was found good, for an address that
 // another program has, changes nothing of what the file says.
 func TestReloadAddressTaken(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, patientConfig(t))
 	p.start()
 	load := p.load(100, 80, 8080)

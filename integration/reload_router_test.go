@@ -55,6 +55,7 @@ func (p *pair) reloadAsk(address netip.Addr) bool {
 // Priority, preemption and the list of addresses of a virtual router change
 // while it stays what it is.
 func TestReloadVirtualRouter(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, patientConfig(t))
 	p.start()
 	load := p.load(100, 80)

@@ -10,6 +10,7 @@ import (
 
 // A server that drains goes on draining, whatever else a reload changes.
 func TestReloadKeepsDrain(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, patientConfig(t))
 	p.start()
 	if code, output := p.applianctl(p.LB01, "server", "drain", "web/web2"); code != 0 {
@@ -39,6 +40,7 @@ func TestReloadKeepsDrain(t *testing.T) {
 // A check that asks something else judges at once: servers that do not pass the new one
 // are out of use when the reload is done, those that pass it never were.
 func TestReloadChangesCheck(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, patientConfig(t))
 	p.Servers[0].SetHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/health" {

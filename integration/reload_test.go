@@ -202,6 +202,7 @@ check   = { type = "http", interval = "5s", timeout = "1s" }
 // service and a pool that come and go, connections go on, no request fails, and
 // states and counters are as they were.
 func TestReloadKeepsWhatDidNotChange(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, patientConfig(t))
 	p.start()
 	load := p.load(100, 80, 8080)
@@ -244,6 +245,7 @@ func TestReloadKeepsWhatDidNotChange(t *testing.T) {
 // A new service serves from its first moment on: its servers were checked before
 // it began. A removed one refuses connections, and those it had go on.
 func TestReloadAddsAndRemoves(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, patientConfig(t))
 	p.start()
 	load := p.load(100, 80)
@@ -304,6 +306,7 @@ func TestReloadAddsAndRemoves(t *testing.T) {
 // A service that is given another pool serves from it at once, also on
 // connections that clients keep; connections under way stay where they are.
 func TestReloadMovesServiceToAnotherPool(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, patientConfig(t, "172.16.1.51:3306\", \"172.16.1.52:3306\", \"172.16.1.53:3306", "172.16.1.51:3306"))
 	p.start()
 	load := p.load(100, 80, 8080)
@@ -344,6 +347,7 @@ check   = { type = "tcp", interval = "5s", timeout = "1s" }
 // An address that goes from a TCP to an HTTP service and back accepts all the
 // while.
 func TestReloadAddressChangesLayer(t *testing.T) {
+	t.Parallel()
 	text := func(layer int) string {
 		return patientConfig(t, "192.168.15.3:8080", "192.168.15.3:8081") +
 			fmt.Sprintf("\n[[l%d]]\nname = \"page\"\nlisten = [\"192.168.15.3:8080\"]\npool = \"web\"\n", layer)

@@ -51,6 +51,7 @@ func (p *pair) ip(n *lab.Node, args ...string) {
 // Somebody takes the address off the active node: it is put back and announced
 // at once, and people can read that it was. The node stays the active one.
 func TestRemovedAddressIsBackAtOnce(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, patientConfig(t))
 	p.start()
 	before := p.transitions(p.LB01)

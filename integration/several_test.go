@@ -86,6 +86,7 @@ func (p *pair) waitRouters(first, second string) {
 // Two virtual routers in one process: each node serves one address, and a
 // failover of one leaves the other where it is.
 func TestTwoRouters(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, severalConfig)
 	p.serveSlowly(time.Second)
 	p.start()
@@ -153,6 +154,7 @@ func (p *pair) answered(load *lab.Load, address netip.Addr, from, to time.Time) 
 
 // A file with nothing but an election is a complete one.
 func TestElectionAlone(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, `
 [node.lb01]
 address  = "192.168.15.11"

@@ -35,6 +35,7 @@ const (
 // SSH through the virtual address is SSH: a login by key to the server that
 // proves to be itself, commands with their exit codes, files both ways.
 func TestSSH(t *testing.T) {
+	t.Parallel()
 	sshd := need(t, "sshd", "openssh-server")
 	for _, program := range []string{"ssh", "scp", "ssh-keygen"} {
 		need(t, program, "openssh-client")

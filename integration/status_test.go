@@ -18,6 +18,7 @@ import (
 // The status has what a person needs, and as JSON exactly what its description
 // says.
 func TestCommandLineStatus(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, patientConfig(t))
 	p.start()
 	load := p.load(50, 80)

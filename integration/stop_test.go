@@ -15,6 +15,7 @@ import (
 // A node that is asked to stop says so before its address goes, and waits for
 // what is under way: the clients notice a delay of a second at most.
 func TestStopOfTheActiveNode(t *testing.T) {
+	t.Parallel()
 	need(t, "ip", "iproute2")
 	p := newPair(t, labConfig(t, "[[vrrp]]", "[handover]\ndrain = \"5s\"\n\n[[vrrp]]"))
 	p.serveSlowly(1500 * time.Millisecond)
@@ -112,6 +113,7 @@ func (p *pair) watchRemoval(n *lab.Node) <-chan time.Time {
 
 // The stop of a backup is nobody's business.
 func TestStopOfTheBackup(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, "")
 	p.start()
 	load := p.load(200, 80, 8080)
@@ -136,6 +138,7 @@ func TestStopOfTheBackup(t *testing.T) {
 // A node that is frozen keeps its address only as long as its lease; when it
 // goes on it leaves it to the node that has it now.
 func TestFrozenNode(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, "")
 	p.dual = afterFreeze
 	p.start()

@@ -124,6 +124,7 @@ func (p *pair) alone(n *lab.Node) {
 // The active node is killed without a word: the other one serves, the address
 // goes from the dead one, and when that returns the file says what happens.
 func TestTakeOverAfterKill(t *testing.T) {
+	t.Parallel()
 	for name, preempt := range map[string]string{"preempt = false": preemptOff, "preempt = true": preemptOn} {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t, labConfig(t, preemptOff, preempt))
@@ -192,6 +193,7 @@ func (p *pair) staysBackup(load *lab.Load, since time.Time) {
 // A supervisor starts a crashed appliance at once, while the kernel still has
 // the address: it goes at the start, and there is one active node in the end.
 func TestRestartAtOnceAfterKill(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, "")
 	p.start()
 	if err := p.LB01.Kill(); err != nil {
@@ -225,6 +227,7 @@ func TestRestartAtOnceAfterKill(t *testing.T) {
 // forwards nothing any more. The other node serves. When the cable is whole
 // again there is one active node, and its announcement is the last one.
 func TestTakeOverAfterCut(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		how     lab.Cut

@@ -69,6 +69,7 @@ const noTraces = "0\n0"
 // but the switch, the node that is not active says nothing by it, and nothing
 // stays behind.
 func TestVirtualMAC(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, labConfig(t, "preempt           = false", "preempt           = false\nvirtual_mac       = true"))
 	for _, n := range p.Nodes() {
 		// The strictest setting of rp_filter, as some distributions have it.
@@ -181,6 +182,7 @@ func TestVirtualMAC(t *testing.T) {
 // Services listen on virtual addresses of IPv6, whose traffic survives what that
 // of IPv4 does.
 func TestIPv6Pair(t *testing.T) {
+	t.Parallel()
 	for _, virtual := range []bool{false, true} {
 		t.Run(fmt.Sprintf("virtual_mac = %v", virtual), func(t *testing.T) {
 			t.Parallel()
