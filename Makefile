@@ -36,7 +36,7 @@ fuzz: ## fuzz each parser for FUZZTIME (default 20s)
 	done
 
 bpf: packages ## compile the BPF programs anew, into the objects that are committed
-	CPATH=/usr/include/$$(uname -m)-linux-gnu go generate ./internal/steer
+	CPATH=/usr/include/$$(uname -m)-linux-gnu go generate ./internal/steer ./l4/kernel
 
 soak: packages ## troubles at random for SOAK_FOR (default 3m); SOAK_SEED repeats a run
 	go test -count=1 -timeout 0 -tags soak -v -run '^TestSoak$$' ./integration

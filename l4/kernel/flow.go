@@ -1,8 +1,12 @@
 package kernel
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/cilium/ebpf"
 )
 
 // Flow is one established connection, or what one client sends from one port by
@@ -56,24 +60,173 @@ const (
 
 // Flows calls f with each established flow, those of the other node that were
 // installed here included, until f returns false. Flows that begin or end
-// meanwhile may or may not be among them: subscribe by OnChanges first.
-func (p *Path) Flows(f func(Flow) bool) error { return nil }
+// meanwhile may or may not be among them: subscribe by OnChanges first. f may
+// call the Path.
+func (p *Path) Flows(f func(Flow) bool) error {
+	now := tick()
+	err := p.each(func(k *programKey, v *programFlow) bool {
+		if v.Reverse != 0 || v.Phase != phaseEstablished {
+			return true
+		}
+		flow, ok := p.flow(k, v, now)
+		return !ok || f(flow)
+	})
+	if err != nil {
+		return fmt.Errorf("kernel path: reading the flows: %w", err)
+	}
+	return nil
+}
 
-// OnChanges has f called with what happens to flows from now on, in batches, by
-// one goroutine of the Path. nil ends it: after it has returned, f is not called
-// any more. A change is told about 5 ms after it happened. f must not keep the
-// slice, nor call OnChanges. While f takes long, changes wait in the kernel; what
-// finds no room there is lost and counted (Stats.ChangesLost), and made good by
-// the next Refreshed.
-func (p *Path) OnChanges(f func([]Change)) {}
+// flow returns the flow whose direction from the client k and f are. It is not ok
+// if its server is forgotten.
+func (p *Path) flow(k *programKey, f *programFlow, now uint32) (Flow, bool) {
+	addr := p.addrs[f.Server%maxServers].Load()
+	if addr == nil {
+		return Flow{}, false
+	}
+	flow := Flow{
+		Protocol:    Protocol(k.Proto),
+		Client:      addrPort(k.Saddr, k.Sport),
+		Listen:      addrPort(k.Daddr, k.Dport),
+		Server:      *addr,
+		Port:        port(f.Sport),
+		Mode:        Mode(f.Mode),
+		ClientEnded: f.Flags&flagClientFIN != 0,
+		ServerEnded: f.Flags&flagServerFIN != 0,
+		Idle:        time.Duration(age(now, f.Seen)) << 30,
+	}
+	return flow, true
+}
 
 // Install takes over flows of the other node, so that their packets may come
-// here. What is here already by the same addresses is replaced. It returns how
-// many found no place: their service is not here, or there is no room.
-// Installed flows age like others, and are not told by OnChanges before their
-// packets come here.
-func (p *Path) Install(flows []Flow) (refused int) { return 0 }
+// here. A flow that is here already is replaced, unless packets of it have come
+// here later than there. It returns how many found no place: their service is not
+// here, what they say cannot be, or there is no room. Installed flows age like
+// others, and are not told by OnChanges before their packets come here.
+func (p *Path) Install(flows []Flow) (refused int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := tick()
+	for i := range flows {
+		if !p.install(&flows[i], now) {
+			refused++
+		}
+	}
+	return refused
+}
+
+// install installs one flow, or returns false.
+func (p *Path) install(flow *Flow, now uint32) bool {
+	s := p.registry.listen[listenKey(flow.Protocol, flow.Listen)]
+	if s == nil || !flow.possible() {
+		return false
+	}
+	k := flowKey(flow.Protocol, flow.Client, flow.Listen)
+	seen := now - uint32(min(max(flow.Idle, 0)>>30, time.Duration(now)))
+
+	var old programFlow
+	switch err := p.objects.Flows.Lookup(&k, &old); {
+	case err == nil:
+		if old.Flags&flagInstalled == 0 && age(now, old.Seen) <= age(now, seen) {
+			return true // it has come here, and is ours
+		}
+	case !errors.Is(err, ebpf.ErrKeyNotExist):
+		return false
+	}
+	srv, err := p.server(s, flow.Server)
+	if err != nil {
+		return false
+	}
+	there, back := p.entries(s, srv, flow, &k, seen)
+	backKey := otherKey(&k, &there)
+	var taken programFlow
+	if p.objects.Flows.Lookup(&backKey, &taken) == nil && otherKey(&backKey, &taken) != k {
+		return false // another client's flow has this port
+	}
+	if old.Service != 0 {
+		if oldBack := otherKey(&k, &old); oldBack != backKey {
+			_ = p.objects.Flows.Delete(&oldBack)
+		}
+	}
+	if err := p.objects.Flows.Put(&backKey, &back); err != nil {
+		return false
+	}
+	if err := p.objects.Flows.Put(&k, &there); err != nil {
+		_ = p.objects.Flows.Delete(&backKey)
+		return false
+	}
+	return true
+}
+
+// possible reports whether packets can have the addresses of flow.
+func (flow *Flow) possible() bool {
+	is6 := flow.Listen.Addr().Is6()
+	for _, a := range []netip.AddrPort{flow.Client, flow.Server} {
+		if !a.IsValid() || a.Port() == 0 || a.Addr().Is6() != is6 || a.Addr().Is4In6() || a.Addr().Zone() != "" ||
+			a.Addr().IsUnspecified() || a.Addr().IsMulticast() {
+			return false
+		}
+	}
+	switch flow.Mode {
+	case NAT:
+		return flow.Port != 0
+	case DNAT:
+		return flow.Port == flow.Client.Port()
+	case Direct:
+		return flow.Port == flow.Client.Port() && flow.Server.Port() == flow.Listen.Port()
+	}
+	return false
+}
+
+// entries returns both directions of a flow of the other node, whose direction
+// from the client has the key k.
+func (p *Path) entries(s *service, srv *server, flow *Flow, k *programKey, seen uint32) (there, back programFlow) {
+	there = programFlow{
+		Phase: phaseEstablished, Flags: flagInstalled, Seen: seen,
+		Server: srv.id, Service: s.id, Mode: uint8(flow.Mode),
+		Saddr: k.Saddr, Sport: port(flow.Port),
+		Daddr: words(flow.Server.Addr()), Dport: port(flow.Server.Port()),
+		Hint: srv.value.Ifindex,
+	}
+	switch flow.Mode {
+	case NAT:
+		there.Saddr = k.Daddr
+	case Direct:
+		there.Daddr = k.Daddr
+	}
+	if flow.ClientEnded {
+		there.Flags |= flagClientFIN
+	}
+	if flow.ServerEnded {
+		there.Flags |= flagServerFIN
+	}
+	backKey := otherKey(k, &there)
+	back = programFlow{
+		Phase: phaseEstablished, Flags: flagInstalled, Seen: seen,
+		Server: srv.id, Service: s.id, Mode: uint8(flow.Mode), Reverse: 1,
+		Saddr: k.Daddr, Sport: k.Dport, Daddr: k.Saddr, Dport: k.Sport,
+		Hint: uint32(max(s.Interface, 0)),
+	}
+	there.AddrDiff, there.PortDiff = addrDiff(k, &there), portDiff(k, &there)
+	back.AddrDiff, back.PortDiff = addrDiff(&backKey, &back), portDiff(&backKey, &back)
+	// The route is looked for at the first packet.
+	there.RouteAt, back.RouteAt = seen-1, seen-1
+	return there, back
+}
 
 // Remove forgets installed flows that have ended on the other node. Only
 // Protocol, Client and Listen count. A flow whose packets come here by now stays.
-func (p *Path) Remove(flows []Flow) {}
+func (p *Path) Remove(flows []Flow) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range flows {
+		k := flowKey(flows[i].Protocol, flows[i].Client, flows[i].Listen)
+		var there programFlow
+		if p.objects.Flows.Lookup(&k, &there) != nil || there.Flags&flagInstalled == 0 || there.Reverse != 0 {
+			continue
+		}
+		back := otherKey(&k, &there)
+		_ = p.objects.Flows.Delete(&k)
+		_ = p.objects.Flows.Delete(&back)
+	}
+}

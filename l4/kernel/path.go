@@ -2,20 +2,29 @@ package kernel
 
 import (
 	"errors"
+	"fmt"
+	"math"
 	"net"
 	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // Options are what a Path is opened with.
 type Options struct {
 	// Flows is how many flows fit, at most MaxFlows; default 262,144. A flow takes
-	// about 400 bytes of the kernel's memory while it is there.
+	// about 450 bytes of the kernel's memory while it is there.
 	Flows int
 	// HalfOpen is how many flows may be in their handshake at a time; default a
 	// quarter of Flows. Beyond it, new connections go to the proxy.
 	HalfOpen int
 	// Ports are the first and the last port that stand for clients whose own port
-	// is taken. The nodes of a pair need disjoint ranges.
+	// is taken; default 32768 to 60999. The nodes of a pair need disjoint ranges.
 	Ports [2]uint16
 	// Route returns the index of the interface by which an address is reached, or
 	// 0. It is asked for each server, at Set and every few seconds. It is what
@@ -29,7 +38,28 @@ const MaxFlows = 1 << 22
 
 // Path is a loaded program with its services and flows. Its methods may be called
 // from any goroutine. Close ends it.
-type Path struct{}
+type Path struct {
+	o       Options
+	objects programObjects
+	table   *ebpf.MapSpec // of a service's servers
+	cpus    int           // as many values a per-CPU map has
+	// addrs are the servers' addresses by their numbers, for those who read
+	// flows without a lock.
+	addrs [maxServers]atomic.Pointer[netip.AddrPort]
+
+	// mu guards what follows.
+	mu       sync.Mutex
+	registry *registry
+	links    map[int]link.Link // by interface
+	macs     map[programMac]struct{}
+	settings programSettings
+	census   census
+
+	reports    *reports
+	complaints *complaints
+	stop       chan struct{} // closed by Close
+	done       sync.WaitGroup
+}
 
 // Interface is one that packets of services, or answers of their servers, come
 // in by.
@@ -49,25 +79,223 @@ var ErrUnsupported = errors.New("the kernel path is not available")
 
 // Open loads the program, for the network namespace of the calling thread. Its
 // error says in words what this machine lacks.
-func Open(o Options) (*Path, error) { return nil, ErrUnsupported }
+func Open(o Options) (*Path, error) {
+	if o.Flows == 0 {
+		o.Flows = 1 << 18
+	}
+	if o.Flows < 1 || o.Flows > MaxFlows {
+		return nil, fmt.Errorf("kernel path: %d flows; possible are 1 to %d", o.Flows, MaxFlows)
+	}
+	if o.HalfOpen == 0 {
+		o.HalfOpen = max(o.Flows/4, 1)
+	}
+	if o.Ports == [2]uint16{} {
+		o.Ports = [2]uint16{32768, 60999}
+	}
+	if o.Ports[0] == 0 || o.Ports[1] < o.Ports[0] {
+		return nil, fmt.Errorf("kernel path: ports %d to %d; the first must be at least 1, the last not less", o.Ports[0], o.Ports[1])
+	}
+	p := &Path{
+		o:        o,
+		registry: newRegistry(),
+		links:    make(map[int]link.Link),
+		macs:     make(map[programMac]struct{}),
+		stop:     make(chan struct{}),
+		settings: programSettings{
+			MaxHalfOpen: uint32(o.HalfOpen),
+			FirstPort:   o.Ports[0],
+			Ports:       o.Ports[1] - o.Ports[0] + 1,
+		},
+	}
+	if err := p.load(); err != nil {
+		return nil, err
+	}
+	if err := p.start(); err != nil {
+		p.objects.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// start starts the goroutines, which Close waits for.
+func (p *Path) start() error {
+	var err error
+	if p.reports, err = newReports(p); err != nil {
+		return err
+	}
+	if p.complaints, err = newComplaints(p.objects.Troubles); err != nil {
+		p.reports.close()
+		return err
+	}
+	p.done.Go(p.reports.run)
+	p.done.Go(p.complaints.run)
+	p.done.Go(p.sweep)
+	return nil
+}
+
+// load loads the program with its maps.
+func (p *Path) load() error {
+	var err error
+	if p.cpus, err = ebpf.PossibleCPU(); err != nil {
+		return fmt.Errorf("kernel path: %w", err)
+	}
+	spec, err := loadProgram()
+	if err != nil {
+		return fmt.Errorf("kernel path: %w", err)
+	}
+	spec.Maps["flows"].MaxEntries = uint32(2 * p.o.Flows)
+	p.table = spec.Maps["tables"].InnerMap.Copy()
+	if err := spec.LoadAndAssign(&p.objects, nil); err != nil {
+		return explain(err)
+	}
+	// Where there is no interface of that number, a kernel with tcx says so.
+	l, err := link.AttachTCX(link.TCXOptions{Interface: math.MaxInt32, Program: p.objects.Appliance, Attach: ebpf.AttachTCXIngress})
+	if l != nil {
+		l.Close()
+	}
+	if !errors.Is(err, unix.ENODEV) {
+		p.objects.Close()
+		return explain(err)
+	}
+	if err := p.objects.Configuration.Put(uint32(0), &p.settings); err != nil {
+		p.objects.Close()
+		return fmt.Errorf("kernel path: %w", err)
+	}
+	return nil
+}
+
+// explain says in words why this machine does not run the program.
+func explain(err error) error {
+	var verifier *ebpf.VerifierError
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w: the process may not load eBPF programs: it lacks CAP_BPF or CAP_NET_ADMIN, or the system is locked down", ErrUnsupported)
+	case errors.Is(err, unix.ENOSYS):
+		return fmt.Errorf("%w: the kernel is built without eBPF, or a filter on system calls (seccomp) forbids it", ErrUnsupported)
+	case errors.Is(err, ebpf.ErrNotSupported):
+		return fmt.Errorf("%w: kernel %s is too old, Linux 6.6 or later is needed", ErrUnsupported, release())
+	case errors.As(err, &verifier):
+		return fmt.Errorf("%w: kernel %s refuses the program: %s", ErrUnsupported, release(), firstOf(verifier.Log))
+	}
+	return fmt.Errorf("%w: loading the eBPF program: %w", ErrUnsupported, err)
+}
+
+// firstOf returns the last line of a log of the verifier that says something.
+func firstOf(log []string) string {
+	for i := len(log) - 1; i >= 0; i-- {
+		if line := strings.TrimSpace(log[i]); line != "" && !strings.HasPrefix(line, "processed ") {
+			return line
+		}
+	}
+	return "no reason given"
+}
+
+// release returns the version of the running kernel.
+func release() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "unknown"
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
 
 // Supported returns nil if Open can succeed, or else its error. It attaches
 // nothing.
-func Supported() error { return ErrUnsupported }
+func Supported() error {
+	p, err := Open(Options{Flows: 1})
+	if err != nil {
+		return err
+	}
+	return p.Close()
+}
 
 // Attach has packets of these interfaces looked at, and those of no others: call
 // it again with all of them whenever one comes, goes, or changes its MACs. What
 // cannot be attached is named in the error; the others are attached. Programs
 // that others attach afterwards to the same place see only what is left to the
 // stack.
-func (p *Path) Attach(interfaces []Interface) error { return nil }
+func (p *Path) Attach(interfaces []Interface) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var problems []error
+	wanted := make(map[int]bool)
+	macs := make(map[programMac]struct{})
+	for _, i := range interfaces {
+		wanted[i.Index] = true
+		for _, m := range i.VirtualMACs {
+			if len(m) == 6 {
+				macs[programMac{Addr: [6]uint8(m), Ifindex: uint32(i.Index)}] = struct{}{}
+			}
+		}
+		if p.links[i.Index] != nil {
+			continue
+		}
+		l, err := p.attach(i.Index)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		p.links[i.Index] = l
+	}
+	for index, l := range p.links {
+		if !wanted[index] {
+			l.Close()
+			delete(p.links, index)
+		}
+	}
+	for m := range p.macs {
+		if _, ok := macs[m]; !ok {
+			if err := p.objects.Macs.Delete(&m); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				problems = append(problems, fmt.Errorf("kernel path: virtual MAC: %w", err))
+			}
+		}
+	}
+	for m := range macs {
+		if _, ok := p.macs[m]; !ok {
+			if err := p.objects.Macs.Put(&m, uint32(1)); err != nil {
+				problems = append(problems, fmt.Errorf("kernel path: virtual MAC: %w", err))
+			}
+		}
+	}
+	p.macs = macs
+	return errors.Join(problems...)
+}
 
-// Set makes these the services. Services of the same name go on, with their
-// flows and counters, and so do the servers of the same address within them. Flows
-// of services and servers that are gone go on until they end. An error changes
-// nothing.
-func (p *Path) Set(services []Service) error { return nil }
+// attach attaches the program to an interface, before what is there.
+func (p *Path) attach(index int) (link.Link, error) {
+	i, err := net.InterfaceByIndex(index)
+	if err != nil {
+		return nil, fmt.Errorf("kernel path: interface %d: %w", index, err)
+	}
+	if len(i.HardwareAddr) != 6 {
+		return nil, fmt.Errorf("kernel path: interface %s carries no Ethernet frames", i.Name)
+	}
+	l, err := link.AttachTCX(link.TCXOptions{
+		Interface: index,
+		Program:   p.objects.Appliance,
+		Attach:    ebpf.AttachTCXIngress,
+		Anchor:    link.Head(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("kernel path: interface %s: %w", i.Name, err)
+	}
+	return l, nil
+}
 
 // Close detaches the program and forgets all flows. The kernel does the same
 // when the process dies, however it does.
-func (p *Path) Close() error { return nil }
+func (p *Path) Close() error {
+	close(p.stop)
+	p.reports.close()
+	p.complaints.close()
+	p.done.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var problems []error
+	for _, l := range p.links {
+		problems = append(problems, l.Close())
+	}
+	clear(p.links)
+	problems = append(problems, p.objects.Close())
+	return errors.Join(problems...)
+}

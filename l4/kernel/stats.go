@@ -1,6 +1,9 @@
 package kernel
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // Stats are the counters of a Path since it was opened.
 type Stats struct {
@@ -73,7 +76,8 @@ type Fallback struct {
 // ServerStats are the counters of one server of a service.
 type ServerStats struct {
 	Addr netip.AddrPort
-	// Current, Total, HalfOpen and Refused are as in ServiceStats.
+	// Current, Total, HalfOpen and Refused are as in ServiceStats. HalfOpen is as of
+	// the latest sweep.
 	Current, Total, HalfOpen, Refused int64
 	Traffic
 }
@@ -87,4 +91,112 @@ type Traffic struct {
 
 // Stats returns the counters. They are read one after the other while packets
 // pass.
-func (p *Path) Stats() (Stats, error) { return Stats{}, nil }
+func (p *Path) Stats() (Stats, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	stats := Stats{
+		Flows:         p.census.flows,
+		FlowLimit:     int64(p.o.Flows),
+		Installed:     p.census.installed,
+		HalfOpenLimit: int64(p.o.HalfOpen),
+		Services:      make([]ServiceStats, 0, len(p.registry.services)),
+	}
+	if err := p.objects.HalfOpen.Lookup(uint32(0), &stats.HalfOpen); err != nil {
+		return Stats{}, fmt.Errorf("kernel path: %w", err)
+	}
+	stats.HalfOpen = max(stats.HalfOpen, 0)
+	var perCPU []programPathCounts
+	if err := p.objects.PathCounters.Lookup(uint32(0), &perCPU); err != nil {
+		return Stats{}, fmt.Errorf("kernel path: %w", err)
+	}
+	for _, c := range perCPU {
+		stats.ChangesLost += int64(c.ChangesLost)
+		stats.Left.Fragments += int64(c.Fragments)
+		stats.Left.Options += int64(c.Options)
+		stats.Left.Malformed += int64(c.Malformed)
+	}
+	for _, s := range p.registry.services {
+		ss, err := p.serviceStats(s)
+		if err != nil {
+			return Stats{}, fmt.Errorf("kernel path: service %s: %w", s.Name, err)
+		}
+		stats.Services = append(stats.Services, ss)
+	}
+	return stats, nil
+}
+
+// serviceStats returns the counters of s.
+func (p *Path) serviceStats(s *service) (ServiceStats, error) {
+	stats := ServiceStats{Name: s.Name, TimedOut: s.timedOut}
+	var perCPU []programServiceCounts
+	if err := p.objects.ServiceCounters.Lookup(s.id, &perCPU); err != nil {
+		return stats, err
+	}
+	for _, c := range perCPU {
+		stats.Fallback.NoServer += int64(c.NoServer)
+		stats.Fallback.Full += int64(c.Full)
+		stats.Fallback.HalfOpen += int64(c.HalfOpen)
+		stats.Fallback.NoPort += int64(c.NoPort)
+		stats.Fallback.NoRoute += int64(c.NoRoute)
+	}
+	for _, srv := range s.list() {
+		c, err := p.serverCounts(srv.id)
+		if err != nil {
+			return stats, err
+		}
+		one := ServerStats{
+			Addr:     srv.addr,
+			Current:  max(srv.current+int64(c.Established)-int64(c.Ended), 0),
+			Total:    int64(c.Begun),
+			HalfOpen: srv.halfOpen,
+			Refused:  int64(c.Refused),
+			Traffic: Traffic{
+				PacketsToServer: int64(c.PacketsToServer), PacketsToClient: int64(c.PacketsToClient),
+				BytesToServer: int64(c.BytesToServer), BytesToClient: int64(c.BytesToClient),
+			},
+		}
+		stats.Current += one.Current
+		stats.Total += one.Total
+		stats.HalfOpen += one.HalfOpen
+		stats.Refused += one.Refused
+		stats.Broken += int64(c.Broken)
+		stats.Dropped += int64(c.Dropped)
+		stats.PacketsToServer += one.PacketsToServer
+		stats.PacketsToClient += one.PacketsToClient
+		stats.BytesToServer += one.BytesToServer
+		stats.BytesToClient += one.BytesToClient
+		stats.Servers = append(stats.Servers, one)
+	}
+	return stats, nil
+}
+
+// serverCounts returns the program's counters of a server.
+func (p *Path) serverCounts(id uint32) (sum programServerCounts, err error) {
+	var perCPU []programServerCounts
+	if err := p.objects.ServerCounters.Lookup(id, &perCPU); err != nil {
+		return sum, err
+	}
+	for _, c := range perCPU {
+		sum.PacketsToServer += c.PacketsToServer
+		sum.PacketsToClient += c.PacketsToClient
+		sum.BytesToServer += c.BytesToServer
+		sum.BytesToClient += c.BytesToClient
+		sum.Begun += c.Begun
+		sum.Established += c.Established
+		sum.Ended += c.Ended
+		sum.Broken += c.Broken
+		sum.Refused += c.Refused
+		sum.Dropped += c.Dropped
+	}
+	return sum, nil
+}
+
+// clearServer begins the counters of a server's number from 0.
+func (p *Path) clearServer(id uint32) error {
+	return p.objects.ServerCounters.Put(id, make([]programServerCounts, p.cpus))
+}
+
+// clearService begins the counters of a service's number from 0.
+func (p *Path) clearService(id uint32) error {
+	return p.objects.ServiceCounters.Put(id, make([]programServiceCounts, p.cpus))
+}

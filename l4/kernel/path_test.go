@@ -1,0 +1,13 @@
+package kernel
+
+import "testing"
+
+func TestOpen(t *testing.T) {
+	p, err := Open(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
