@@ -48,15 +48,10 @@ func maglev(candidates []candidate) []uint32 {
 				continue
 			}
 			t.credit -= heaviest
-			place := t.offset
-			for {
-				place = (t.offset + t.next*t.skip) % tableSize
+			for table[(t.offset+t.next*t.skip)%tableSize] != 0 {
 				t.next++
-				if table[place] == 0 {
-					break
-				}
 			}
-			table[place] = candidates[i].id
+			table[(t.offset+t.next*t.skip)%tableSize] = candidates[i].id
 			if filled++; filled == tableSize {
 				return table
 			}
