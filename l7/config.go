@@ -29,10 +29,13 @@ type Config struct {
 	Redirect *Redirect `toml:"redirect"`
 	// MaxHeaderSize bounds a request's head in bytes; default 64 KiB. A larger
 	// one is answered 431, or by HTTP/2 ends the connection if it is much larger
-	// or a single field is; up to 4 KiB more may pass.
+	// or a single field is; up to 4 KiB more may pass. By HTTP/2 a field counts 32
+	// bytes more than it has (RFC 9113, section 10.5.1).
 	MaxHeaderSize int64 `toml:"max_header_size"`
 	// Timeouts bound the phases of a request.
 	Timeouts Timeouts `toml:"timeouts"`
+	// HTTP2 says how clients are spoken to by HTTP/2.
+	HTTP2 HTTP2 `toml:"http2"`
 	// AcceptProxy has connections of some networks begin with a PROXY header.
 	AcceptProxy *AcceptProxy `toml:"accept_proxy"`
 	// TrustedProxies are networks of proxies before this one, whose word about
@@ -115,10 +118,9 @@ func (r Redirect) EffectiveStatus() int { return cmp.Or(r.Status, 308) }
 
 // Timeouts bound the phases of a request.
 type Timeouts struct {
-	// Header bounds the TLS handshake and, by HTTP/1, reading a request's head:
-	// of the first one on a connection from when that is ready, of others from
-	// their first byte. By HTTP/2 a head has no bound of its own; a connection
-	// without a request is closed after Idle, half a head or not. Default 10 s.
+	// Header bounds the TLS handshake and reading a request's head: by HTTP/1 of
+	// the first one on a connection from when that is ready, of others from their
+	// first byte. Default 10 s.
 	Header time.Duration `toml:"header"`
 	// Idle bounds the wait for a kept connection's next request, for a client to
 	// send or take more of a body, and for one direction of an upgraded
@@ -196,6 +198,7 @@ func (c Config) Validate(problem func(key, message string)) {
 	c.validateRules(problem)
 	c.validateIdentity(problem)
 	c.AcceptProxy.validate(problem)
+	c.HTTP2.validate(problem)
 	if c.TLS != nil {
 		if len(c.TLS.Certificates) == 0 {
 			problem("tls.certificates", "HTTPS needs at least one certificate, such as { cert = \"blog.pem\", key = \"blog.key\" }")

@@ -1,51 +1,12 @@
 package l7
 
 import (
-	"context"
 	"crypto/tls"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"testing"
-	"time"
 )
-
-// A request that begins when the server has closed the connection, while
-// another one holds it still, is not counted for ever.
-func TestRequestAfterTheServerHasGone(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	tcp, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tcp.Close()
-	at := &place{}
-	c := newConn(context.Background(), tcp.(*net.TCPConn), at, time.Second)
-	if !c.begin() {
-		t.Fatal("the connection is over")
-	}
-	connState(c, http.StateClosed)
-	if !c.begin() {
-		t.Fatal("the connection is over though a request holds it")
-	}
-	if n := at.active.Load(); n != 1 {
-		t.Errorf("%d under way, want the second request", n)
-	}
-	c.end()
-	c.end()
-	<-c.over
-	if n := at.active.Load(); n != 0 {
-		t.Errorf("%d under way when all have gone", n)
-	}
-	if c.begin() {
-		t.Error("a request began when all had gone")
-	}
-}
 
 // A connection that may be about to bring a request counts, but not for long,
 // and not besides its request.

@@ -23,7 +23,6 @@ type Engine struct {
 	ctx   context.Context // ends when Shutdown cuts the connections
 	cut   context.CancelFunc
 	conns sync.WaitGroup // one for each connection
-	tasks sync.WaitGroup // the retiring of servers
 
 	// mu guards what is below: the things that a configuration or a new
 	// connection changes. Requests do without it.
@@ -208,7 +207,7 @@ func (e *Engine) admit(en *entrance, tcp *net.TCPConn) *door {
 	}
 	d := e.doors[key]
 	if d == nil {
-		d = newDoor(e.ctx, &e.tasks, en.service, key.local, at, e.keeps(key))
+		d = newDoor(e.ctx, en.service, at, e.keeps(key))
 		e.doors[key] = d
 	}
 	e.conns.Add(1)
@@ -233,8 +232,8 @@ func (e *Engine) count(vips []netip.Addr, since time.Time) int {
 	return n
 }
 
-// ActiveSince is Active without the requests and upgraded connections of
-// HTTP/1.1 that began before since.
+// ActiveSince is Active without the requests and upgraded connections that began
+// before since.
 func (e *Engine) ActiveSince(vips []netip.Addr, since time.Time) int {
 	return e.count(vips, since)
 }
@@ -282,7 +281,6 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	}
 	e.cutAll()
 	<-left
-	e.tasks.Wait()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, s := range e.order {

@@ -19,7 +19,7 @@ import (
 // h2 is one HTTP/2 connection.
 type h2 struct{ conn *http.ClientConn }
 
-func http2Conn(t *testing.T, addr netip.AddrPort) h2 {
+func http2Client(t *testing.T, addr netip.AddrPort) h2 {
 	t.Helper()
 	transport := client(t, addr, protocolHTTP2).Transport.(*http.Transport)
 	conn, err := transport.NewClientConn(t.Context(), "https", addr.String())

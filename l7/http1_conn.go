@@ -30,7 +30,7 @@ const (
 // While it is idle it holds no buffer: the rest of what a request needs is
 // http1Work.
 type http1Conn struct {
-	server *http1Server
+	server *server
 	tcp    *net.TCPConn
 	raw    syscall.RawConn
 	rw     net.Conn // tcp, or TLS on it
@@ -54,6 +54,8 @@ type http1Conn struct {
 	// busySince is when the exchange under way began, in nanoseconds of Unix time.
 	busySince atomic.Int64
 	turnFunc  func(fd uintptr) bool
+	// preface is what the client has sent if it speaks HTTP/2, unasked, and may.
+	preface []byte
 }
 
 // next is what is to be done with a connection.
@@ -63,6 +65,7 @@ const (
 	nextWait    next = iota // for another request
 	nextMore                // read the rest of a head
 	nextRequest             // carry out a request, outside of turn
+	nextHTTP2               // leave the connection to that version
 	nextClose
 )
 
@@ -85,11 +88,8 @@ var works = sync.Pool{New: func() any {
 	return &http1Work{in: inbox{b: make([]byte, workSize)}, answer: http1Answer{out: make([]byte, 0, workSize)}}
 }}
 
-func newHTTP1Conn(s *http1Server, tcp *net.TCPConn, t *tls.Conn, p *peer) *http1Conn {
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return nil
-	}
+func newHTTP1Conn(s *server, tcp *net.TCPConn, t *tls.Conn, p *peer) *http1Conn {
+	raw, _ := tcp.SyscallConn() // fails only without a connection
 	c := &http1Conn{server: s, tcp: tcp, raw: raw, rw: tcp, peer: p, fd: -1}
 	if t != nil {
 		c.rw, c.secure = t, true
@@ -150,6 +150,11 @@ func (c *http1Conn) run() {
 		}
 		if c.next == nextMore || c.next == nextRequest {
 			c.next = c.outside()
+		}
+		if c.next == nextHTTP2 {
+			in := &c.work.in
+			c.preface = append(c.preface, in.b[in.r:in.w]...)
+			return
 		}
 		if c.next == nextClose {
 			return
@@ -217,7 +222,10 @@ func (c *http1Conn) awake(state int32) {
 
 // wake makes the connection look whether it is to be closed, if it is idle. It
 // is called by other goroutines.
-func (c *http1Conn) wake() {
+func (c *http1Conn) wake(s *server) {
+	if c.server != s {
+		return
+	}
 	c.waking.Lock()
 	defer c.waking.Unlock()
 	if c.state.CompareAndSwap(stateIdle, stateWoken) {
@@ -250,6 +258,21 @@ func (c *http1Conn) lastLook() bool {
 	in.w += n
 	c.next = nextMore
 	return true
+}
+
+// underWay is described at clientConn.
+func (c *http1Conn) underWay(now, since time.Time) int {
+	switch c.state.Load() {
+	case stateBusy:
+		if since.IsZero() || c.busySince.Load() >= since.UnixNano() {
+			return 1
+		}
+	case stateFresh:
+		if now.Sub(c.began) < freshTime {
+			return 1
+		}
+	}
+	return 0
 }
 
 // cut breaks the connection off. It is called by other goroutines. What the
@@ -333,6 +356,9 @@ func (c *http1Conn) requests(inside bool) next {
 			n := http1.End(in.b[in.r:in.w], 0)
 			if n == 0 {
 				return nextMore
+			}
+			if c.server.set.http2 && !c.secure && c.state.Load() == stateFresh && beginsHTTP2(in.b[in.r:in.w]) {
+				return nextHTTP2
 			}
 			if err := w.req.Parse(in.b[in.r : in.r+n]); err != nil {
 				c.refuse(err)
@@ -475,6 +501,10 @@ func (c *http1Conn) armWrite(now time.Time) error {
 // close closes the connection so that the client sees how it ended.
 func (c *http1Conn) close() {
 	c.state.Store(stateReading)
+	if c.preface != nil {
+		c.end()
+		return
+	}
 	switch {
 	case c.broken:
 		// An orderly close could be the orderly end of an answer.

@@ -30,7 +30,7 @@ func TestHTTP2RequestWithoutBody(t *testing.T) {
 		t.Fatal(err)
 	}
 	body(t, resp)
-	if head := <-heads; !strings.Contains(head, "\r\nContent-Length: 0\r\n") || strings.Contains(head, "Transfer-Encoding") {
+	if head := strings.ToLower(<-heads); !strings.Contains(head, "\r\ncontent-length: 0\r\n") || strings.Contains(head, "transfer-encoding") {
 		t.Errorf("the server got %q", head)
 	}
 }

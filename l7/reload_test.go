@@ -31,7 +31,7 @@ func TestReloadKeepsConnections(t *testing.T) {
 		io.WriteString(c1, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 		return body(t, answerTo(t, in, "GET"))
 	}
-	c2 := http2Conn(t, addr)
+	c2 := http2Client(t, addr)
 	check := func(want string) {
 		t.Helper()
 		if got := ask(); got != want {

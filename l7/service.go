@@ -105,6 +105,12 @@ func (st *state) doorSettings() doorSettings {
 		maxHeader: st.cfg.EffectiveMaxHeaderSize(),
 		header:    st.cfg.Timeouts.EffectiveHeader(),
 		idle:      st.cfg.Timeouts.EffectiveIdle(),
+		http2:     st.cfg.HTTP2.EffectiveEnabled(st.certs != nil),
+		limits: http2Limits{
+			streams:  st.cfg.HTTP2.EffectiveMaxStreams(),
+			window:   st.cfg.HTTP2.EffectiveWindow(),
+			nuisance: st.cfg.HTTP2.EffectiveMaxNuisance(),
+		},
 	}
 }
 
@@ -134,14 +140,7 @@ func (en *entrance) ServeConn(tcp *net.TCPConn) {
 		tcp.Close()
 		return
 	}
-	if !d.secure() {
-		d.http1.Load().serve(tcp, nil, newPeer(client))
-		return
-	}
-	c := newConn(d.ctx, tcp, d.place, d.service.state.Load().cfg.Timeouts.EffectiveIdle())
-	c.peer = client
-	d.serve(c)
-	<-c.over
+	d.serve(tcp, client)
 }
 
 func peerAddr(tcp *net.TCPConn) netip.Addr {

@@ -332,7 +332,7 @@ func TestBodyThatTrickles(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tcp.Close()
-	conn := newHTTP1Conn(&http1Server{set: doorSettings{idle: patience}}, tcp.(*net.TCPConn), nil, newPeer(netip.Addr{}))
+	conn := newHTTP1Conn(&server{set: doorSettings{idle: patience}}, tcp.(*net.TCPConn), nil, newPeer(netip.Addr{}))
 	conn.begin()
 	for _, tc := range []struct {
 		length, left int64

@@ -91,7 +91,7 @@ func (cs *certificates) choose(hello *tls.ClientHelloInfo) *tls.Certificate {
 // once, so that session tickets stay good over reloads; certificates are looked
 // up in the service's current state.
 func (s *service) tlsConfig() *tls.Config {
-	return &tls.Config{
+	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{protocolHTTP2, protocolHTTP1},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -101,7 +101,19 @@ func (s *service) tlsConfig() *tls.Config {
 			}
 			return cs.choose(hello), nil
 		},
+		// A record for each piece of an answer costs more than the wait for a
+		// larger one to be whole.
+		DynamicRecordSizingDisabled: true,
 	}
+	old := cfg.Clone()
+	old.NextProtos = []string{protocolHTTP1}
+	cfg.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		if s.state.Load().cfg.HTTP2.EffectiveEnabled(true) {
+			return nil, nil
+		}
+		return old, nil
+	}
+	return cfg
 }
 
 // The protocols of HTTP as ALPN names them (RFC 7301).

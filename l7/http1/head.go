@@ -193,16 +193,9 @@ func (m *framing) contentLength(value string) error {
 	if m.length >= 0 {
 		return errLengths
 	}
-	if len(value) == 0 || len(value) > 18 {
+	n, ok := ParseLength(value)
+	if !ok {
 		return errLength
-	}
-	n := int64(0)
-	for i := range len(value) {
-		c := value[i]
-		if c < '0' || c > '9' {
-			return errLength
-		}
-		n = 10*n + int64(c-'0')
 	}
 	m.length = n
 	return nil

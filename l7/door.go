@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -18,37 +17,31 @@ type doorSettings struct {
 	maxHeader int64
 	header    time.Duration
 	idle      time.Duration
+	http2     bool // is spoken
+	limits    http2Limits
 }
 
-// door takes the connections of one service at one local address. For each
-// protocol it has one server, which is replaced, not changed: those who are
-// connected to the old one are let go in a friendly way.
+// door takes the connections of one service at one local address.
 type door struct {
 	service *service
-	local   netip.AddrPort
 	place   *place
 	ctx     context.Context // ends when all connections are to be cut
-	tasks   *sync.WaitGroup // of the engine
-	http1   atomic.Pointer[http1Server]
-	http2   atomic.Pointer[httpServer]
+	server  atomic.Pointer[server]
 }
 
 // newDoor opens a door; with keep false no connection is kept for a second
 // request. retire ends it.
-func newDoor(ctx context.Context, tasks *sync.WaitGroup, s *service, local netip.AddrPort, at *place, keep bool) *door {
-	d := &door{service: s, local: local, place: at, ctx: ctx, tasks: tasks}
+func newDoor(ctx context.Context, s *service, at *place, keep bool) *door {
+	d := &door{service: s, place: at, ctx: ctx}
 	d.renew(keep)
 	return d
 }
 
-// renew replaces both servers, so that the service's settings are in force.
+// renew replaces the server, so that the service's settings are in force. Those
+// who are connected to the old one are let go in a friendly way.
 func (d *door) renew(keep bool) {
-	set := d.service.state.Load().doorSettings()
-	if old := d.http1.Swap(newHTTP1Server(d, set, keep)); old != nil {
+	if old := d.server.Swap(newServer(d, d.service.state.Load().doorSettings(), keep)); old != nil {
 		old.retire()
-	}
-	if old := d.http2.Swap(newHTTPServer(d, set, keep)); old != nil {
-		d.tasks.Go(old.retire)
 	}
 }
 
@@ -59,38 +52,59 @@ func (d *door) setKeep(keep bool) {
 		d.renew(false) // only the end of a server makes all its clients leave
 		return
 	}
-	d.http1.Load().keep.Store(true)
-	d.http2.Load().server.SetKeepAlivesEnabled(true)
+	d.server.Load().keep.Store(true)
 }
 
 // retire ends the door: no connection gets in, and those inside leave when they
 // become idle.
-func (d *door) retire() {
-	d.http1.Load().retire()
-	d.tasks.Go(d.http2.Load().retire)
-}
+func (d *door) retire() { d.server.Load().retire() }
 
 // secure reports whether the door's connections begin with TLS.
 func (d *door) secure() bool { return d.service.state.Load().certs != nil }
 
-// serve serves a connection that begins with TLS and closes it; c tells when it
-// is over.
-func (d *door) serve(c *conn) {
+// serve serves the connection of a client and returns when that is closed and
+// all its requests have ended.
+func (d *door) serve(tcp *net.TCPConn, client netip.Addr) {
+	if !d.secure() {
+		h1 := newHTTP1Conn(d.server.Load(), tcp, nil, newPeer(client))
+		d.run(h1)
+		if h1.preface != nil {
+			d.run(newHTTP2Conn(h1.server, tcp, nil, h1.peer, h1.preface))
+		}
+		return
+	}
+	c := &conn{TCPConn: tcp, stall: d.service.state.Load().cfg.Timeouts.EffectiveIdle(), began: time.Now()}
+	d.place.add(c)
 	t := tls.Server(c, d.service.tls)
 	if err := d.handshake(t, c); err != nil {
-		d.service.pipeline.log.Debug().Stringer("client", c.peer).Err(err).Msg("TLS handshake failed")
+		d.service.pipeline.log.Debug().Stringer("client", client).Err(err).Msg("TLS handshake failed")
+		d.place.remove(c)
 		c.Close()
-		c.leave()
 		return
 	}
+	var next runningConn
 	if t.ConnectionState().NegotiatedProtocol == protocolHTTP2 {
-		c.http2 = true
-		d.hand(c, t)
-		return
+		next = newHTTP2Conn(d.server.Load(), tcp, t, newPeer(client), nil)
+	} else {
+		next = newHTTP1Conn(d.server.Load(), tcp, t, newPeer(client))
 	}
-	c.grownUp() // now it counts as the server counts it
-	d.http1.Load().serve(c.TCPConn, t, newPeer(c.peer))
-	c.leave()
+	d.place.add(next) // before c goes: one of them counts
+	d.place.remove(c)
+	d.run(next)
+}
+
+// runningConn is a connection to a client that speaks one version of HTTP.
+type runningConn interface {
+	clientConn
+	// run serves the connection and closes it, unless it is to be served by
+	// another version.
+	run()
+}
+
+func (d *door) run(c runningConn) {
+	d.place.add(c)
+	defer d.place.remove(c)
+	c.run()
 }
 
 // handshake does the TLS handshake within the time for a request's head.
@@ -117,19 +131,4 @@ func startsLikeHTTP(first [5]byte) bool {
 		}
 	}
 	return true
-}
-
-// hand gives a connection to the server for HTTP/2; c is what is below nc.
-func (d *door) hand(c *conn, nc net.Conn) {
-	for {
-		s := d.http2.Load()
-		if s.feed.push(nc) {
-			return
-		}
-		if d.http2.Load() == s { // not replaced: the door is closed
-			nc.Close()
-			c.leave()
-			return
-		}
-	}
 }

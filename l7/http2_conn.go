@@ -1,0 +1,534 @@
+package l7
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// http2Conn is a connection to a client that speaks HTTP/2. Its goroutine, the
+// reader, reads frames and begins streams; each stream has a goroutine of its own
+// for its exchange. What is sent waits in out until one of them writes it: see
+// flush.
+//
+// While it is idle it holds no buffer: what reading needs is http2Work.
+type http2Conn struct {
+	server *server
+	tcp    *net.TCPConn
+	raw    syscall.RawConn
+	rw     net.Conn // tcp, or TLS on it
+	secure bool
+	began  time.Time
+
+	// The reader's own.
+	peer     *peer
+	preface  []byte     // what has been read already; and then is behind it
+	work     *http2Work // nil while nothing has been read that is not used
+	one      [1]byte    // the first byte that comes after a wait, by TLS
+	turnFunc func(fd uintptr) bool
+	turnErr  error
+	decoder  *hpack.Decoder
+	head     http2Head      // of the block that is being read
+	starting []*http2Stream // have a whole head, and may get more before they begin
+	since    time.Time      // when the frame or block began that is not whole
+	settled  bool           // the client has sent its settings
+
+	// tasks are the goroutines of the streams and of flush.
+	tasks sync.WaitGroup
+
+	// mu guards what follows. It is held for moments.
+	mu       sync.Mutex
+	streams  []*http2Stream // that are open, or whose exchange has not ended
+	lastID   uint32         // the highest of the client's streams
+	resets   [resetsRemembered]uint32
+	resetsAt int
+	nuisance nuisance
+	idleFrom time.Time // when the last exchange ended
+	readBy   time.Time // the deadline for reading, as the poller has it
+	leaving  time.Time // when the client was told that the connection will end; else zero
+	pinged   bool      // and has not answered yet
+	lastWord bool      // GOAWAY was sent with what is the last stream
+	broken   bool      // nothing can be sent any more, or is to be
+
+	window   int64 // what may be sent on all streams together
+	initial  int64 // the window of a new stream
+	credit   int   // WINDOW_UPDATEs that have a reason
+	taken    int64 // of bodies, and not yet told to the client
+	received int64 // what may yet be received on all streams together
+	out      *outbox
+	flushing bool
+	writeBy  time.Time // the deadline for writing, as the poller has it; whoever writes has it
+}
+
+// http2Work is what reading needs. It is used again for others.
+type http2Work struct {
+	in     *inbox
+	framer *http2.Framer
+}
+
+var http2Works = sync.Pool{New: func() any {
+	w := &http2Work{}
+	w.framer = http2.NewFramer(nil, w)
+	w.framer.SetMaxReadFrameSize(frameMost)
+	w.framer.SetReuseFrames()
+	return w
+}}
+
+// Read gives the framer what is there: it is asked for whole frames only.
+func (w *http2Work) Read(p []byte) (int, error) {
+	if w.in.r == w.in.w {
+		return 0, io.ErrUnexpectedEOF
+	}
+	n := copy(p, w.in.b[w.in.r:w.in.w])
+	w.in.r += n
+	return n, nil
+}
+
+// whole reports whether there is a frame that can be read, or refused.
+func (w *http2Work) whole() bool {
+	b := w.in.b[w.in.r:w.in.w]
+	if len(b) < frameHeaderSize {
+		return false
+	}
+	n := int(b[0])<<16 | int(b[1])<<8 | int(b[2])
+	return n > frameMost || len(b) >= frameHeaderSize+n
+}
+
+// newHTTP2Conn begins with what has been read already.
+func newHTTP2Conn(s *server, tcp *net.TCPConn, t *tls.Conn, p *peer, read []byte) *http2Conn {
+	raw, _ := tcp.SyscallConn() // fails only without a connection
+	c := &http2Conn{server: s, tcp: tcp, raw: raw, rw: tcp, peer: p, preface: read, began: time.Now()}
+	if t != nil {
+		c.rw, c.secure = t, true
+	}
+	c.turnFunc = c.turn
+	c.idleFrom = c.began
+	limits := s.set.limits
+	c.nuisance = nuisance{left: float64(limits.nuisance), most: float64(limits.nuisance), at: c.began}
+	c.window, c.initial = 65535, 65535 // RFC 9113, section 6.9.2
+	c.received = windowsPerConn * limits.window
+	c.head.init(s.set.maxHeader + headSlack)
+	c.decoder = hpack.NewDecoder(4096, c.head.add)
+	c.decoder.SetMaxStringLength(int(s.set.maxHeader + headSlack))
+	return c
+}
+
+// run serves the connection and closes it.
+func (c *http2Conn) run() {
+	defer c.close()
+	c.hello()
+	err := c.readPreface()
+	for err == nil {
+		if err = c.frames(); err == nil {
+			err = c.fill()
+		}
+	}
+	c.giveUp(err)
+}
+
+// hello sends our settings, which may come first (RFC 9113, section 3.4).
+func (c *http2Conn) hello() {
+	set := &c.server.set
+	c.mu.Lock()
+	out := c.queue()
+	out.b = appendSettings(out.b,
+		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: uint32(set.limits.streams)},
+		http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(set.limits.window)},
+		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: uint32(set.maxHeader)},
+		http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1},
+		http2.Setting{ID: http2.SettingNoRFC7540Priorities, Val: 1})
+	out.b = appendWindowUpdate(out.b, 0, int(windowsPerConn*set.limits.window-65535))
+	c.unlockAndFlush()
+}
+
+// readPreface reads what every client begins with. It has the time of a head.
+func (c *http2Conn) readPreface() error {
+	c.since = c.began
+	c.begin()
+	in := c.work.in
+	in.w = copy(in.b, c.preface)
+	c.preface = nil
+	for in.w-in.r < len(clientPreface) {
+		if err := c.read(); err != nil {
+			return err
+		}
+		n := min(len(clientPreface), in.w-in.r)
+		if string(in.b[in.r:in.r+n]) != string(clientPreface[:n]) {
+			return http2.ConnectionError(http2.ErrCodeProtocol)
+		}
+	}
+	in.r += len(clientPreface)
+	c.since = time.Time{}
+	return nil
+}
+
+// frames handles the frames that are whole, and begins the streams that came of
+// it.
+func (c *http2Conn) frames() error {
+	for c.work != nil && c.work.whole() {
+		f, err := c.readFrame()
+		if err == nil {
+			err = c.frame(f)
+		}
+		if se, ok := err.(http2.StreamError); ok {
+			err = c.refuseStream(se.StreamID, se.Code, costReset)
+		}
+		if err != nil {
+			return err
+		}
+		c.since = time.Time{}
+		if c.head.stream != 0 {
+			c.since = c.head.began
+		}
+	}
+	c.start()
+	return nil
+}
+
+// readFrame reads a frame that is whole.
+func (c *http2Conn) readFrame() (http2.Frame, error) {
+	in := c.work.in
+	kind := http2.FrameType(in.b[in.r+3])
+	f, err := c.work.framer.ReadFrame()
+	switch err.(type) {
+	case nil, http2.ConnectionError:
+		return f, err
+	case http2.StreamError:
+		if kind != http2.FrameHeaders {
+			return nil, err
+		}
+		// The head was not decoded, and those that follow depend on it.
+	}
+	if err == http2.ErrFrameTooLarge {
+		return nil, http2.ConnectionError(http2.ErrCodeFrameSize)
+	}
+	return nil, http2.ConnectionError(http2.ErrCodeProtocol)
+}
+
+// start begins the streams whose heads have come.
+func (c *http2Conn) start() {
+	for i, st := range c.starting {
+		c.starting[i] = nil
+		st.begin()
+	}
+	c.starting = c.starting[:0]
+}
+
+// begin gets what reading needs.
+func (c *http2Conn) begin() {
+	if c.work == nil {
+		c.work = http2Works.Get().(*http2Work)
+		c.work.in = inboxes.Get().(*inbox)
+	}
+}
+
+// end gives it back, unless it is in the midst of something.
+func (c *http2Conn) end() {
+	w := c.work
+	if w == nil || w.in.r < w.in.w || c.head.stream != 0 {
+		return
+	}
+	putInbox(w.in)
+	c.work, w.in = nil, nil
+	http2Works.Put(w)
+}
+
+// fill waits for more and reads it.
+func (c *http2Conn) fill() error {
+	c.end()
+	if c.work != nil {
+		return c.read()
+	}
+	if err := c.arm(); err != nil {
+		return err
+	}
+	for {
+		var err error
+		if c.secure {
+			err = c.first()
+		} else if err = c.raw.Read(c.turnFunc); err == nil {
+			err = c.turnErr
+		}
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if err := c.arm(); err != nil {
+			return err
+		}
+	}
+}
+
+// first waits for the first byte by TLS, and reads what comes with it.
+func (c *http2Conn) first() error {
+	n, err := c.rw.Read(c.one[:])
+	if n == 0 {
+		return err
+	}
+	c.begin()
+	c.work.in.b[0], c.work.in.w = c.one[0], 1
+	c.since = time.Now()
+	return c.read()
+}
+
+// turn is called by RawConn.Read until it returns true.
+func (c *http2Conn) turn(fd uintptr) bool {
+	c.begin()
+	in := c.work.in
+	n, err := readSocket(fd, in.b)
+	if err == syscall.EAGAIN {
+		c.end()
+		return false
+	}
+	in.w, c.turnErr = n, nil
+	switch {
+	case err != nil:
+		c.turnErr = os.NewSyscallError("read", err)
+	case n == 0:
+		c.turnErr = io.EOF
+	}
+	return true
+}
+
+// read reads more of what is not whole.
+func (c *http2Conn) read() error {
+	in := c.work.in
+	in.room()
+	if c.since.IsZero() {
+		c.since = time.Now()
+	}
+	for {
+		if err := c.arm(); err != nil {
+			return err
+		}
+		n, err := c.rw.Read(in.b[in.w:])
+		in.w += n
+		if n > 0 {
+			c.progress()
+			return nil
+		}
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+	}
+}
+
+// progress notes for a stream whose body comes in pieces that are no whole frame
+// that it does come.
+func (c *http2Conn) progress() {
+	id, ok := c.halfData()
+	if !ok || c.work.whole() {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if st := c.find(id); st != nil {
+		st.body.heard = time.Now()
+	}
+}
+
+// halfData reports whether what is there begins with a frame DATA, and of which
+// stream.
+func (c *http2Conn) halfData() (stream uint32, ok bool) {
+	b := c.work.in.b[c.work.in.r:c.work.in.w]
+	if len(b) < frameHeaderSize || http2.FrameType(b[3]) != http2.FrameData {
+		return 0, false
+	}
+	return uint32(b[5]&0x7f)<<24 | uint32(b[6])<<16 | uint32(b[7])<<8 | uint32(b[8]), true
+}
+
+// Why a connection ends without an error.
+var (
+	errIdle = errors.New("the connection was idle for too long")
+	errLeft = errors.New("the client was asked to leave")
+	errHead = errors.New("the head did not come in time")
+)
+
+// arm sets the deadline for the read that follows. It returns an error if there
+// is nothing to wait for any more.
+func (c *http2Conn) arm() error {
+	now := time.Now()
+	set := &c.server.set
+	half := false
+	if !c.since.IsZero() {
+		_, data := c.halfDataOrNone()
+		half = !data
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken {
+		return errLeft
+	}
+	// A client that is new is served once whatever happens.
+	if c.leaving.IsZero() && !c.server.keep.Load() && (c.lastID > 0 || c.settled) {
+		c.leave(now)
+	}
+	if !c.leaving.IsZero() && !c.lastWord && (!c.pinged || now.Sub(c.leaving) >= goAwayTime) {
+		c.sayLast()
+	}
+	var left time.Duration
+	switch {
+	case c.lastWord && len(c.streams) == 0:
+		return errLeft
+	case half:
+		if left = set.header - now.Sub(c.since); left <= 0 {
+			return errHead
+		}
+	case len(c.streams) > 0:
+		left = set.idle
+	default:
+		if left = set.idle - now.Sub(c.idleFrom); left <= 0 {
+			return errIdle
+		}
+	}
+	slack := set.idle / 4 // so that the deadline is set rarely
+	if half {
+		slack = 0
+	}
+	if !c.leaving.IsZero() && !c.lastWord {
+		left, slack = min(left, goAwayTime-now.Sub(c.leaving)), 0
+	}
+	if has := c.readBy.Sub(now); has >= left && has <= left+slack {
+		return nil
+	}
+	c.readBy = now.Add(left + slack)
+	return c.tcp.SetReadDeadline(c.readBy)
+}
+
+// halfDataOrNone is halfData, for when nothing may be there.
+func (c *http2Conn) halfDataOrNone() (uint32, bool) {
+	if c.work == nil || c.head.stream != 0 {
+		return 0, false
+	}
+	return c.halfData()
+}
+
+// wake is described at clientConn.
+func (c *http2Conn) wake(s *server) {
+	if c.server == s {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.nudge()
+	}
+}
+
+// nudge makes the reader look at what is wanted of it. c.mu is held.
+func (c *http2Conn) nudge() {
+	c.readBy = time.Time{}
+	_ = c.tcp.SetReadDeadline(time.Unix(1, 0)) // fails only if closed
+}
+
+// cut is described at clientConn.
+func (c *http2Conn) cut() { c.fail() }
+
+// fail breaks the connection off: nothing goes through any more.
+func (c *http2Conn) fail() {
+	c.mu.Lock()
+	c.abandon()
+	c.mu.Unlock()
+	c.tcp.Close()
+}
+
+// abandon gives all streams up. c.mu is held.
+func (c *http2Conn) abandon() {
+	c.broken = true
+	for _, st := range c.streams {
+		st.abandon()
+	}
+}
+
+// underWay is described at clientConn.
+func (c *http2Conn) underWay(now, since time.Time) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for _, st := range c.streams {
+		if since.IsZero() || !st.began.Before(since) {
+			n++
+		}
+	}
+	switch {
+	case n > 0:
+	case len(c.streams) == 0 && (c.out != nil || c.flushing) && !c.broken && c.lastID > 0:
+		n = 1
+	case c.lastID == 0 && now.Sub(c.began) < freshTime:
+		n = 1
+	}
+	return n
+}
+
+// giveUp ends the connection for the reason err: the client is told if there is
+// anything to say.
+func (c *http2Conn) giveUp(err error) {
+	code := http2.ErrCodeNo
+	var ce http2.ConnectionError
+	switch {
+	case errors.As(err, &ce):
+		code = http2.ErrCode(ce)
+	case err == errIdle, err == errLeft, err == errHead:
+	default:
+		c.fail() // the client has closed, or broken off
+		return
+	}
+	if code != http2.ErrCodeNo || err == errHead {
+		c.server.door.service.pipeline.log.Debug().Str("client", c.peer.text).Err(err).Msg("HTTP/2 connection given up")
+	}
+	c.mu.Lock()
+	if c.broken {
+		c.mu.Unlock()
+		return
+	}
+	if err != errLeft {
+		out := c.queue()
+		out.b = appendGoAway(out.b, c.lastID, code)
+	}
+	for _, st := range c.streams { // none, unless the client has made a mistake
+		st.abandon()
+	}
+	c.unlockAndFlush()
+}
+
+// close closes the connection so that the client sees how it ended, and waits for
+// all that belongs to it.
+func (c *http2Conn) close() {
+	for _, st := range c.starting {
+		st.drop()
+	}
+	c.tasks.Wait()
+	c.mu.Lock()
+	orderly := !c.broken
+	c.broken = true
+	c.mu.Unlock()
+	if orderly {
+		c.linger()
+	}
+	c.rw.Close()
+	if c.work != nil {
+		c.work.in.r, c.work.in.w = 0, 0
+		c.head.stream = 0
+		putInbox(c.work.in)
+		c.work = nil // the framer may be in the midst of something
+	}
+}
+
+// linger reads what the client still sends, so that what it was told last is not
+// lost with a reset.
+func (c *http2Conn) linger() {
+	half, ok := c.rw.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil || c.tcp.SetReadDeadline(time.Now().Add(lingerError)) != nil {
+		return
+	}
+	in := inboxes.Get().(*inbox)
+	defer putInbox(in)
+	_, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c.tcp}, in.b)
+}

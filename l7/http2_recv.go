@@ -1,0 +1,404 @@
+package l7
+
+import (
+	"slices"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// errCalm ends the connection of a client that is a nuisance.
+var errCalm = http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
+
+// frame handles a frame. The error is a http2.StreamError or ends the
+// connection.
+func (c *http2Conn) frame(f http2.Frame) error {
+	if !c.settled {
+		// RFC 9113, section 3.4
+		if s, ok := f.(*http2.SettingsFrame); !ok || s.IsAck() {
+			return http2.ConnectionError(http2.ErrCodeProtocol)
+		}
+		c.settled = true
+	}
+	switch f := f.(type) {
+	case *http2.DataFrame:
+		return c.data(f)
+	case *http2.HeadersFrame:
+		return c.headers(f)
+	case *http2.ContinuationFrame:
+		return c.continuation(f)
+	case *http2.WindowUpdateFrame:
+		return c.windowUpdate(f)
+	case *http2.RSTStreamFrame:
+		return c.reset(f)
+	case *http2.SettingsFrame:
+		return c.settings(f)
+	case *http2.PingFrame:
+		return c.ping(f)
+	case *http2.PushPromiseFrame:
+		return http2.ConnectionError(http2.ErrCodeProtocol) // RFC 9113, section 8.4
+	}
+	// PRIORITY, which nobody heeds any more, GOAWAY, after which a client brings
+	// no more requests by itself, and what we do not know (section 5.5).
+	return c.spend(costFrame)
+}
+
+// spend counts what is a nuisance.
+func (c *http2Conn) spend(cost float64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.spendLocked(cost)
+}
+
+func (c *http2Conn) spendLocked(cost float64) error {
+	if !c.nuisance.spend(cost, time.Now()) {
+		return errCalm
+	}
+	return nil
+}
+
+// find returns a stream by its id, nil if there is none. c.mu is held.
+func (c *http2Conn) find(id uint32) *http2Stream {
+	for _, st := range c.streams {
+		if st.id == id && !st.gone {
+			return st
+		}
+	}
+	return nil
+}
+
+// idle reports whether no stream of that id was ever opened. c.mu is held.
+func (c *http2Conn) idle(id uint32) bool { return id%2 == 0 || id > c.lastID && !c.lastWord }
+
+// underWayStill reports whether a client may send frames for a stream that it has
+// not heard the end of. c.mu is held.
+func (c *http2Conn) underWayStill(id uint32) bool {
+	return id > c.lastID || slices.Contains(c.resets[:], id)
+}
+
+// data takes a part of a request's body.
+func (c *http2Conn) data(f *http2.DataFrame) error {
+	size := int64(f.Length) // padding counts (RFC 9113, section 6.1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.idle(f.StreamID) {
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	}
+	if c.received -= size; c.received < 0 {
+		return http2.ConnectionError(http2.ErrCodeFlowControl)
+	}
+	st := c.find(f.StreamID)
+	if st == nil || st.ended {
+		c.take(size)
+		c.startFlush()
+		if err := c.spendLocked(costFrame); err != nil {
+			return err
+		}
+		if st == nil && c.underWayStill(f.StreamID) {
+			return nil
+		}
+		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeStreamClosed}
+	}
+	p := f.Data()
+	if len(p) == 0 && !f.StreamEnded() {
+		if err := c.spendLocked(costFrame); err != nil {
+			return err
+		}
+	}
+	if code := st.body.receive(p, size, f.StreamEnded()); code != http2.ErrCodeNo {
+		c.take(size)
+		return http2.StreamError{StreamID: f.StreamID, Code: code}
+	}
+	c.take(size - int64(len(p)))
+	st.body.take(size - int64(len(p)))
+	c.startFlush()
+	return nil
+}
+
+// headers takes the beginning of a request, or its trailers.
+func (c *http2Conn) headers(f *http2.HeadersFrame) error {
+	if f.StreamID%2 == 0 {
+		return http2.ConnectionError(http2.ErrCodeProtocol) // RFC 9113, section 5.1.1
+	}
+	if f.HasPriority() && f.Priority.StreamDep == f.StreamID {
+		if err := c.spend(costFrame); err != nil {
+			return err
+		}
+	}
+	c.head.begin(f.StreamID, f.StreamEnded())
+	return c.fragment(f.HeaderBlockFragment(), f.HeadersEnded())
+}
+
+func (c *http2Conn) continuation(f *http2.ContinuationFrame) error {
+	if err := c.spend(costFrame); err != nil {
+		return err
+	}
+	if c.head.frames++; c.head.frames > mostContinuations {
+		return errCalm
+	}
+	return c.fragment(f.HeaderBlockFragment(), f.HeadersEnded())
+}
+
+// fragment takes a part of a head. It is decoded whatever it says, for the heads
+// that follow depend on it.
+func (c *http2Conn) fragment(b []byte, last bool) error {
+	h := &c.head
+	if h.bytes += int64(len(b)); h.bytes > 2*h.most {
+		return errCalm // much more than is allowed: not worth reading
+	}
+	c.decoder.SetEmitEnabled(!h.tooLarge)
+	if _, err := c.decoder.Write(b); err != nil {
+		return http2.ConnectionError(http2.ErrCodeCompression)
+	}
+	if !last {
+		return nil
+	}
+	if err := c.decoder.Close(); err != nil {
+		return http2.ConnectionError(http2.ErrCodeCompression)
+	}
+	id := h.stream
+	h.stream = 0
+	return c.headEnds(id)
+}
+
+// headEnds makes of a head what it is for.
+func (c *http2Conn) headEnds(id uint32) error {
+	h := &c.head
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if id <= c.lastID {
+		st := c.find(id)
+		switch {
+		case st == nil && c.underWayStill(id):
+			return c.spendLocked(costFrame)
+		case st == nil:
+			return http2.ConnectionError(http2.ErrCodeStreamClosed) // RFC 9113, section 5.1
+		case st.ended:
+			return http2.StreamError{StreamID: id, Code: http2.ErrCodeStreamClosed}
+		case !h.end || h.tooLarge || st.tunnel:
+			return http2.StreamError{StreamID: id, Code: http2.ErrCodeProtocol} // section 8.1
+		}
+		if err := h.trailers(); err != nil {
+			c.debug(id, err)
+			return http2.StreamError{StreamID: id, Code: http2.ErrCodeProtocol}
+		}
+		st.body.lines = append(st.body.lines[:0], h.fields...)
+		if code := st.body.receive(nil, 0, true); code != http2.ErrCodeNo {
+			return http2.StreamError{StreamID: id, Code: code}
+		}
+		return nil
+	}
+	if c.lastWord {
+		return c.spendLocked(costFrame) // the client has been told that it is not carried out
+	}
+	c.lastID = id
+	if c.open() >= c.server.set.limits.streams || len(c.streams) >= 2*c.server.set.limits.streams {
+		if err := c.spendLocked(costFrame); err != nil {
+			return err
+		}
+		c.resetStream(id, http2.ErrCodeRefusedStream)
+		return nil
+	}
+	if h.tooLarge {
+		if err := c.spendLocked(costReset); err != nil {
+			return err
+		}
+		c.answer(id, 431, h.end)
+		return nil
+	}
+	st := http2Streams.Get().(*http2Stream)
+	if err := st.open(c, id); err != nil {
+		c.debug(id, err)
+		st.recycle()
+		return http2.StreamError{StreamID: id, Code: http2.ErrCodeProtocol}
+	}
+	c.streams = append(c.streams, st)
+	c.starting = append(c.starting, st)
+	if !c.server.keep.Load() && c.leaving.IsZero() {
+		c.leave(time.Now())
+	}
+	return nil
+}
+
+func (c *http2Conn) debug(id uint32, err error) {
+	c.server.door.service.pipeline.log.Debug().Str("client", c.peer.text).Uint32("stream", id).Err(err).Msg("no request")
+}
+
+// open returns how many streams the client has open. c.mu is held.
+func (c *http2Conn) open() int {
+	n := 0
+	for _, st := range c.streams {
+		if !st.gone {
+			n++
+		}
+	}
+	return n
+}
+
+// refuseStream resets a stream that the client has made a mistake with.
+func (c *http2Conn) refuseStream(id uint32, code http2.ErrCode, cost float64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.spendLocked(cost); err != nil {
+		return err
+	}
+	if c.idle(id) {
+		c.lastID = max(c.lastID, id)
+	}
+	if st := c.find(id); st != nil {
+		st.abandon()
+	}
+	c.resetStream(id, code)
+	return nil
+}
+
+// resetStream resets a stream. c.mu is held, by the reader.
+func (c *http2Conn) resetStream(id uint32, code http2.ErrCode) {
+	c.remember(id)
+	out := c.queue()
+	out.b = appendReset(out.b, id, code)
+	c.startFlush()
+}
+
+// remember notes that frames for a stream may be under way still. c.mu is held.
+func (c *http2Conn) remember(id uint32) {
+	c.resets[c.resetsAt] = id
+	c.resetsAt = (c.resetsAt + 1) % len(c.resets)
+}
+
+// answer gives an answer that is nothing but a status, below the pipeline. c.mu is
+// held, by the reader.
+func (c *http2Conn) answer(id uint32, status int, ended bool) {
+	var buf [128]byte
+	block := appendStatus(appendTableSize(buf[:0]), status)
+	block = appendHeaderField(block, "content-length", "0")
+	block = appendHeaderField(block, "date", c.server.date.text(time.Now()))
+	out := c.queue()
+	out.b = appendHead(out.b, id, block, true)
+	if !ended {
+		out.b = appendReset(out.b, id, http2.ErrCodeNo)
+		c.remember(id)
+	}
+	c.startFlush()
+}
+
+// windowUpdate lets more be sent.
+func (c *http2Conn) windowUpdate(f *http2.WindowUpdateFrame) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.credit > 0 {
+		c.credit--
+	} else if err := c.spendLocked(costFrame); err != nil {
+		return err
+	}
+	if f.StreamID == 0 {
+		if c.window += int64(f.Increment); c.window > windowMost {
+			return http2.ConnectionError(http2.ErrCodeFlowControl) // RFC 9113, section 6.9.1
+		}
+		c.wakeWriters()
+		return nil
+	}
+	if c.idle(f.StreamID) {
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	}
+	st := c.find(f.StreamID)
+	if st == nil {
+		return nil // it has ended
+	}
+	if st.window += int64(f.Increment); st.window > windowMost {
+		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeFlowControl}
+	}
+	st.answer.wakeUp()
+	return nil
+}
+
+// windowMost is the largest window that there is.
+const windowMost = 1<<31 - 1
+
+// reset ends a stream that the client does not want any more.
+func (c *http2Conn) reset(f *http2.RSTStreamFrame) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.idle(f.StreamID) {
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	}
+	st := c.find(f.StreamID)
+	if st == nil {
+		return c.spendLocked(costFrame)
+	}
+	st.abandon()
+	return c.spendLocked(costReset)
+}
+
+// settings takes the client's settings.
+func (c *http2Conn) settings(f *http2.SettingsFrame) error {
+	if f.IsAck() {
+		return c.spend(costFrame)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.spendLocked(costFrame + float64(f.NumSettings())/8); err != nil {
+		return err
+	}
+	for i := range f.NumSettings() {
+		s := f.Setting(i)
+		if err := s.Valid(); err != nil {
+			return err
+		}
+		if s.ID == http2.SettingInitialWindowSize {
+			// RFC 9113, section 6.9.2
+			grown := int64(s.Val) - c.initial
+			c.initial = int64(s.Val)
+			for _, st := range c.streams {
+				if st.window += grown; st.window > windowMost {
+					return http2.ConnectionError(http2.ErrCodeFlowControl)
+				}
+			}
+			c.wakeWriters()
+		}
+	}
+	out := c.queue()
+	out.b = appendSettingsAck(out.b)
+	c.startFlush()
+	return nil
+}
+
+// pingLast is what we ask with whether requests are under way still.
+var pingLast = [8]byte{'l', 'a', 's', 't', 'w', 'o', 'r', 'd'}
+
+func (c *http2Conn) ping(f *http2.PingFrame) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.IsAck() {
+		if c.pinged && f.Data == pingLast {
+			c.pinged = false // see arm
+			return nil
+		}
+		return c.spendLocked(costFrame)
+	}
+	if err := c.spendLocked(costFrame); err != nil {
+		return err
+	}
+	out := c.queue()
+	out.b = appendPing(out.b, true, f.Data)
+	c.startFlush()
+	return nil
+}
+
+// leave tells the client that the connection will end, and asks it to answer: what
+// it has sent before it heard is carried out (RFC 9113, section 6.8). c.mu is held.
+func (c *http2Conn) leave(now time.Time) {
+	c.leaving, c.pinged = now, true
+	out := c.queue()
+	out.b = appendGoAway(out.b, windowMost, http2.ErrCodeNo)
+	out.b = appendPing(out.b, false, pingLast)
+	c.startFlush()
+}
+
+// sayLast tells the client which was the last stream. c.mu is held.
+func (c *http2Conn) sayLast() {
+	c.lastWord = true
+	out := c.queue()
+	out.b = appendGoAway(out.b, c.lastID, http2.ErrCodeNo)
+	c.startFlush()
+}
