@@ -34,12 +34,14 @@
 // exchange are views of the buffers that the heads were read into: who keeps one
 // longer than the exchange copies it (strings.Clone).
 //
-// HTTP/2 from clients is carried by http.Server, in the files *_std.go. What
-// that costs at the seam: the order of fields of different names is lost, and a
-// request that its parser refuses is answered below the pipeline.
+// HTTP/2 from clients is our own, too, over the frames and the header compression
+// of golang.org/x/net/http2. A goroutine for each connection (http2Conn) reads
+// frames; each stream (http2Stream) has one for its exchange, and the window that
+// it opens to its client is all of a body that waits here. What is to be sent is
+// collected, and written by one of those who had something to send.
 //
-// A door has one server for each version, which is replaced, not changed: those
-// who are connected to the old one are let go, each protocol in its own way.
+// A door has a server for its connections, which is replaced, not changed: those
+// who are connected to the old one are let go, each version in its own way.
 //
 // # What is promised
 //
@@ -65,7 +67,7 @@
 //     make routes a means of access control: see normalPath.
 //
 // Goroutines: each connection has that of the listener, which by HTTP/1 does all
-// the work and by HTTP/2 waits for its end; uploads and the tunnels of upgraded
-// connections have one each, which the exchange waits for; the others are those
-// of net/http. Shutdown waits for all of them.
+// the work and by HTTP/2 begins one for each request; uploads and the tunnels of
+// upgraded connections have one each, which the exchange waits for. A connection
+// has ended when all of them have. Shutdown waits for all connections.
 package l7

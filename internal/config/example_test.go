@@ -109,6 +109,9 @@ func TestExampleShowsTheDefaults(t *testing.T) {
 		same("l7 timeouts", []any{a.EffectiveHeader(), a.EffectiveIdle(), a.EffectiveConnect(), a.EffectiveResponse()},
 			[]any{b.EffectiveHeader(), b.EffectiveIdle(), b.EffectiveConnect(), b.EffectiveResponse()})
 		same("max_header_size", s.EffectiveMaxHeaderSize(), other.EffectiveMaxHeaderSize())
+		h, g := s.HTTP2, other.HTTP2
+		same("http2", []any{h.EffectiveEnabled(s.TLS != nil), h.EffectiveMaxStreams(), h.EffectiveWindow(), h.EffectiveMaxNuisance()},
+			[]any{g.EffectiveEnabled(s.TLS != nil), g.EffectiveMaxStreams(), g.EffectiveWindow(), g.EffectiveMaxNuisance()})
 		if s.Redirect != nil {
 			same("redirect status", s.Redirect.EffectiveStatus(), other.Redirect.EffectiveStatus())
 		}
