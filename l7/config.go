@@ -35,7 +35,7 @@ type Config struct {
 	// Timeouts bound the phases of a request.
 	Timeouts Timeouts `toml:"timeouts"`
 	// HTTP2 says how clients are spoken to by HTTP/2.
-	HTTP2 HTTP2 `toml:"http2"`
+	HTTP2 HTTP2Config `toml:"http2"`
 	// AcceptProxy has connections of some networks begin with a PROXY header.
 	AcceptProxy *AcceptProxy `toml:"accept_proxy"`
 	// TrustedProxies are networks of proxies before this one, whose word about

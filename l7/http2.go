@@ -8,9 +8,9 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// HTTP2 says how clients are spoken to by HTTP/2. The zero value of each field
+// HTTP2Config says how clients are spoken to by HTTP/2. The zero value of each field
 // means its default.
-type HTTP2 struct {
+type HTTP2Config struct {
 	// Enabled offers HTTP/2 to clients. With TLS they choose it by ALPN; default
 	// true. Without, those are served that begin with it unasked (h2c by prior
 	// knowledge, RFC 9113, section 3.3); default false.
@@ -28,7 +28,7 @@ type HTTP2 struct {
 }
 
 // EffectiveEnabled returns Enabled with its default applied.
-func (h HTTP2) EffectiveEnabled(tls bool) bool {
+func (h HTTP2Config) EffectiveEnabled(tls bool) bool {
 	if h.Enabled == nil {
 		return tls
 	}
@@ -36,15 +36,15 @@ func (h HTTP2) EffectiveEnabled(tls bool) bool {
 }
 
 // EffectiveMaxStreams returns MaxStreams with its default applied.
-func (h HTTP2) EffectiveMaxStreams() int { return cmp.Or(h.MaxStreams, 128) }
+func (h HTTP2Config) EffectiveMaxStreams() int { return cmp.Or(h.MaxStreams, 128) }
 
 // EffectiveWindow returns Window with its default applied.
-func (h HTTP2) EffectiveWindow() int64 { return cmp.Or(h.Window, 256<<10) }
+func (h HTTP2Config) EffectiveWindow() int64 { return cmp.Or(h.Window, 256<<10) }
 
 // EffectiveMaxNuisance returns MaxNuisance with its default applied.
-func (h HTTP2) EffectiveMaxNuisance() int { return cmp.Or(h.MaxNuisance, 1000) }
+func (h HTTP2Config) EffectiveMaxNuisance() int { return cmp.Or(h.MaxNuisance, 1000) }
 
-func (h HTTP2) validate(problem func(key, message string)) {
+func (h HTTP2Config) validate(problem func(key, message string)) {
 	if n := h.EffectiveMaxStreams(); n < 1 || n > 1000 {
 		problem("http2.max_streams", "the number must be between 1 and 1000")
 	}
@@ -122,4 +122,6 @@ var clientPreface = []byte(http2.ClientPreface)
 
 // beginsHTTP2 reports whether b begins like the preface of HTTP/2, which is made
 // to look like a head of HTTP/1 (RFC 9113, section 3.4).
-func beginsHTTP2(b []byte) bool { return bytes.HasPrefix(b, clientPreface[:len("PRI * HTTP/2.0\r\n\r\n")]) }
+func beginsHTTP2(b []byte) bool {
+	return bytes.HasPrefix(b, clientPreface[:len("PRI * HTTP/2.0\r\n\r\n")])
+}

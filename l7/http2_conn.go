@@ -40,6 +40,7 @@ type http2Conn struct {
 	starting []*http2Stream // have a whole head, and may get more before they begin
 	since    time.Time      // when the frame or block began that is not whole
 	settled  bool           // the client has sent its settings
+	kept     bool           // connections were kept when this one came; else it is served once
 
 	// tasks are the goroutines of the streams and of flush.
 	tasks sync.WaitGroup
@@ -105,7 +106,7 @@ func (w *http2Work) whole() bool {
 // newHTTP2Conn begins with what has been read already.
 func newHTTP2Conn(s *server, tcp *net.TCPConn, t *tls.Conn, p *peer, read []byte) *http2Conn {
 	raw, _ := tcp.SyscallConn() // fails only without a connection
-	c := &http2Conn{server: s, tcp: tcp, raw: raw, rw: tcp, peer: p, preface: read, began: time.Now()}
+	c := &http2Conn{server: s, tcp: tcp, raw: raw, rw: tcp, peer: p, preface: read, began: time.Now(), kept: s.keep.Load()}
 	if t != nil {
 		c.rw, c.secure = t, true
 	}
@@ -369,8 +370,7 @@ func (c *http2Conn) arm() error {
 	if c.broken {
 		return errLeft
 	}
-	// A client that is new is served once whatever happens.
-	if c.leaving.IsZero() && !c.server.keep.Load() && (c.lastID > 0 || c.settled) {
+	if c.leaving.IsZero() && !c.server.keep.Load() && (c.lastID > 0 || c.kept && c.settled) {
 		c.leave(now)
 	}
 	if !c.leaving.IsZero() && !c.lastWord && (!c.pinged || now.Sub(c.leaving) >= goAwayTime) {
