@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -187,6 +188,9 @@ func matchesHash(hash, password string) bool {
 	}
 	return bcrypt.CompareHashAndPassword([]byte(hash), []byte(password)) == nil
 }
+
+// errBusy says that a password was not looked at.
+var errBusy = errors.New("too many passwords wait to be compared")
 
 // askPassword answers a request that is of nobody.
 func (p *pipeline) askPassword(ex *exchange, b *basicAuth) error {

@@ -83,14 +83,15 @@ func benchClient(tb testing.TB, addr netip.AddrPort, config *tls.Config, request
 
 type benchCase struct {
 	name, request, answer, end string
-	tls                        bool
+	tls, logged                bool
 }
 
 var benchCases = []benchCase{
-	{"sized", benchRequest, benchSized, "6789", false},
-	{"chunked", benchRequest, benchChunks, "0\r\n\r\n", false},
-	{"post", benchPost, benchSized, "6789", false},
-	{"TLS", benchRequest, benchSized, "6789", true},
+	{"sized", benchRequest, benchSized, "6789", false, false},
+	{"chunked", benchRequest, benchChunks, "0\r\n\r\n", false, false},
+	{"post", benchPost, benchSized, "6789", false, false},
+	{"TLS", benchRequest, benchSized, "6789", true, false},
+	{"logged", benchRequest, benchSized, "6789", false, true},
 }
 
 // start puts a service in front of a server of the case.
@@ -102,6 +103,9 @@ func (bc benchCase) start(b testing.TB) func() {
 	}
 	addr := l.Addr().(*net.TCPAddr).AddrPort()
 	cfg := Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p"}
+	if bc.logged {
+		cfg.AccessLog = &AccessLog{Path: b.TempDir() + "/access.log"}
+	}
 	var config *tls.Config
 	if bc.tls {
 		cfg.TLS = &TLS{Certificates: []Certificate{makeCert(b, "a")}}

@@ -102,7 +102,7 @@ func newPacker(algorithm string) packer {
 // begin looks at the head of an answer, which is the caller's, and returns it as
 // it is to be sent. If the body is to be packed, it puts itself in the place of
 // ex.answer.
-func (c *compress) begin(p *pipeline, ex *exchange, status int, head fields) fields {
+func (c *compress) begin(ex *exchange, status int, head fields) fields {
 	if !c.wants(ex, status, head) {
 		return head
 	}
@@ -131,7 +131,7 @@ func (c *compress) begin(p *pipeline, ex *exchange, status int, head fields) fie
 	if ex.method == http.MethodHead {
 		return head
 	}
-	w := &packedAnswer{answerWriter: ex.answer, idle: c.idle[algorithm], count: &p.count}
+	w := &packedAnswer{answerWriter: ex.answer, idle: c.idle[algorithm], ex: ex}
 	if w.packer, _ = w.idle.Get().(packer); w.packer == nil {
 		w.packer = newPacker(algorithm)
 	}
@@ -181,7 +181,7 @@ type packedAnswer struct {
 	answerWriter
 	packer packer
 	idle   *sync.Pool
-	count  *counters
+	ex     *exchange
 	sent   int64 // packed bytes
 	dirty  bool  // the packer may hold something back
 }
@@ -200,7 +200,7 @@ func (a *packedAnswer) Write(b []byte) (int, error) {
 	before := a.sent
 	a.dirty = true
 	n, err := a.packer.Write(b)
-	a.count.bytesOut.Add(a.sent - before - int64(n)) // the caller counts n
+	a.ex.gave(a.sent - before - int64(n)) // the caller counts n
 	return n, err
 }
 
@@ -210,7 +210,7 @@ func (a *packedAnswer) Flush() error {
 		a.dirty = false
 		before := a.sent
 		err := a.packer.Flush()
-		a.count.bytesOut.Add(a.sent - before)
+		a.ex.gave(a.sent - before)
 		if err != nil {
 			return err
 		}
@@ -222,7 +222,7 @@ func (a *packedAnswer) Flush() error {
 func (a *packedAnswer) Finish(trailers fields) error {
 	before := a.sent
 	err := a.packer.Close()
-	a.count.bytesOut.Add(a.sent - before)
+	a.ex.gave(a.sent - before)
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,8 @@ type Config struct {
 	// Underscores is what becomes of fields with one in their names; default
 	// drop.
 	Underscores Underscores `toml:"underscores"`
+	// AccessLog says where requests are logged; default: nowhere.
+	AccessLog *AccessLog `toml:"access_log"`
 	Rules
 }
 
@@ -199,6 +201,7 @@ func (c Config) Validate(problem func(key, message string)) {
 	c.validateIdentity(problem)
 	c.AcceptProxy.validate(problem)
 	c.HTTP2.validate(problem)
+	c.AccessLog.validate(problem)
 	if c.TLS != nil {
 		if len(c.TLS.Certificates) == 0 {
 			problem("tls.certificates", "HTTPS needs at least one certificate, such as { cert = \"blog.pem\", key = \"blog.key\" }")

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 
+	"appliance/l7/accesslog"
 	"appliance/l7/http1"
 )
 
@@ -129,6 +130,9 @@ func (c *Config) EachRules(visit func(at string, r *Rules)) {
 // EachFile calls visit for every file and folder that the service names, but its
 // certificates, with the key that names it. visit may change the path.
 func (c *Config) EachFile(visit func(key string, path *string)) {
+	if c.AccessLog != nil && c.AccessLog.Path != accesslog.Stdout {
+		visit("access_log.path", &c.AccessLog.Path)
+	}
 	c.Rules.eachFile("", visit)
 	for i := range c.Routes {
 		at := fmt.Sprintf("route[%d].", i)
@@ -148,6 +152,8 @@ func (c *Config) CheckFiles(problem func(key, message string)) {
 		}
 		check := checkFile
 		switch {
+		case key == "access_log.path":
+			check = checkLogFile
 		case strings.HasSuffix(key, ".files.root"):
 			check = checkFolder
 		case strings.HasSuffix(key, ".users_file"):

@@ -76,17 +76,21 @@ func (d *door) serve(tcp *net.TCPConn, client netip.Addr) {
 	c := &conn{TCPConn: tcp, stall: d.service.state.Load().cfg.Timeouts.EffectiveIdle(), began: time.Now()}
 	d.place.add(c)
 	t := tls.Server(c, d.service.tls)
-	if err := d.handshake(t, c); err != nil {
+	err := d.handshake(t, c)
+	who := newPeer(client)
+	who.session = newSession(t.ConnectionState())
+	if err != nil {
+		d.service.failedHandshake(who, c.began, err)
 		d.service.pipeline.log.Debug().Stringer("client", client).Err(err).Msg("TLS handshake failed")
 		d.place.remove(c)
 		c.Close()
 		return
 	}
 	var next runningConn
-	if t.ConnectionState().NegotiatedProtocol == protocolHTTP2 {
-		next = newHTTP2Conn(d.server.Load(), tcp, t, newPeer(client), nil)
+	if who.session.protocol == protocolHTTP2 {
+		next = newHTTP2Conn(d.server.Load(), tcp, t, who, nil)
 	} else {
-		next = newHTTP1Conn(d.server.Load(), tcp, t, newPeer(client))
+		next = newHTTP1Conn(d.server.Load(), tcp, t, who)
 	}
 	d.place.add(next) // before c goes: one of them counts
 	d.place.remove(c)

@@ -14,6 +14,7 @@ import (
 
 	"appliance/internal/listen"
 	"appliance/internal/pool"
+	"appliance/l7/accesslog"
 )
 
 // Engine runs all l7 services of a process. All methods may be called from any
@@ -23,6 +24,7 @@ type Engine struct {
 	ctx   context.Context // ends when Shutdown cuts the connections
 	cut   context.CancelFunc
 	conns sync.WaitGroup // one for each connection
+	clock accesslog.Clock
 
 	// mu guards what is below: the things that a configuration or a new
 	// connection changes. Requests do without it.
@@ -31,7 +33,9 @@ type Engine struct {
 	order    []*service // in the order of the file
 	doors    map[doorKey]*door
 	places   map[netip.Addr]*place
-	ups      map[*upstream]struct{} // those in force, and retired ones that are in use
+	ups      map[*upstream]struct{}    // those in force, and retired ones that are in use
+	logs     map[string]*accesslog.Log // by path
+	leaving  []*accesslog.Log          // that are held by exchanges still, perhaps
 	quiet    map[netip.Addr]bool
 	allQuiet bool
 	closed   bool
@@ -67,21 +71,27 @@ type Change struct {
 	services []*service // in the order of the file
 	states   []*state   // of each service
 	handlers map[netip.AddrPort]listen.Handler
+	logs     map[string]*accesslog.Log // by path
+	opened   []*accesslog.Log          // those of them that are new
 }
 
 // Stage builds everything that cfgs need: it reads certificates and looks up
 // pools, where a service with servers of its own has a pool of its name.
 // transports say how the servers of a pool are spoken to; those that are not there
 // are plain. An error names the service or pool and, if one is at fault, the file.
-// Nothing changes before Commit.
-func (e *Engine) Stage(cfgs []Config, pools map[string]*pool.Pool, transports map[string]Transport) (*Change, error) {
-	c := &Change{engine: e, handlers: make(map[netip.AddrPort]listen.Handler)}
+// Nothing changes before Commit, but that files of access logs are made.
+func (e *Engine) Stage(cfgs []Config, pools map[string]*pool.Pool, transports map[string]Transport) (_ *Change, err error) {
+	c := &Change{engine: e, handlers: make(map[netip.AddrPort]listen.Handler), logs: make(map[string]*accesslog.Log)}
+	defer func() {
+		if err != nil {
+			c.Discard()
+		}
+	}()
 	wires := make(map[*pool.Pool]*transport, len(transports))
 	for name, t := range transports {
 		if pools[name] == nil {
 			continue
 		}
-		var err error
 		if wires[pools[name]], err = newTransport(t); err != nil {
 			return nil, fmt.Errorf("pool %s: %w", name, err)
 		}
@@ -93,6 +103,9 @@ func (e *Engine) Stage(cfgs []Config, pools map[string]*pool.Pool, transports ma
 		}
 		st, err := s.build(cfg, pools, wires)
 		if err != nil {
+			return nil, err
+		}
+		if st.access, err = c.openLog(cfg); err != nil {
 			return nil, err
 		}
 		c.services, c.states = append(c.services, s), append(c.states, st)
@@ -133,6 +146,7 @@ func (c *Change) Commit() {
 			e.ups[u] = struct{}{}
 		}
 	}
+	e.changeLogs(c.logs)
 	before := e.services
 	e.services, e.order = make(map[string]*service, len(c.services)), c.services
 	for i, s := range c.services {
@@ -168,8 +182,13 @@ func (e *Engine) serverDown(server *pool.Server) {
 	}
 }
 
-// Discard gives the change up. It holds nothing that had to be closed.
-func (c *Change) Discard() {}
+// Discard gives the change up.
+func (c *Change) Discard() {
+	for _, l := range c.opened {
+		l.Release()
+		_ = l.Wait(context.Background()) // nothing was added
+	}
+}
 
 func (e *Engine) renewDoors(s *service) {
 	for key, d := range e.doors {
@@ -281,6 +300,7 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	}
 	e.cutAll()
 	<-left
+	e.closeLogs()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, s := range e.order {

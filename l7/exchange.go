@@ -131,8 +131,9 @@ type exchange struct {
 	via     string                    // the client and the proxies it came by; "": it came by itself
 	failed  atomic.Pointer[bodyError] // the client's body could not be read
 
-	out  outgoing
-	hold hold
+	out   outgoing
+	hold  hold
+	trail trail
 }
 
 // outgoing is what the pipeline and the upstream make of an exchange. It is
@@ -145,6 +146,7 @@ type outgoing struct {
 	wire    []byte // the request's head in bytes
 	answer  http1Reply
 	upload  upload
+	line    []byte // of the access log
 }
 
 // reset makes an exchange ready for another request.
@@ -228,6 +230,7 @@ func (ex *exchange) over() bool {
 // sent counts n bytes of the body that went to the server.
 func (ex *exchange) sent(n int) {
 	ex.count.bytesIn.Add(int64(n))
+	ex.trail.in += int64(n)
 	ex.server.AddBytes(int64(n), 0)
 }
 
@@ -235,13 +238,23 @@ func (ex *exchange) sent(n int) {
 // client.
 func (ex *exchange) received(n int64) {
 	ex.server.AddBytes(0, n)
+	ex.gave(n)
+}
+
+// gave counts n bytes of a body that went to the client.
+func (ex *exchange) gave(n int64) {
 	ex.count.bytesOut.Add(n)
+	ex.trail.out += n
 }
 
 // peer is the other end of a client's connection. One exchange at a time uses it.
 type peer struct {
 	addr netip.Addr // the real one, without zone
 	text string     // the same, for people and fields
+	// proxy is the address of the trusted proxy that said who the client is; "":
+	// the client is who connected.
+	proxy   string
+	session *session // of TLS; nil: there is none
 
 	// What Forwarded was for the last host, for most clients ask for one.
 	host, scheme, forwarded string

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"appliance/internal/pool"
+	"appliance/l7/accesslog"
 )
 
 // ForwardAuth asks a server whether a request may pass (nginx: auth_request).
@@ -94,6 +95,7 @@ func (p *pipeline) permit(ctx context.Context, st *state, fa *forwardAuth, ex *e
 		p.log.Debug().Str("pool", fa.pool.Name()).Err(err).Msg("no verdict on a request")
 		return true, p.refuse(ex, http.StatusBadGateway)
 	case v.status >= 300:
+		ex.because(accesslog.Denied, nil)
 		return true, p.tell(ex, v.status, &v.page, v.fields...)
 	}
 	passed := append(make(fields, 0, len(ex.fields)), ex.fields...)

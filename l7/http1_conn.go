@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"appliance/l7/accesslog"
 	"appliance/l7/http1"
 )
 
@@ -43,6 +45,8 @@ type http1Conn struct {
 	waking  sync.Mutex // held while wake changes the deadline
 	readBy  time.Time  // the deadlines, as the poller has them
 	writeBy time.Time
+
+	headBegan time.Time // when the head began to come that did not come at once
 
 	work    *http1Work // nil while there is no request
 	fd      int        // valid within turn, else -1
@@ -288,6 +292,7 @@ func (c *http1Conn) cut() {
 // it has to be read, and with all that follow at once.
 func (c *http1Conn) outside() next {
 	began := time.Now()
+	c.headBegan = began
 	if c.state.Load() == stateFresh && !c.secure {
 		began = c.began
 	}
@@ -304,6 +309,7 @@ func (c *http1Conn) outside() next {
 		}
 		if c.work.in.r == c.work.in.w {
 			began = time.Now()
+			c.headBegan = began
 		}
 	}
 }
@@ -331,7 +337,32 @@ func (c *http1Conn) readHead(began time.Time) bool {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return c.refuse(errSlowHead)
 	}
+	c.noRequest(accesslog.Record{End: accesslog.ClientGone})
 	return false
+}
+
+// noRequest counts and logs what came and has not become a request.
+func (c *http1Conn) noRequest(r accesslog.Record) {
+	s := c.server.door.service
+	s.pipeline.count.noRequests.Add(1)
+	r.Start = firstLine(c.work.in.b[c.work.in.r:c.work.in.w])
+	began := c.headBegan
+	if began.IsZero() {
+		began = time.Now()
+	}
+	s.logNoRequest(c.peer, began, r)
+}
+
+// maxStart is what is shown of the first line of what is no request, in bytes.
+const maxStart = 256
+
+// firstLine returns the first line of what came, which is not kept.
+func firstLine(b []byte) string {
+	b = b[:min(len(b), maxStart)]
+	if i := bytes.IndexAny(b, "\r\n"); i >= 0 {
+		b = b[:i]
+	}
+	return string(b)
 }
 
 var errSlowHead = &http1.Error{Status: http.StatusRequestTimeout, Reason: "the head did not come in time"}
@@ -400,6 +431,11 @@ func (c *http1Conn) exchange() bool {
 	}
 	ex.fields, ex.mayLackHost, ex.peer = req.Fields, req.Minor == 0, c.peer
 	ex.answer, ex.client = &w.answer, c
+	ex.trail.began, ex.trail.protocol = c.headBegan, "HTTP/1.1"
+	if req.Minor == 0 {
+		ex.trail.protocol = "HTTP/1.0"
+	}
+	c.headBegan = time.Time{}
 	w.answer.begin(req)
 	switch have := int64(in.w - in.r); {
 	case req.Length == 0:
@@ -449,10 +485,11 @@ func (c *http1Conn) refuse(err error) bool {
 		return false
 	}
 	c.server.door.service.pipeline.log.Debug().Str("client", c.peer.text).Int("status", e.Status).Err(e).Msg("no request")
+	text := ownText(e.Status)
+	c.noRequest(accesslog.Record{Status: e.Status, BytesOut: int64(len(text)), End: ownEnd(e.Status), Problem: e.Error()})
 	w := c.work
 	w.req = http1.Request{Minor: 1, Close: true, Fields: w.req.Fields[:0]}
 	w.answer.begin(&w.req)
-	text := ownText(e.Status)
 	if w.answer.WriteHead(e.Status, ownHead(&page{text, plainText})) != nil {
 		return false
 	}

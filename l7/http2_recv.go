@@ -1,10 +1,13 @@
 package l7
 
 import (
+	"net/http"
 	"slices"
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"appliance/l7/accesslog"
 )
 
 // errCalm ends the connection of a client that is a nuisance.
@@ -203,12 +206,14 @@ func (c *http2Conn) headEnds(id uint32) error {
 		if err := c.spendLocked(costReset); err != nil {
 			return err
 		}
-		c.answer(id, 431, h.end)
+		c.answer(id, http.StatusRequestHeaderFieldsTooLarge, h.end)
+		c.noRequest(accesslog.Record{Status: http.StatusRequestHeaderFieldsTooLarge, End: accesslog.TooLarge})
 		return nil
 	}
 	st := http2Streams.Get().(*http2Stream)
 	if err := st.open(c, id); err != nil {
 		c.debug(id, err)
+		c.noRequest(accesslog.Record{End: accesslog.BadRequest, Problem: err.Error()})
 		st.recycle()
 		return http2.StreamError{StreamID: id, Code: http2.ErrCodeProtocol}
 	}
@@ -222,6 +227,15 @@ func (c *http2Conn) headEnds(id uint32) error {
 
 func (c *http2Conn) debug(id uint32, err error) {
 	c.server.door.service.pipeline.log.Debug().Str("client", c.peer.text).Uint32("stream", id).Err(err).Msg("no request")
+}
+
+// noRequest counts and logs a stream that has not become a request. What it was
+// is not told: it may be anything.
+func (c *http2Conn) noRequest(r accesslog.Record) {
+	s := c.server.door.service
+	s.pipeline.count.noRequests.Add(1)
+	r.Protocol = protocolName2
+	s.logNoRequest(c.peer, c.head.began, r)
 }
 
 // open returns how many streams the client has open. c.mu is held.

@@ -225,6 +225,7 @@ func (st *http2Stream) open(c *http2Conn, id uint32) error {
 		st.joinCookies()
 	}
 	ex.mayLackHost = false
+	ex.trail.began, ex.trail.protocol = h.began, protocolName2
 	ex.answer, ex.client, ex.now = &st.answer, nil, st.began
 	// The reader alone knows what its peer knows: the exchange gets a copy.
 	c.peer.forwardedField(ex.host, ex.scheme)

@@ -136,7 +136,9 @@ func (id *identity) believe(ex *exchange) {
 		}
 	}
 	if client != ex.peer.addr {
-		ex.peer, ex.via = newPeer(client), via
+		behind := newPeer(client)
+		behind.proxy, behind.session = ex.peer.text, ex.peer.session
+		ex.peer, ex.via = behind, via
 	}
 	if said := ex.fields.get("X-Forwarded-Proto"); said == "http" || said == "https" {
 		ex.scheme = said

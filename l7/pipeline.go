@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"appliance/internal/pool"
+	"appliance/l7/accesslog"
 )
 
 // errAborted says that the exchange cannot be brought to a proper end: the
@@ -34,6 +35,16 @@ func (p *pipeline) serve(ctx context.Context, st *state, ex *exchange) error {
 	p.count.current.Add(1)
 	defer p.count.current.Add(-1)
 	ex.count, ex.rules = &p.count, nil
+	st.access.begin(ex)
+	err := p.route(ctx, st, ex)
+	if a := ex.trail.log; a != nil {
+		a.finish(ex, err)
+	}
+	return err
+}
+
+// route finds out where ex goes.
+func (p *pipeline) route(ctx context.Context, st *state, ex *exchange) error {
 	if ex.method == http.MethodConnect {
 		return p.refuse(ex, http.StatusNotImplemented)
 	}
@@ -52,6 +63,7 @@ func (p *pipeline) serve(ctx context.Context, st *state, ex *exchange) error {
 		ex.rules = st.routes.own
 		return p.refuse(ex, http.StatusNotFound)
 	}
+	ex.trail.route = to.label
 	if to.rules != nil {
 		ex.rules = to.rules
 		return p.ruled(ctx, st, to, ex)
@@ -70,8 +82,10 @@ func (p *pipeline) carry(ctx context.Context, st *state, to *target, ex *exchang
 		if !ok {
 			return p.refuse(ex, http.StatusBadRequest)
 		}
+		ex.because(accesslog.Own, nil)
 		return p.say(ex, to.redirect.EffectiveStatus(), field{Name: "Location", Value: location})
 	case to.respond != nil:
+		ex.because(accesslog.Own, nil)
 		return p.tell(ex, to.respond.status, to.respond.page)
 	}
 	ex.out.target, ex.out.host = ex.target, ex.host
@@ -114,7 +128,11 @@ func (p *pipeline) tell(ex *exchange, status int, pg *page, more ...field) error
 			return err
 		}
 	}
-	return ex.answer.Finish(nil)
+	if err := ex.answer.Finish(nil); err != nil {
+		return err
+	}
+	ex.because(ownEnd(status), nil)
+	return nil
 }
 
 // ownText is the body of an answer of our own.
@@ -132,7 +150,7 @@ func ownHead(pg *page) fields {
 
 func (p *pipeline) write(ex *exchange, b []byte) error {
 	n, err := ex.answer.Write(b)
-	p.count.bytesOut.Add(int64(n))
+	ex.gave(int64(n))
 	return err
 }
 
@@ -155,14 +173,16 @@ func (p *pipeline) forward(ctx context.Context, st *state, to *target, ex *excha
 	ex.from, ex.up = servers, to.up
 	retry := retryOf(ex)
 	var tried [mostTries]*pool.Server
-	n, refused := 0, http.StatusBadGateway
+	n, refused, failed := 0, http.StatusBadGateway, error(nil)
 	for n < retry.EffectiveTries() {
 		server, err := p.pick(servers, ex, tried[:n])
 		if err != nil {
 			break
 		}
 		tried[n] = server
-		n++
+		if n++; n > 1 {
+			ex.trail.retries++
+		}
 		err = p.attempt(ctx, st, server, ex)
 		if err == nil {
 			return nil
@@ -180,6 +200,7 @@ func (p *pipeline) forward(ctx context.Context, st *state, to *target, ex *excha
 		default:
 			return err
 		}
+		failed = err
 		if ctx.Err() != nil || ex.over() {
 			return errAborted
 		}
@@ -199,6 +220,11 @@ func (p *pipeline) forward(ctx context.Context, st *state, to *target, ex *excha
 		}
 		return p.refuse(ex, http.StatusServiceUnavailable)
 	}
+	var ce *connectError
+	if errors.As(failed, &ce) {
+		ex.because(accesslog.ConnectFailed, failed)
+	}
+	ex.because(accesslog.ServerFailed, failed)
 	return p.refuse(ex, refused)
 }
 
@@ -239,11 +265,13 @@ func repeatable(ex *exchange) bool {
 func (p *pipeline) attempt(ctx context.Context, st *state, server *pool.Server, ex *exchange) error {
 	defer server.Done()
 	ex.server = server
+	ex.trail.chosen()
 	a, err := ex.up.roundTrip(ctx, server, ex, passInterim)
 	if err != nil {
 		return p.failed(ctx, server, ex, err)
 	}
 	defer a.close()
+	ex.trail.answered()
 	head := a.head()
 	if refusedStatus(ex, head.status) && ex.from.Usable() > 1 {
 		server.Failed(time.Now())
@@ -297,8 +325,10 @@ func (p *pipeline) failed(ctx context.Context, server *pool.Server, ex *exchange
 		return &lostError{err}
 	}
 	if isTimeout(err) {
+		ex.because(accesslog.ServerSlow, err)
 		return p.refuse(ex, http.StatusGatewayTimeout)
 	}
+	ex.because(accesslog.ServerFailed, err)
 	return p.refuse(ex, http.StatusBadGateway)
 }
 
@@ -349,8 +379,17 @@ func (p *pipeline) pass(server *pool.Server, ex *exchange, a answer) error {
 	}
 }
 
+// brokeOff ends an exchange whose answer cannot be passed on whole.
 func (p *pipeline) brokeOff(server *pool.Server, ex *exchange, err error) error {
+	var ce *clientError
+	if errors.As(err, &ce) {
+		return err
+	}
 	if !ex.over() {
+		if isTimeout(err) {
+			ex.because(accesslog.ServerSlow, err)
+		}
+		ex.because(accesslog.ServerCut, err)
 		p.log.Debug().Str("server", server.Label()).Err(err).Msg("answer broke off")
 	}
 	return errAborted
@@ -373,6 +412,8 @@ func (p *pipeline) upgrade(ctx context.Context, st *state, server *pool.Server, 
 		return errAborted
 	}
 	p.count.answered(head.status)
+	ex.trail.status = head.status
+	ex.because(accesslog.Upgraded, nil)
 	tunnel(ctx, client, a.stream(), st.cfg.Timeouts.EffectiveIdle(),
 		func(n int) { ex.sent(n) },
 		func(n int) { ex.received(int64(n)) })

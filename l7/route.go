@@ -18,6 +18,7 @@ type target struct {
 	files    *static
 	path     *pathEdit // nil: the path stays
 	rules    *rules    // nil: there are none
+	label    string    // for the access log; "": what no route matches
 }
 
 // table is the routes of a service, ready for looking up. Each slice has the
@@ -121,7 +122,7 @@ func (t *table) inherit(before *table) {
 // newTarget compiles what a route does; common are the rules of its service, and
 // own the same, compiled.
 func newTarget(r Route, common Rules, own *rules, pools map[string]*pool.Pool) (*target, error) {
-	to := &target{redirect: r.Redirect}
+	to := &target{redirect: r.Redirect, label: r.label()}
 	var err error
 	if to.rules, err = newRules(r.Rules.or(common), pools); err != nil {
 		return nil, err
@@ -157,6 +158,18 @@ func newTarget(r Route, common Rules, own *rules, pools map[string]*pool.Pool) (
 	}
 	to.pool = p
 	return to, nil
+}
+
+// label returns the first host and path of a route, by which people know it.
+func (r Route) label() string {
+	label := ""
+	if len(r.Hosts) > 0 {
+		label = strings.ToLower(r.Hosts[0])
+	}
+	if len(r.Paths) > 0 {
+		label += r.Paths[0]
+	}
+	return label
 }
 
 // add enters one route, in all its hosts and paths.

@@ -8,6 +8,7 @@ import (
 	"reflect"
 
 	"appliance/internal/pool"
+	"appliance/l7/accesslog"
 )
 
 // Rules say what is done with requests and answers on their way. Those of a
@@ -181,11 +182,13 @@ func (p *pipeline) ruled(ctx context.Context, st *state, to *target, ex *exchang
 		return p.refuse(ex, http.StatusRequestEntityTooLarge)
 	}
 	if m := r.maintenance; m != nil && m.active && to.pool != nil {
+		ex.because(accesslog.Own, nil)
 		return p.maintain(ex, m)
 	}
 	if r.basicAuth != nil {
 		user, ok, busy := r.basicAuth.user(ctx, ex)
 		if busy {
+			ex.because(accesslog.Denied, errBusy)
 			return p.say(ex, http.StatusServiceUnavailable, field{Name: "Retry-After", Value: "1"})
 		}
 		if !ok {
@@ -249,8 +252,9 @@ func (p *pipeline) writeHead(ex *exchange, status int, head fields) error {
 			head = append(head.without("Strict-Transport-Security"), field{Name: "Strict-Transport-Security", Value: r.hsts})
 		}
 		if r.compress != nil {
-			head = r.compress.begin(p, ex, status, head)
+			head = r.compress.begin(ex, status, head)
 		}
 	}
+	ex.trail.status = status
 	return ex.answer.WriteHead(status, head)
 }

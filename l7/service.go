@@ -31,6 +31,7 @@ type state struct {
 	certs     *certificates // nil: plain HTTP
 	upstreams map[upstreamSettings]*upstream
 	pools     map[*pool.Pool]*upstream // that it forwards to
+	access    *accessLog               // nil: requests are not logged
 	identity  identity
 	proxies   networks // who has to send a PROXY header
 }

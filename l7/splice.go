@@ -141,7 +141,7 @@ func (a *http1Reply) splice(to answerWriter) error {
 		}
 		n := int64(p.n)
 		if err := w.drain(p); err != nil {
-			return err
+			return &clientError{err}
 		}
 		a.left -= n
 		w.left -= n
@@ -150,6 +150,11 @@ func (a *http1Reply) splice(to answerWriter) error {
 	a.done = true
 	return nil
 }
+
+// clientError says that it is the client that does not take the answer.
+type clientError struct{ error }
+
+func (e *clientError) Unwrap() error { return e.error }
 
 // drain sends what is in p to the client.
 func (a *http1Answer) drain(p *pipe) error {

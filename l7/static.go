@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"appliance/l7/accesslog"
 )
 
 // Files is a folder whose files are answers. In the file it may be the folder's
@@ -90,10 +92,13 @@ func (p *pipeline) file(ctx context.Context, st *state, to *target, ex *exchange
 	} else {
 		w.whole(o)
 	}
-	if w.err != nil {
-		return w.err
+	if w.err == nil {
+		w.err = ex.answer.Finish(nil)
 	}
-	return ex.answer.Finish(nil)
+	if w.err == nil {
+		ex.because(accesslog.Own, nil)
+	}
+	return w.err
 }
 
 // openedFile is a file that answers a request.
@@ -336,7 +341,7 @@ func (w *fileAnswer) ReadFrom(r io.Reader) (total int64, err error) {
 	if to, ok := w.ex.answer.(fileWriter); ok && part != nil {
 		if f, ok := part.R.(*os.File); ok && w.err == nil {
 			n, err := to.WriteFile(f, part.N)
-			w.p.count.bytesOut.Add(n)
+			w.ex.gave(n)
 			if part.N -= n; err != nil {
 				w.err = err
 				return n, err

@@ -20,6 +20,10 @@ type ServiceStats struct {
 	// Responses are the answers by the class of their status: [0] 1xx, of
 	// which only upgrades are counted, to [4] 5xx.
 	Responses [5]int64
+	// NoRequests are what came and has not become a request, TLSFailures the
+	// handshakes that failed; neither is among Requests.
+	NoRequests  int64
+	TLSFailures int64
 	// NoServer is the number of requests for which no server was usable.
 	NoServer int64
 	// BytesIn and BytesOut are the bodies' bytes from and to clients, and what
@@ -31,6 +35,7 @@ type ServiceStats struct {
 // counters are the numbers of one service.
 type counters struct {
 	current, requests, noServer atomic.Int64
+	noRequests, tlsFailures     atomic.Int64
 	responses                   [5]atomic.Int64
 	bytesIn, bytesOut           atomic.Int64
 }
@@ -52,6 +57,10 @@ func (s *service) stats() ServiceStats {
 		Current:  c.current.Load(),
 		Requests: c.requests.Load(),
 		NoServer: c.noServer.Load(),
+
+		NoRequests:  c.noRequests.Load(),
+		TLSFailures: c.tlsFailures.Load(),
+
 		BytesIn:  c.bytesIn.Load(),
 		BytesOut: c.bytesOut.Load(),
 	}

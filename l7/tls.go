@@ -2,13 +2,17 @@ package l7
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"appliance/internal/certs"
+	"appliance/l7/accesslog"
 )
 
 // certificates finds the certificate for the name that a client asks for.
@@ -121,3 +125,40 @@ const (
 	protocolHTTP1 = "http/1.1"
 	protocolHTTP2 = "h2"
 )
+
+// protocolName2 is what access logs call HTTP/2.
+const protocolName2 = "HTTP/2.0"
+
+// session is what is known of a TLS connection.
+type session struct {
+	version, cipher string // "": there was no agreement
+	sni             string
+	protocol        string // by ALPN
+	resumed         bool
+}
+
+func newSession(s tls.ConnectionState) *session {
+	if s.Version == 0 {
+		return &session{}
+	}
+	now := &session{version: tls.VersionName(s.Version), sni: s.ServerName, protocol: s.NegotiatedProtocol, resumed: s.DidResume}
+	if s.CipherSuite != 0 {
+		now.cipher = tls.CipherSuiteName(s.CipherSuite)
+	}
+	return now
+}
+
+// describe fills in what the access log shows of the session.
+func (s *session) describe(r *accesslog.Record) {
+	r.TLSVersion, r.TLSCipher, r.SNI, r.Resumed = s.version, s.cipher, s.sni, s.resumed
+}
+
+// failedHandshake counts and logs a handshake that failed. Who says nothing at
+// all only looks whether there is somebody.
+func (s *service) failedHandshake(who *peer, began time.Time, err error) {
+	if who.session.version == "" && (err == io.EOF || errors.Is(err, syscall.ECONNRESET)) {
+		return
+	}
+	s.pipeline.count.tlsFailures.Add(1)
+	s.logNoRequest(who, began, accesslog.Record{End: accesslog.TLSFailed, Problem: err.Error()})
+}

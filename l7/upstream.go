@@ -219,11 +219,14 @@ func (u *upstream) roundTrip(ctx context.Context, server *pool.Server, ex *excha
 		}
 		kept := c != nil
 		if !kept {
+			began := time.Now()
 			var err error
-			if c, err = u.dial(ctx, server); err != nil {
+			c, err = u.dial(ctx, server)
+			ex.now = time.Now()
+			ex.trail.connect = ex.now.Sub(began)
+			if err != nil {
 				return nil, &connectError{err: err, maybeSent: broken}
 			}
-			ex.now = time.Now()
 		}
 		if !ex.hold.take(c) {
 			c.close()
@@ -239,6 +242,7 @@ func (u *upstream) roundTrip(ctx context.Context, server *pool.Server, ex *excha
 		case err == errStale: // the server has seen nothing of the request
 		case kept && c.silent() && repeatable(ex) && !isTimeout(err) && !ex.over():
 			broken = true
+			ex.trail.retries++
 		case !kept && isAlert(err) && (ex.body == nil || ex.whole != nil):
 			return nil, &connectError{err: inTLSWords(err), maybeSent: broken}
 		default:
