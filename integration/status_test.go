@@ -129,8 +129,8 @@ func cliPaths(v any, path string, found map[string]bool) {
 }
 
 // cliEmpty are the lists that have nothing in them here: there is no trouble of
-// that kind, and no [peer].
-var cliEmpty = []string{"vrrp.faults", "vrrp.alarms", "vrrp.foreign_claims", "peers"}
+// that kind, no [peer] and no access log.
+var cliEmpty = []string{"vrrp.faults", "vrrp.alarms", "vrrp.foreign_claims", "peers", "access_logs"}
 
 // cliFields collects the paths of all fields of a type, with true for those that
 // may be missing: those that their type lets be, what is below them, and what is

@@ -102,7 +102,7 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong command line, 3 no appliance ru
 	root.PersistentFlags().StringVar(&o.node, "node", "", "which node of the file this is (default: the host name)")
 	root.AddCommand(
 		newRunCommand(&o), newCheckCommand(&o), newStatusCommand(&o), newEventsCommand(&o),
-		newFailoverCommand(&o), newFailbackCommand(&o), newReloadCommand(&o), newServerCommand(&o), newShowCommand(&o), newCutCommand(&o),
+		newFailoverCommand(&o), newFailbackCommand(&o), newReloadCommand(&o), newReopenCommand(&o), newServerCommand(&o), newShowCommand(&o), newCutCommand(&o),
 		newLabCommand(), newSecretCommand(), newVersionCommand(), newGuardCommand(),
 	)
 	return root

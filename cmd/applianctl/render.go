@@ -27,6 +27,15 @@ func renderStatus(w io.Writer, s control.Status) error {
 	renderPeers(t, now, s.Peers)
 	renderServices(t, s.Services)
 	renderPools(t, now, s.Pools)
+	for _, l := range s.AccessLogs {
+		if l.Dropped > 0 || l.Error != "" {
+			fmt.Fprintf(t, "\naccess log %s: %d lines DROPPED, %d written", l.Path, l.Dropped, l.Lines)
+			if l.Error != "" {
+				fmt.Fprintf(t, "; it cannot be written: %s", l.Error)
+			}
+			fmt.Fprintln(t)
+		}
+	}
 	return t.Flush()
 }
 

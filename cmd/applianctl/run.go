@@ -24,7 +24,8 @@ func newRunCommand(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run the appliance until SIGTERM",
-		Long: `run is the appliance. SIGHUP reads the file again. SIGTERM and SIGINT give the
+		Long: `run is the appliance. SIGHUP reads the file again, SIGUSR1 opens the
+access logs anew. SIGTERM and SIGINT give the
 virtual addresses to the other node, let connections end for the file's drain
 time, and stop.`,
 		Args: usage(cobra.NoArgs),
@@ -69,7 +70,7 @@ func newGuardCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			// A service manager may signal all processes of a service: the
 			// guard ends when its appliance has, not before.
-			signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+			signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1)
 			return guard.Watch(c.InOrStdin(), guard.LAN{})
 		},
 	}

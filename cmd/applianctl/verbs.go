@@ -130,6 +130,24 @@ func newReloadCommand(o *options) *cobra.Command {
 	}
 }
 
+func newReopenCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "reopen",
+		Short: "Open the access logs anew, after they were renamed",
+		Long: `reopen is for who rotates the access logs: when it returns, what was logged before
+is in the renamed files, and nothing is written there any more. Without it a
+renamed file is noticed within some seconds.`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.client().Reopen(c.Context()); err != nil {
+				return fmt.Errorf("reopen: %w", err)
+			}
+			_, err := fmt.Fprintln(c.OutOrStdout(), "reopened")
+			return err
+		},
+	}
+}
+
 func newServerCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "server ready|drain|maint|reset [POOL/SERVER]",

@@ -86,14 +86,17 @@ type reloadRequest struct {
 
 // Run is the appliance: it starts everything that the file describes and runs
 // it until ctx ends; then it gives the virtual addresses away, lets connections
-// end for the file's drain time in all, and stops. SIGHUP reloads; a SIGTERM or
-// SIGINT during the stop ends the drain. The error says what kept it from
+// end for the file's drain time in all, and stops. SIGHUP reloads, SIGUSR1
+// opens the access logs anew; a SIGTERM or SIGINT during the stop ends the drain. The error says what kept it from
 // starting, or what broke.
 func Run(ctx context.Context, o Options) (err error) {
 	// From the first moment to the last: without a handler it would kill.
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
+	reopen := make(chan os.Signal, 1)
+	signal.Notify(reopen, syscall.SIGUSR1)
+	defer signal.Stop(reopen)
 	file, node, err := load(o)
 	if err != nil {
 		return err
@@ -130,7 +133,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	tasks.start("control", func() error { return socket.Run(services) })
 	a.log.Info().Str("node", node.Name).Str("version", o.Version).Str("config", o.ConfigPath).Msg("started")
 
-	err = a.loop(ctx, hangup, tasks)
+	err = a.loop(ctx, hangup, reopen, tasks)
 	why := "stopping"
 	if err != nil {
 		why += ": " + err.Error()
@@ -200,8 +203,9 @@ func (a *Appliance) undo() {
 	}
 }
 
-// loop carries out reloads, and follows hosts that move, until ctx ends or a task fails.
-func (a *Appliance) loop(ctx context.Context, hangup <-chan os.Signal, tasks *tasks) error {
+// loop carries out what signals and commands ask for, and follows hosts that move, until
+// ctx ends or a task fails.
+func (a *Appliance) loop(ctx context.Context, hangup, reopen <-chan os.Signal, tasks *tasks) error {
 	defer close(a.stopping)
 	for {
 		select {
@@ -212,6 +216,8 @@ func (a *Appliance) loop(ctx context.Context, hangup <-chan os.Signal, tasks *ta
 			return err
 		case <-hangup:
 			a.reload(ctx, " by SIGHUP")
+		case <-reopen:
+			a.reopenLogs(ctx)
 		case r := <-a.reloads:
 			r.done <- a.reload(ctx, r.by)
 		case <-a.names.Changed():
@@ -240,7 +246,21 @@ func (a *Appliance) reload(ctx context.Context, by string) error {
 		a.history.Add(events.Reload, nodeSubject(node), "reloaded"+by, "sha256", file.Hash)
 	}
 	a.refused.Store(&why)
+	a.reopenLogs(ctx) // also after a mistake in the file: whoever rotates them waits for it
 	return err
+}
+
+// reopenPatience is how long a reload waits for a disk that does not take the
+// access log.
+const reopenPatience = 2 * time.Second
+
+// reopenLogs opens the access logs anew.
+func (a *Appliance) reopenLogs(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, reopenPatience)
+	defer cancel()
+	if err := a.l7.ReopenLogs(ctx); err != nil {
+		a.log.Error().Err(err).Msg("the access logs could not be opened anew")
+	}
 }
 
 // unchangeable refuses what only a restart can change.

@@ -23,6 +23,7 @@ func (a *Appliance) backend() control.Backend {
 		Failover:  a.failover,
 		Failback:  a.failback,
 		Reload:    a.requestReload,
+		Reopen:    a.l7.ReopenLogs,
 		SetServer: a.setServer,
 		Sessions:  a.sessions,
 		Cut:       a.cutSessions,

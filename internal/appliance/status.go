@@ -25,6 +25,10 @@ func (a *Appliance) status() control.Status {
 		Events:  control.Events{Path: a.history.Path(), Error: a.history.Trouble()},
 		// Empty lists rather than null, for those who read JSON.
 		VRRP: []control.VRRP{}, Peers: []control.Peer{}, Services: []control.Service{}, Pools: []control.Pool{},
+		AccessLogs: []control.AccessLog{},
+	}
+	for _, l := range a.l7.LogStats() {
+		s.AccessLogs = append(s.AccessLogs, control.AccessLog{Path: l.Path, Lines: l.Lines, Dropped: l.Dropped, Error: l.Trouble})
 	}
 	if current.node == nil {
 		return s // asked before the first configuration is in force
@@ -133,6 +137,7 @@ func (a *Appliance) describeServices(current *setup, known *knowledge) []control
 			Current: s.Current, Total: uint64(s.Requests), NoServer: uint64(s.NoServer),
 			BytesIn: uint64(s.BytesIn), BytesOut: uint64(s.BytesOut),
 			Responses: classes(s.Responses),
+			Errors:    map[string]uint64{"no_request": uint64(s.NoRequests), "tls_handshake": uint64(s.TLSFailures)},
 		})
 	}
 	return services

@@ -189,6 +189,7 @@ type wireState struct {
 	plan      *plan
 	links     map[string]string
 	listeners map[socket]error
+	planned   bool // there has been a plan
 	ready     bool
 	inForce   map[judged]*standing
 }
@@ -202,7 +203,7 @@ type standing struct {
 func (s *wireState) take(n any) {
 	switch n := n.(type) {
 	case *plan:
-		s.plan = n
+		s.plan, s.planned = n, true
 		kept := make(map[judged]*standing, len(n.routers))
 		for _, r := range n.routers {
 			if kept[r.judged] = s.inForce[r.judged]; kept[r.judged] == nil {
@@ -227,7 +228,7 @@ func (s *wireState) take(n any) {
 func (s *wireState) evaluate() {
 	s.judge()
 	waiting := s.unjudged()
-	if !s.ready && waiting == "" && len(s.plan.routers)+len(s.plan.services) > 0 {
+	if !s.ready && waiting == "" && s.planned {
 		s.ready = true
 		s.log.Info().Msg("ready: listeners are bound and the first round of checks is done")
 	}

@@ -18,6 +18,20 @@ type Status struct {
 	Services []Service `json:"services"`
 	Pools    []Pool    `json:"pools"`
 	Events   Events    `json:"events"`
+	// AccessLogs are the files of all access logs.
+	AccessLogs []AccessLog `json:"access_logs"`
+}
+
+// AccessLog is a file that requests are logged in.
+type AccessLog struct {
+	// Path is the file, or "stdout".
+	Path string `json:"path"`
+	// Lines have been written since it was opened first; Dropped ones could not
+	// be, because the disk was full or slow.
+	Lines   uint64 `json:"lines"`
+	Dropped uint64 `json:"dropped"`
+	// Error is why the file cannot be written now; empty when it can.
+	Error string `json:"error,omitempty"`
 }
 
 // Events says where the event history is kept.
@@ -138,7 +152,7 @@ type Service struct {
 	// Rate is how many connections were accepted in the last second; layer 4
 	// only.
 	Rate int64 `json:"rate,omitempty"`
-	// Errors counts connections that did not end well, by kind; layer 4 only.
+	// Errors counts connections that did not end well, by kind.
 	Errors map[string]uint64 `json:"errors,omitempty"`
 	// NoServer counts connections or requests refused for want of a server.
 	NoServer uint64 `json:"no_server"`

@@ -69,6 +69,13 @@ func (c *Client) Reload(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/v1/reload", struct{}{}, nil)
 }
 
+// Reopen makes the appliance open its access logs anew.
+func (c *Client) Reopen(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.patience)
+	defer cancel()
+	return c.call(ctx, http.MethodPost, "/v1/reopen", struct{}{}, nil)
+}
+
 // SetServer sets a server's administrative state.
 func (c *Client) SetServer(ctx context.Context, r ServerRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, c.patience)

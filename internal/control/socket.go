@@ -24,6 +24,7 @@ type Backend struct {
 	Failover  func(context.Context, MoveRequest) ([]MoveResult, error)
 	Failback  func(context.Context, MoveRequest) ([]MoveResult, error)
 	Reload    func(context.Context) error
+	Reopen    func(context.Context) error
 	SetServer func(context.Context, ServerRequest) error
 	Sessions  func() []Session
 	Cut       func(context.Context, CutRequest) (CutResult, error)
@@ -157,6 +158,9 @@ func handler(b Backend, log zerolog.Logger, closing <-chan struct{}) http.Handle
 	mux.HandleFunc("POST /v1/failback", command(log, b.Failback))
 	mux.HandleFunc("POST /v1/reload", command(log, func(ctx context.Context, _ struct{}) (struct{}, error) {
 		return struct{}{}, b.Reload(ctx)
+	}))
+	mux.HandleFunc("POST /v1/reopen", command(log, func(ctx context.Context, _ struct{}) (struct{}, error) {
+		return struct{}{}, b.Reopen(ctx)
 	}))
 	mux.HandleFunc("POST /v1/server", command(log, func(ctx context.Context, r ServerRequest) (struct{}, error) {
 		return struct{}{}, b.SetServer(ctx, r)
