@@ -7,11 +7,15 @@ import (
 
 func eachFamily(t *testing.T, test func(*testing.T, family)) {
 	for _, f := range families {
-		t.Run(f.name, func(t *testing.T) { test(t, f) })
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, f)
+		})
 	}
 }
 
 func TestConnection(t *testing.T) {
+	t.Parallel()
 	eachFamily(t, func(t *testing.T, f family) {
 		r := newRig(t, Options{}, f.service())
 		got := r.client(packet{proto: TCP, from: f.client, to: f.vip, flags: syn, seq: 100, ttl: 30})
@@ -65,6 +69,7 @@ func TestConnection(t *testing.T) {
 }
 
 func TestWhatIsNoConnectionIsLeft(t *testing.T) {
+	t.Parallel()
 	eachFamily(t, func(t *testing.T, f family) {
 		r := newRig(t, Options{}, f.service())
 		toVIP := packet{proto: TCP, from: f.client, to: f.vip}
@@ -99,6 +104,7 @@ func TestWhatIsNoConnectionIsLeft(t *testing.T) {
 }
 
 func TestHandshakeNeedsTheServersNumber(t *testing.T) {
+	t.Parallel()
 	eachFamily(t, func(t *testing.T, f family) {
 		r := newRig(t, Options{}, f.service())
 		seen := r.client(packet{proto: TCP, from: f.client, to: f.vip, flags: syn, seq: 100})
@@ -121,6 +127,7 @@ func TestHandshakeNeedsTheServersNumber(t *testing.T) {
 }
 
 func TestReset(t *testing.T) {
+	t.Parallel()
 	f := families[0]
 	r := newRig(t, Options{}, f.service())
 	seen := r.client(packet{proto: TCP, from: f.client, to: f.vip, flags: syn, seq: 100})
@@ -146,6 +153,7 @@ func TestReset(t *testing.T) {
 }
 
 func TestPortsThatAreTaken(t *testing.T) {
+	t.Parallel()
 	eachFamily(t, func(t *testing.T, f family) {
 		r := newRig(t, Options{Ports: [2]uint16{20000, 20000}}, f.service())
 		r.know()
@@ -170,6 +178,7 @@ func TestPortsThatAreTaken(t *testing.T) {
 }
 
 func TestNoRoom(t *testing.T) {
+	t.Parallel()
 	f := families[0]
 	r := newRig(t, Options{Flows: 2, HalfOpen: 10}, f.service())
 	for i := range uint16(2) {
@@ -183,6 +192,7 @@ func TestNoRoom(t *testing.T) {
 }
 
 func TestFloodOfSYNs(t *testing.T) {
+	t.Parallel()
 	f := families[0]
 	r := newRig(t, Options{Flows: 1000, HalfOpen: 50}, f.service())
 	r.connect(f.client, f.vip, f.server)

@@ -3,6 +3,7 @@ package kernel
 import "testing"
 
 func TestOpen(t *testing.T) {
+	t.Parallel()
 	p, err := Open(Options{})
 	if err != nil {
 		t.Fatal(err)

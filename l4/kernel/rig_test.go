@@ -177,3 +177,12 @@ func (r *rig) connect(from, vip, server netip.AddrPort) netip.AddrPort {
 	r.client(packet{proto: TCP, from: from, to: vip, flags: ack, seq: 101, ack: 501})
 	return seen.from
 }
+
+// shortest is the length of the shortest frame that a test run takes: one with a
+// header of IP.
+func (f family) shortest() int {
+	if f.vip.Addr().Is6() {
+		return 14 + 40
+	}
+	return 14 + 20
+}
