@@ -25,7 +25,7 @@ func Prepare() (descriptors int, err error) {
 	if runtime.NumCPU() < 2 {
 		return 0, errors.New("two processors are needed")
 	}
-	for _, args := range [][]string{{"ip", "link", "set", "lo", "up"}, {"sysctl", "-qw", "net.ipv4.ip_local_port_range=1024 65000"}} {
+	for _, args := range [][]string{{"ip", "link", "set", "lo", "up"}, {"sysctl", "-qw", "net.ipv4.ip_local_port_range=1024 65000", "net.ipv4.tcp_congestion_control=reno"}} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("%v: %w: %s", args, err, out)
 		}

@@ -127,7 +127,7 @@ tcp_nodelay on;
 		for _, port := range ports {
 			fmt.Fprintf(&b, "upstream p%d {\n", port)
 			for _, s := range servers() {
-				fmt.Fprintf(&b, "server %s:%d;\n", s, port)
+				fmt.Fprintf(&b, "server %s:%d max_fails=0;\n", s, port)
 			}
 			fmt.Fprintf(&b, "}\nserver { listen %s:%d backlog=4096; proxy_pass p%d; proxy_timeout 1h; }\n", listen, port, port)
 		}
