@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -144,10 +145,10 @@ func listening(address string) error {
 
 func (r *rig) stop() {
 	for _, p := range r.proxies {
-		_ = p.cmd.Process.Signal(os.Interrupt)
+		_ = p.cmd.Process.Signal(syscall.SIGTERM)
 		_ = p.cmd.Wait()
 	}
-	_ = r.origin.Process.Signal(os.Interrupt)
+	_ = r.origin.Process.Signal(syscall.SIGTERM)
 	_ = r.origin.Wait()
 }
 
