@@ -10,26 +10,68 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// idleWorkers is how many goroutines wait for another connection at most.
+const idleWorkers = 64
+
 // conns are the connections that handlers serve. The zero value is empty and
 // ready to use.
 type conns struct {
-	serving sync.WaitGroup // one for each ServeConn under way
+	workers sync.WaitGroup // one for each goroutine
 
 	mu    sync.Mutex
 	local map[*net.TCPConn]netip.Addr // their local addresses
+	idle  []chan<- work               // of workers; who became idle last comes first
+	ended bool                        // no worker is to become idle any more
 }
 
-// serve hands c to h, on a goroutine of its own.
+// work is a connection and who serves it.
+type work struct {
+	handler Handler
+	conn    *net.TCPConn
+}
+
+// serve hands c to h, on a goroutine of its own as long as ServeConn lasts.
+//
+// Goroutines are kept for other connections, a few of them: the stack of a new
+// one has to grow several times before it is large enough for a handler, which
+// is more than a tenth of what a short connection costs.
 func (s *conns) serve(h Handler, c *net.TCPConn) {
-	s.add(c)
-	s.serving.Go(func() {
-		defer s.remove(c)
-		h.ServeConn(c)
-	})
+	w := work{h, c}
+	if next := s.add(c); next != nil {
+		next <- w // has room for it
+		return
+	}
+	s.workers.Go(func() { s.work(w) })
 }
 
-// wait returns when every ServeConn has returned.
-func (s *conns) wait() { s.serving.Wait() }
+// work serves w, and what comes after it.
+func (s *conns) work(w work) {
+	next := make(chan work, 1)
+	for ok := true; ok; w, ok = <-next {
+		w.handler.ServeConn(w.conn)
+		if !s.remove(w.conn, next) {
+			return
+		}
+		w = work{} // nothing of it is kept meanwhile
+	}
+}
+
+// wait returns when every ServeConn has returned. None must begin any more.
+func (s *conns) wait() {
+	s.dismiss()
+	s.workers.Wait()
+}
+
+// dismiss ends the workers: the idle ones now, the others when they would be idle.
+func (s *conns) dismiss() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	for _, next := range s.idle {
+		close(next)
+	}
+	s.idle = nil
+}
 
 // cut resets the connections to vips and returns how many those are.
 func (s *conns) cut(vips []netip.Addr) int {
@@ -69,7 +111,8 @@ func (s *conns) to(vips []netip.Addr) []*net.TCPConn {
 	return list
 }
 
-func (s *conns) add(c *net.TCPConn) {
+// add notes c and takes a worker for it, nil if none is idle.
+func (s *conns) add(c *net.TCPConn) chan<- work {
 	local := c.LocalAddr().(*net.TCPAddr).AddrPort().Addr()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,10 +120,24 @@ func (s *conns) add(c *net.TCPConn) {
 		s.local = make(map[*net.TCPConn]netip.Addr)
 	}
 	s.local[c] = local
+	last := len(s.idle) - 1
+	if last < 0 {
+		return nil
+	}
+	next := s.idle[last]
+	s.idle = s.idle[:last]
+	return next
 }
 
-func (s *conns) remove(c *net.TCPConn) {
+// remove forgets c, which has been served. It reports whether the worker is
+// idle now and waits for what comes by next; if not, it is to end.
+func (s *conns) remove(c *net.TCPConn, next chan<- work) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.local, c)
+	if s.ended || len(s.idle) >= idleWorkers {
+		return false
+	}
+	s.idle = append(s.idle, next)
+	return true
 }

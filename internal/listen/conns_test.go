@@ -4,9 +4,13 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"runtime"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 )
 
@@ -89,4 +93,89 @@ func TestConnectionsAreKeptAlive(t *testing.T) {
 	stage(t, s, map[netip.AddrPort]Handler{address: h}).Commit()
 	dial(t, s.Addr(address))
 	<-h.done
+}
+
+// stacks is a handler that tells by which goroutine each connection is served.
+type stacks chan string
+
+func (s stacks) ServeConn(c *net.TCPConn) {
+	defer c.Close()
+	text := make([]byte, 32)
+	text = text[:runtime.Stack(text, false)]
+	name, _, _ := strings.Cut(string(text), " [")
+	s <- name
+	_, _ = c.Read(text) // until the client closes
+}
+
+// awaitIdle waits until no connection is served and that many goroutines are idle.
+func awaitIdle(t *testing.T, s *conns, want int) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		local, idle := len(s.local), len(s.idle)
+		s.mu.Unlock()
+		switch {
+		case local == 0 && idle == want:
+			return
+		case local == 0 || time.Now().After(end):
+			t.Fatalf("%d connections are served and %d goroutines idle, want none and %d", local, idle, want)
+		}
+	}
+}
+
+// A goroutine whose connection has ended serves another one, until Wait.
+func TestGoroutinesServeAgain(t *testing.T) {
+	s := NewSet(zerolog.Nop(), nil)
+	address, h := anyPort("127.0.0.1"), make(stacks)
+	stage(t, s, map[netip.AddrPort]Handler{address: h}).Commit()
+	one, other := dial(t, s.Addr(address)), dial(t, s.Addr(address))
+	names := map[string]bool{<-h: true, <-h: true}
+	if len(names) != 2 {
+		t.Fatalf("two connections at a time are served by %v", names)
+	}
+	one.Close()
+	other.Close()
+	awaitIdle(t, &s.conns, 2)
+	for range 2 {
+		dial(t, s.Addr(address))
+		if name := <-h; !names[name] {
+			t.Errorf("served by %s, which is none of %v", name, names)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.Cut(nil)
+	s.Wait()
+	if len(s.conns.idle) > 0 {
+		t.Errorf("%d goroutines are idle after Wait", len(s.conns.idle))
+	}
+}
+
+// Of many goroutines that have nothing to do only some are kept.
+func TestFewGoroutinesStayIdle(t *testing.T) {
+	var s conns
+	names := make(stacks, 2*idleWorkers)
+	address := anyPort("127.0.0.1")
+	l, err := net.Listen("tcp", address.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for range cap(names) {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.serve(names, c.(*net.TCPConn))
+	}
+	for range cap(names) {
+		<-names // so that all are under way at a time
+	}
+	s.cut(nil)
+	awaitIdle(t, &s, idleWorkers)
+	s.wait()
+	if len(s.idle) > 0 {
+		t.Errorf("%d goroutines are idle after wait", len(s.idle))
+	}
 }
