@@ -17,7 +17,7 @@ const (
 	AskAgain = 3 * time.Second
 	// MaxWaiting is how many changes wait; with more all are forgotten, and
 	// everything is told anew.
-	MaxWaiting = 1 << 16
+	MaxWaiting = 1 << 19
 )
 
 // Event is what happens to a Machine: one of the types below.

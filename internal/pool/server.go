@@ -95,6 +95,10 @@ func (s *Server) Keeps() bool {
 // connections.
 func (s *Server) Usable() bool { return s.state.Load().usable() }
 
+// Share returns the part of its weight that the server gets at now, above 0 and at
+// most 1: less for a while after it has become usable again.
+func (s *Server) Share(now time.Time) float64 { return s.state.Load().ramp(now) }
+
 // Current returns the number of connections picked and not yet done.
 func (s *Server) Current() int64 { return s.current.Load() }
 
