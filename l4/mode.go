@@ -77,7 +77,6 @@ func (c Config) Obstacles() []Obstacle {
 	}
 	add(c.MaxConnections != 0, "max_connections", "the kernel path does not bound the connections of a service")
 	add(c.PerClient != (PerClient{}), "per_client", "the kernel path does not bound what one client gets")
-	add(c.Responses != 0, "responses", "the kernel path does not count answers")
 	add(len(c.Routes) > 0, "route", "the kernel path does not read what clients send, so it knows no name")
 	return all
 }
@@ -99,14 +98,18 @@ func (c Config) PoolObstacles(p pool.Config) []Obstacle {
 	add(p.Outlier != nil, "outlier", "the kernel path does not see which connections fail")
 	add(p.Queue > 0, "queue", "the kernel path has no connections wait")
 	add(p.SendProxy != "", "send_proxy", "the kernel path adds nothing to what clients send, so no PROXY header")
+	seen := make(map[endpoint.Endpoint]bool)
 	for i, s := range p.Servers {
 		at := func(field string) string { return fmt.Sprintf("servers[%d].%s", i, field) }
 		add(s.MaxConnections > 0, at("max_connections"), "the kernel path does not bound the connections of a server")
 		add(s.SendProxy != "" && s.SendProxy != "none", at("send_proxy"), "the kernel path adds nothing to what clients send, so no PROXY header")
 		if e, err := endpoint.Parse(s.Address); err == nil {
-			if why := c.serverObstacle(e); why != "" {
-				add(true, at("address"), why)
+			why := c.serverObstacle(e)
+			if seen[e] {
+				why = "the kernel path tells servers apart by their addresses, and another one of the pool has this one"
 			}
+			add(why != "", at("address"), why)
+			seen[e] = true
 		}
 	}
 	return all

@@ -26,6 +26,7 @@ func renderStatus(w io.Writer, s control.Status) error {
 	renderVRRP(t, now, s.VRRP)
 	renderPeers(t, now, s.Peers)
 	renderServices(t, s.Services)
+	renderKernel(t, s.Kernel)
 	renderPools(t, now, s.Pools)
 	for _, l := range s.AccessLogs {
 		if l.Dropped > 0 || l.Error != "" {
@@ -99,12 +100,15 @@ func renderServices(w io.Writer, services []control.Service) {
 	}
 	fmt.Fprintln(w, "\nSERVICE\tLAYER\tLISTEN\tSERVERS\tCURRENT\tTOTAL\tREFUSED\tIN\tOUT\tPOOLS")
 	for _, s := range services {
-		fmt.Fprintf(w, "%s\tL%d\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", s.Name, s.Layer, strings.Join(s.Listen, " "),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", s.Name, layer(s), strings.Join(s.Listen, " "),
 			s.Usable, s.Current, s.Total, s.NoServer, size(s.BytesIn), size(s.BytesOut), strings.Join(s.Pools, " "))
 	}
 	for _, s := range services {
 		if s.Fault != "" {
 			fmt.Fprintf(w, "%s: fault: %s\n", s.Name, s.Fault)
+		}
+		if s.PathReason != "" {
+			fmt.Fprintf(w, "%s: carried by the proxy, not by the kernel path: %s\n", s.Name, s.PathReason)
 		}
 	}
 }

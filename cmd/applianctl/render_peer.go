@@ -29,6 +29,7 @@ func renderPeers(w io.Writer, now time.Time, peers []control.Peer) {
 			same += ", as it was last"
 		}
 		fmt.Fprintf(w, "; version %s, %s\n", p.Version, same)
+		renderFlowCopy(w, now, p)
 		renderPeerVRRP(w, now, p)
 	}
 }

@@ -85,7 +85,7 @@ func renderServiceDetails(w io.Writer, services []control.Service) {
 		if fault == "" {
 			fault = "-"
 		}
-		fmt.Fprintf(w, "%s\tL%d\t%s\t%s\t%d\t%d\t%d/s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", s.Name, s.Layer,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d/s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", s.Name, layer(s),
 			strings.Join(s.Listen, " "), strings.Join(s.Pools, " "), s.Usable, s.Current, s.Rate, s.Total, s.NoServer,
 			s.Errors["limited"], s.Errors["malformed"], s.Errors["broken"], s.Errors["timed_out"], s.Errors["lost"],
 			size(s.BytesIn), size(s.BytesOut), fault)

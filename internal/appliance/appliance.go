@@ -63,7 +63,9 @@ type Appliance struct {
 	history   *events.Log
 	l4        *l4.Engine
 	l7        *l7.Engine
-	links     links // of the goroutine of Run
+	kernel    *kernelPath
+	flows     *flowLink // of the kernel path
+	links     links     // of the goroutine of Run
 	peers     *peerLink
 	reloads   chan reloadRequest
 	stopping  chan struct{} // closed when no more reloads are taken
@@ -124,6 +126,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	tasks.start("wire", func() error { a.wire.run(services); return nil })
 	tasks.start("removals", func() error { a.watchRemovals(services); return nil })
 	tasks.start("names", func() error { a.names.Run(services); return nil })
+	tasks.start("kernel path", func() error { a.kernel.run(services); return nil })
 	tasks.start("health checks", func() error { return a.checker.Run(services) })
 	if err := a.apply(ctx, file, node); err != nil {
 		stop()
@@ -166,7 +169,12 @@ func newAppliance(o Options, node *config.Node) *Appliance {
 	})
 	a.names = resolve.New(resolve.Default.Lookup)
 	a.peers = newPeerLink(a)
+	a.flows = newFlowLink(o.Log, a.history, flowSurroundings{
+		send: a.peers.send, links: a.peers.statuses, ours: a.ours, theirs: a.theirs, known: a.known,
+	})
+	a.kernel = newKernelPath(o.Log, a.current.Load, a.flows)
 	a.wire = newWire(o.Log, a.checker.Results)
+	a.wire.evaluated = a.kernel.poke
 	a.l4 = l4.New(o.Log, a.wire.udp)
 	a.listeners = listen.NewSet(o.Log, a.wire.tcp)
 	a.current.Store(&setup{})
@@ -289,6 +297,7 @@ func (a *Appliance) shutdown() error {
 	ctx, cancel := context.WithTimeout(urgent, current.node.Handover.Drain)
 	defer cancel()
 	stopRouters(current.routers)
+	a.settleFlows()
 	a.peers.end(peer.ErrGoodbye)
 	a.watch(nil)
 	err := a.listeners.Close()
@@ -297,6 +306,7 @@ func (a *Appliance) shutdown() error {
 	go func() { ended <- a.l7.Shutdown(ctx) }()
 	cut := errors.Join(<-ended, <-ended)
 	a.listeners.Wait()
+	err = errors.Join(err, a.kernel.close())
 	if cut != nil {
 		a.log.Warn().Err(cut).Msg("connections did not end in the drain time and were cut")
 	}

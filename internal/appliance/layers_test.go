@@ -37,7 +37,7 @@ var layers = map[string][]string{
 	"internal/config":     {"internal/endpoint", "vrrp", "health", "l4", "l7", "internal/pool", "internal/certs", "internal/peer"},
 	"internal/events":     nil,
 	"internal/control":    {"internal/events"},
-	"internal/appliance":  {"internal/endpoint", "internal/resolve", "vrrp", "health", "l4", "l4/kernel", "l7", "internal/pool", "internal/listen", "internal/link", "internal/guard", "internal/config", "internal/control", "internal/events", "internal/peer", "internal/steer"},
+	"internal/appliance":  {"internal/endpoint", "internal/resolve", "vrrp", "health", "l4", "l4/kernel", "l7", "internal/pool", "internal/listen", "internal/link", "internal/guard", "internal/config", "internal/control", "internal/events", "internal/peer", "internal/flowsync", "internal/steer"},
 	"internal/lab":        {"internal/control", "internal/link", "internal/peer", "vrrp"},
 	"cmd/applianctl":      {"internal/appliance", "internal/guard", "internal/config", "internal/control", "internal/lab", "internal/peer"},
 	"integration":         {"internal/control", "internal/lab"},

@@ -62,6 +62,7 @@ func (l *peerLink) stage(node *config.PeerNode) (*peer.Mesh, peer.Config, error)
 	if err != nil {
 		return nil, cfg, fmt.Errorf("peer link: %w", err)
 	}
+	m.OnBulk(l.parts.flows.arrived)
 	return m, cfg, nil
 }
 
@@ -99,6 +100,7 @@ func (l *peerLink) end(cause error) {
 	defer l.mu.Unlock()
 	for node := range l.cfg.Peers {
 		l.tellLink(node, peer.Connecting, cause.Error())
+		l.parts.flows.linkChanged(node, false)
 	}
 	l.stop = nil
 }
@@ -129,6 +131,7 @@ func (l *peerLink) LinkChanged(node string, s peer.State, reason string) {
 	defer l.mu.Unlock()
 	l.parts.history.Add(events.PeerLink, "node "+node, fmt.Sprintf("peer link %s: %s", s, reason), "state", s.String())
 	l.tellLink(node, s, reason)
+	l.parts.flows.linkChanged(node, s == peer.Up)
 }
 
 func (l *peerLink) tellLink(node string, s peer.State, reason string) {
@@ -235,7 +238,7 @@ func (l *peerLink) report() peer.Report {
 	for _, m := range current.routers {
 		r.Routers = append(r.Routers, reportRouter(m.router.Status(), time.Now()))
 	}
-	for _, s := range a.describeServices(current, known) {
+	for _, s := range a.describeServices(current, known, &kernelView{}) {
 		if len(s.Pools) == 0 && s.Fault == "" {
 			continue // it only redirects
 		}
@@ -371,6 +374,15 @@ func (l *peerLink) call(ctx context.Context, node, verb string, in, out any) err
 		return fmt.Errorf("%s did not answer in time", node)
 	}
 	return err
+}
+
+// send has bytes sent to a node in bulk.
+func (l *peerLink) send(node string, body []byte) error {
+	m := l.mesh.Load()
+	if m == nil {
+		return peer.ErrNoLink
+	}
+	return m.Send(node, body)
 }
 
 // statuses returns the links; none without a mesh.

@@ -154,7 +154,7 @@ func (a *Appliance) newMember(c vrrp.Config, detected bool) (*member, error) {
 	watched := &guarded{Addresses: addresses, guard: a.guard, name: c.Name, describe: m.holding}
 	held := &shared{Addresses: severing{watched, everyone{a.listeners, a.l4}, log}, iface: place(c), claims: a.claims}
 	own := &owned{Addresses: held, own: m.ownVIPs, missing: addresses.Missing}
-	m.router = vrrp.NewRouter(c, a.opener(m), own, hooks, log)
+	m.router = vrrp.NewRouter(c, a.opener(m), &carried{Addresses: own, path: a.kernel, member: m}, hooks, log)
 	return m, nil
 }
 

@@ -24,7 +24,7 @@ func (a *Appliance) sessions() []control.Session {
 		}
 		all = append(all, one)
 	}
-	return all
+	return append(all, a.kernel.sessions()...)
 }
 
 // cutSessions resets the connections that fit all that the request names.
@@ -36,6 +36,10 @@ func (a *Appliance) cutSessions(_ context.Context, r control.CutRequest) (contro
 		return control.CutResult{}, &control.Error{Status: http.StatusBadRequest, Message: "pool and server go together"}
 	}
 	n := a.l4.CutSessions(func(s l4.SessionInfo) bool {
+		return (r.ID == 0 || r.ID == s.ID) && (r.Service == "" || r.Service == s.Service) &&
+			(r.Server == "" || r.Server == s.Server && r.Pool == s.Pool)
+	})
+	n += a.kernel.cut(func(s control.Session) bool {
 		return (r.ID == 0 || r.ID == s.ID) && (r.Service == "" || r.Service == s.Service) &&
 			(r.Server == "" || r.Server == s.Server && r.Pool == s.Pool)
 	})

@@ -110,6 +110,7 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 	listeners.Commit()
 	routers.retire(a)
 	a.current.Store(next)
+	a.kernel.commit()
 	routers.commit(a)
 	a.peers.commit(mesh, link)
 	a.peers.brief()

@@ -41,9 +41,11 @@ func (a *Appliance) status() control.Status {
 		s.VRRP = append(s.VRRP, r)
 	}
 	s.Peers = a.describePeers(current)
-	s.Services = a.describeServices(current, known)
+	seen := a.kernel.view()
+	s.Kernel = seen.describe()
+	s.Services = a.describeServices(current, known, seen)
 	for _, name := range slices.Sorted(maps.Keys(current.pools)) {
-		s.Pools = append(s.Pools, a.describePool(current, name))
+		s.Pools = append(s.Pools, a.describePool(current, name, seen))
 	}
 	return s
 }
@@ -116,7 +118,7 @@ func routerCounters(c vrrp.Counters) map[string]uint64 {
 	return m
 }
 
-func (a *Appliance) describeServices(current *setup, known *knowledge) []control.Service {
+func (a *Appliance) describeServices(current *setup, known *knowledge, seen *kernelView) []control.Service {
 	services := []control.Service{}
 	for _, s := range a.l4.Stats() {
 		services = append(services, control.Service{
@@ -129,6 +131,7 @@ func (a *Appliance) describeServices(current *setup, known *knowledge) []control
 				"broken": uint64(s.Broken), "timed_out": uint64(s.TimedOut), "lost": uint64(s.Lost),
 			},
 		})
+		seen.addTo(&services[len(services)-1])
 	}
 	for _, s := range a.l7.Stats() {
 		services = append(services, control.Service{
@@ -165,7 +168,7 @@ func (k *knowledge) fault(addresses []netip.AddrPort, udp bool) string {
 	return ""
 }
 
-func (a *Appliance) describePool(current *setup, name string) control.Pool {
+func (a *Appliance) describePool(current *setup, name string, seen *kernelView) control.Pool {
 	p, cfg := current.pools[name], current.node.Pools[name]
 	d := control.Pool{Name: name, Balance: string(cmp.Or(cfg.Balance, pool.RoundRobin)), Usable: p.Usable(), Waiting: p.Waiting(), Servers: []control.Server{}}
 	results := a.checker.Results()
@@ -192,6 +195,7 @@ func (a *Appliance) describePool(current *setup, name string) control.Pool {
 			one.Check, one.CheckWarning, one.LatencySeconds = r.Reason, r.Warning, r.Latency.Seconds()
 			one.ChecksPassed, one.ChecksFailed = r.Passed, r.Failed
 		}
+		seen.addToServer(current.node.L4, name, server.Endpoint().IP(), &one)
 		d.Servers = append(d.Servers, one)
 	}
 	return d

@@ -7,7 +7,7 @@ import (
 
 // describePeers describes the other nodes as the links tell.
 func (a *Appliance) describePeers(current *setup) []control.Peer {
-	peers := []control.Peer{}
+	peers, flows := []control.Peer{}, a.flows.statuses()
 	for _, s := range a.peers.statuses() {
 		p := control.Peer{
 			Node: s.Node, Address: s.Address, Link: s.State.String(), Since: s.Since, Reason: s.Reason,
@@ -26,6 +26,9 @@ func (a *Appliance) describePeers(current *setup) []control.Peer {
 		}
 		for _, v := range s.Report.Services {
 			p.Services = append(p.Services, control.PeerService(v))
+		}
+		if f, ok := flows[s.Node]; ok {
+			p.Flows = describeFlows(f)
 		}
 		peers = append(peers, p)
 	}

@@ -41,6 +41,8 @@ type wire struct {
 	notice  chan any // *plan, linkNotice or listenerNotice
 	done    chan struct{}
 	known   atomic.Pointer[knowledge]
+	// evaluated is called whenever all has been worked out anew; it must not block.
+	evaluated func()
 }
 
 // plan is what a configuration wires together.
@@ -113,11 +115,12 @@ type condition struct {
 
 func newWire(log zerolog.Logger, results func() map[health.Target]health.Result) *wire {
 	w := &wire{
-		log:     log,
-		results: results,
-		poked:   make(chan struct{}, 1),
-		notice:  make(chan any),
-		done:    make(chan struct{}),
+		log:       log,
+		results:   results,
+		poked:     make(chan struct{}, 1),
+		notice:    make(chan any),
+		evaluated: func() {},
+		done:      make(chan struct{}),
 	}
 	w.known.Store(&knowledge{})
 	return w
@@ -243,6 +246,7 @@ func (s *wireState) evaluate() {
 		}
 	}
 	s.known.Store(&knowledge{ready: s.ready, listeners: maps.Clone(s.listeners)})
+	s.evaluated()
 }
 
 // start takes the startup fault of a router away, or says in it what is still

@@ -28,7 +28,7 @@ forward = "direct"
 protocol = "udp"
 listen = ["192.168.15.4:53"]
 responses = 1
-servers = ["172.16.1.5:53", "172.16.1.5:54", "[2001:db8::1]:53", "127.0.0.1:53", "name.example:53"]
+servers = ["172.16.1.5:53", { name = "again", address = "172.16.1.5:53" }, "172.16.1.5:54", "[2001:db8::1]:53", "127.0.0.1:53", "name.example:53"]
 [[l4]]
 name = "c"
 mode = "kernel"
@@ -56,10 +56,10 @@ servers = [{ address = "172.16.1.5:1", max_connections = 7 }, { address = "unix:
 		`f.toml:16:1: l4[0].max_connections: service a has mode = "kernel": the kernel path does not bound the connections of a service` + suffix,
 		`f.toml:17:1: l4[0].accept_proxy: service a has mode = "kernel": the kernel path does not read what clients send, so it knows no PROXY header` + suffix,
 		`f.toml:18:1: l4[0].per_client: service a has mode = "kernel": the kernel path does not bound what one client gets` + suffix,
-		`f.toml:25:1: l4[1].responses: service b has mode = "kernel": the kernel path does not count answers` + suffix,
-		`f.toml:26:29: l4[1].servers[1].address: service b has mode = "kernel": with forward = "direct" packets are not changed; the server's port must be that of 192.168.15.4:53` + suffix,
-		`f.toml:26:46: l4[1].servers[2].address: service b has mode = "kernel": the kernel path does not turn IPv4 into IPv6, or back; 192.168.15.4 is of the other family` + suffix,
-		`f.toml:26:66: l4[1].servers[3].address: service b has mode = "kernel": the kernel path carries packets to other machines, not to this one` + suffix,
+		`f.toml:26:47: l4[1].servers[1].address: service b has mode = "kernel": the kernel path tells servers apart by their addresses, and another one of the pool has this one` + suffix,
+		`f.toml:26:76: l4[1].servers[2].address: service b has mode = "kernel": with forward = "direct" packets are not changed; the server's port must be that of 192.168.15.4:53` + suffix,
+		`f.toml:26:93: l4[1].servers[3].address: service b has mode = "kernel": the kernel path does not turn IPv4 into IPv6, or back; 192.168.15.4 is of the other family` + suffix,
+		`f.toml:26:113: l4[1].servers[4].address: service b has mode = "kernel": the kernel path carries packets to other machines, not to this one` + suffix,
 		`f.toml:30:11: l4[2].listen[0]: service c has mode = "kernel": the kernel path serves virtual addresses one by one, not all addresses of the machine` + suffix,
 		`f.toml:34:1: l4[3].forward: the proxy makes connections of its own; forward goes with mode = "kernel" or "auto"`,
 		`f.toml:39:1: l4[4].mode: unknown mode "bpf"; known: proxy, kernel, auto`,

@@ -17,7 +17,9 @@ type Status struct {
 	Peers    []Peer    `json:"peers"`
 	Services []Service `json:"services"`
 	Pools    []Pool    `json:"pools"`
-	Events   Events    `json:"events"`
+	// Kernel is the kernel path; absent while no service asks for it.
+	Kernel *Kernel `json:"kernel,omitempty"`
+	Events Events  `json:"events"`
 	// AccessLogs are the files of all access logs.
 	AccessLogs []AccessLog `json:"access_logs"`
 }
@@ -138,9 +140,13 @@ type ForeignClaim struct {
 type Service struct {
 	Name string `json:"name"`
 	// Layer is 4 or 7.
-	Layer  int      `json:"layer"`
-	Listen []string `json:"listen"`
-	Pools  []string `json:"pools"`
+	Layer int `json:"layer"`
+	// Path is what carries a service that asks for the kernel path, "kernel" or
+	// "proxy", and PathReason why it is the proxy; absent for other services.
+	Path       string   `json:"path,omitempty"`
+	PathReason string   `json:"path_reason,omitempty"`
+	Listen     []string `json:"listen"`
+	Pools      []string `json:"pools"`
 	// Usable is how many servers of the service's pools take new connections.
 	Usable int `json:"usable_servers"`
 	// Fault says why the service cannot accept connections; empty when it can.
@@ -159,6 +165,9 @@ type Service struct {
 	// BytesIn came from clients, BytesOut went to them.
 	BytesIn  uint64 `json:"bytes_in"`
 	BytesOut uint64 `json:"bytes_out"`
+	// Fallback counts connections that the kernel path left to the proxy, by
+	// reason.
+	Fallback map[string]int64 `json:"fallback,omitempty"`
 	// Responses counts answers by class, "2xx" for example; layer 7 only.
 	Responses map[string]uint64 `json:"responses,omitempty"`
 }
@@ -259,7 +268,9 @@ type Session struct {
 	Service string `json:"service"`
 	// State is "reading" before it is known where the connection goes,
 	// "waiting" for a server that is not full, "connecting", "relaying", or
-	// "settling" while the client has yet to acknowledge the last bytes.
+	// "settling" while the client has yet to acknowledge the last bytes. It is
+	// "kernel" for a flow of the kernel path, of which IdleSeconds is known instead
+	// of Seconds and bytes.
 	State string `json:"state"`
 	// Client is who connected, or whom a PROXY header named; Peer is the proxy
 	// then, and absent otherwise.
@@ -269,6 +280,8 @@ type Session struct {
 	Pool    string  `json:"pool,omitempty"`
 	Server  string  `json:"server,omitempty"`
 	Seconds float64 `json:"seconds"`
+	// IdleSeconds is how long ago the latest packet passed.
+	IdleSeconds float64 `json:"idle_seconds,omitempty"`
 	// BytesIn came from the client, BytesOut went to it.
 	BytesIn  uint64 `json:"bytes_in"`
 	BytesOut uint64 `json:"bytes_out"`

@@ -19,6 +19,8 @@ type Peer struct {
 	SameConfig   bool          `json:"same_config"`
 	VRRP         []PeerVRRP    `json:"vrrp"`
 	Services     []PeerService `json:"services"`
+	// Flows is the exchange of flows of the kernel path; absent without one.
+	Flows *FlowCopy `json:"flows,omitempty"`
 }
 
 // PeerVRRP is one virtual router of another node.

@@ -1,0 +1,361 @@
+package appliance
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"appliance/internal/config"
+	"appliance/internal/link"
+	"appliance/internal/peer"
+	"appliance/l4"
+	"appliance/l4/kernel"
+	"appliance/vrrp"
+)
+
+// lookAgain is how often the kernel path is compared with what it should be, for
+// what nobody tells: routes, interfaces, servers that get more of their share.
+const lookAgain = time.Second
+
+// portRange are the ports that stand for clients whose own port is taken; each
+// node has a part of its own.
+var portRange = [2]uint16{20000, 59999}
+
+// packets is the kernel path: *kernel.Path, or what tests put in its place.
+type packets interface {
+	Set([]kernel.Service) error
+	Attach([]kernel.Interface) error
+	Stats() (kernel.Stats, error)
+	Flows(func(kernel.Flow) bool) error
+	OnChanges(func([]kernel.Change))
+	Install([]kernel.Flow) (refused int)
+	Remove([]kernel.Flow)
+	Cut(func(kernel.Flow) bool) (int, error)
+	Close() error
+}
+
+var _ packets = (*kernel.Path)(nil)
+
+// kernelPath keeps the program in the kernel up to date: the services that it
+// carries, what becomes of their servers, the interfaces that it looks at. A
+// service that it cannot carry, for whatever reason, is the proxy's, which
+// listens on the same addresses at all times.
+//
+// The program is attached on every node, active or not. On one that is not it
+// has nothing to do, for nothing comes there; but what was sent before a hand-over
+// and is late is carried still, and flows of the other node go on with their
+// next packet. Frames to a virtual MAC address are looked at while this node is
+// active alone: a switch that floods them shows them to all nodes.
+type kernelPath struct {
+	log     zerolog.Logger
+	current func() *setup
+	flows   *flowLink
+	poked   chan struct{}
+	servers atomic.Pointer[map[pairing]bool] // of the services in force
+	holders atomic.Pointer[[]*member]        // those of active
+
+	mu sync.Mutex // guards what follows
+	// path is nil while the program is not loaded, and trouble says why, once that
+	// has been tried.
+	path       packets
+	trouble    error
+	services   []kernel.Service
+	interfaces []kernel.Interface
+	refused    error                // why services or interfaces are not in force as a whole
+	placed     map[string]placement // by the services that ask for the kernel
+	active     map[*member]bool     // that hold addresses now
+	totals     map[string]int64     // of flows, by service, when they were counted last
+	rates      map[string]int64     // how many more they had become in lookAgain
+}
+
+// placement says where a service runs.
+type placement struct {
+	kernel bool
+	reason string // why not; empty if kernel
+}
+
+func newKernelPath(log zerolog.Logger, current func() *setup, flows *flowLink) *kernelPath {
+	k := &kernelPath{
+		log: log, current: current, flows: flows, poked: make(chan struct{}, 1),
+		active: make(map[*member]bool), placed: make(map[string]placement),
+	}
+	k.servers.Store(&map[pairing]bool{})
+	k.holders.Store(new([]*member))
+	return k
+}
+
+// wantsKernel reports whether a service is to be carried by the kernel path as far
+// as its file goes.
+func wantsKernel(node *config.Node, c l4.Config) bool {
+	return c.EffectiveMode() != l4.ModeProxy && len(node.OnProxy[c.Name]) == 0
+}
+
+// commit puts the present setup in force. The program is loaded when a service
+// wants it for the first time, and stays until the process ends.
+func (k *kernelPath) commit() {
+	s := k.current()
+	k.mu.Lock()
+	wanted := slices.ContainsFunc(s.node.L4, func(c l4.Config) bool { return wantsKernel(s.node, c) })
+	if wanted && k.path == nil {
+		k.open(s)
+	}
+	k.mu.Unlock()
+	k.look()
+}
+
+// open loads the program. The caller holds the lock.
+func (k *kernelPath) open(s *setup) {
+	path, err := kernel.Open(kernel.Options{Ports: ports(s), Route: link.RouteTo})
+	if err != nil {
+		if k.trouble == nil || k.trouble.Error() != err.Error() {
+			k.log.Warn().Err(err).Msg("services of the kernel path run on the proxy")
+		}
+		k.trouble = err
+		return
+	}
+	k.path, k.trouble = path, nil
+	k.flows.carry(path)
+	k.log.Info().Msg("the kernel path is loaded")
+}
+
+// ports returns this node's part of portRange.
+func ports(s *setup) [2]uint16 {
+	names := s.file.NodeNames()
+	size := (portRange[1] - portRange[0] + 1) / uint16(max(1, len(names)))
+	first := portRange[0] + uint16(max(0, slices.Index(names, s.node.Name)))*size
+	return [2]uint16{first, first + size - 1}
+}
+
+// poke says that a server, an interface or a router may have changed. It never
+// blocks.
+func (k *kernelPath) poke() {
+	select {
+	case k.poked <- struct{}{}:
+	default:
+	}
+}
+
+// run looks after the path until ctx ends.
+func (k *kernelPath) run(ctx context.Context) {
+	again := time.NewTicker(lookAgain)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.poked:
+		case <-again.C:
+			k.count()
+		}
+		k.look()
+	}
+}
+
+// count counts how many flows the services have had, for their rates.
+func (k *kernelPath) count() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.path == nil {
+		return
+	}
+	stats, err := k.path.Stats()
+	if err != nil {
+		return // status tells
+	}
+	totals, rates := make(map[string]int64), make(map[string]int64)
+	for _, s := range stats.Services {
+		totals[s.Name] = s.Total
+		if was, ok := k.totals[s.Name]; ok {
+			rates[s.Name] = s.Total - was
+		}
+	}
+	k.totals, k.rates = totals, rates
+}
+
+// close unloads the program.
+func (k *kernelPath) close() error {
+	k.mu.Lock()
+	path := k.path
+	k.path = nil
+	k.mu.Unlock()
+	if path == nil {
+		return nil
+	}
+	k.flows.close(path)
+	return path.Close()
+}
+
+// look compares what is in force with what should be, and changes what differs.
+func (k *kernelPath) look() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := k.current()
+	if s.node == nil {
+		return
+	}
+	services, placed := planServices(s, time.Now())
+	if k.path == nil {
+		for name, p := range placed {
+			if p.kernel && k.trouble != nil {
+				placed[name] = placement{reason: k.trouble.Error()}
+			}
+		}
+		k.place(placed)
+		return
+	}
+	err := k.attach(s, services)
+	if !reflect.DeepEqual(services, k.services) {
+		if setErr := k.path.Set(services); setErr != nil {
+			err = setErr
+		} else {
+			k.services = services
+			all := pairings(services)
+			k.servers.Store(&all)
+		}
+	}
+	if err != nil && (k.refused == nil || k.refused.Error() != err.Error()) {
+		k.log.Warn().Err(err).Msg("the kernel path is not as it should be; trying again every second")
+	}
+	k.refused = err
+	for name, p := range placed {
+		if p.kernel && err != nil {
+			placed[name] = placement{reason: err.Error()}
+		}
+	}
+	k.place(placed)
+}
+
+// place takes note where services run, and tells what is new. The caller holds the
+// lock.
+func (k *kernelPath) place(placed map[string]placement) {
+	for _, name := range slices.Sorted(maps.Keys(placed)) {
+		p := placed[name]
+		if was, known := k.placed[name]; known && was == p {
+			continue
+		}
+		if p.kernel {
+			k.log.Info().Str("service", name).Msg("carried by the kernel path")
+		} else {
+			k.log.Warn().Str("service", name).Str("reason", p.reason).Msg("carried by the proxy, not by the kernel path")
+		}
+	}
+	k.placed = placed
+}
+
+// attach has the program look at the interfaces that the services need. The
+// caller holds the lock.
+func (k *kernelPath) attach(s *setup, services []kernel.Service) error {
+	interfaces, err := planInterfaces(s, services, k.active)
+	if reflect.DeepEqual(interfaces, k.interfaces) {
+		return err
+	}
+	if attachErr := k.path.Attach(interfaces); attachErr != nil {
+		k.interfaces = nil // again, the next time
+		return attachErr
+	}
+	k.interfaces = interfaces
+	return err
+}
+
+// activate says whether m holds addresses. It returns when frames to its virtual
+// MAC address are looked at, or no longer.
+func (k *kernelPath) activate(m *member, active bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.active[m] == active {
+		return
+	}
+	if active {
+		k.active[m] = true
+	} else {
+		delete(k.active, m)
+	}
+	holders := slices.Collect(maps.Keys(k.active))
+	k.holders.Store(&holders)
+	if k.path == nil {
+		return
+	}
+	if virtualMAC(m.config) != nil {
+		if err := k.attach(k.current(), k.services); err != nil {
+			k.log.Warn().Err(err).Str("vrrp", m.config.Name).Msg("the kernel path does not see the virtual MAC address; its services run on the proxy")
+		}
+	}
+	if active && serves(k.services, *m.vips.Load()) {
+		k.flows.took(m.config.Name)
+	}
+}
+
+// known reports whether a flow's service has its server here.
+func (k *kernelPath) known(f kernel.Flow) bool {
+	return (*k.servers.Load())[pairing{f.Protocol, f.Listen, f.Server}]
+}
+
+// pairing is an address of a service and one of its servers.
+type pairing struct {
+	protocol       kernel.Protocol
+	listen, server netip.AddrPort
+}
+
+// pairings returns all there are in services.
+func pairings(services []kernel.Service) map[pairing]bool {
+	all := make(map[pairing]bool)
+	for _, s := range services {
+		for _, listen := range s.Listen {
+			for _, server := range s.Servers {
+				all[pairing{s.Protocol, listen, server.Addr}] = true
+			}
+		}
+	}
+	return all
+}
+
+// holds reports whether this node is active for an address.
+func (k *kernelPath) holds(vip netip.Addr) bool {
+	return slices.ContainsFunc(*k.holders.Load(), func(m *member) bool { return slices.Contains(*m.vips.Load(), vip) })
+}
+
+// settleTime bounds the wait for the other node to know all flows before the link
+// ends.
+const settleTime = 250 * time.Millisecond
+
+// settleFlows waits until the other nodes know all flows of this one.
+func (a *Appliance) settleFlows() {
+	ctx, cancel := context.WithTimeout(a.patience, settleTime)
+	defer cancel()
+	a.flows.settle(ctx)
+}
+
+// ours reports whether this node is active for a virtual address.
+func (a *Appliance) ours(vip netip.Addr) bool { return a.kernel.holds(vip) }
+
+// theirs reports whether another node is active for a virtual address, and this
+// one is not.
+func (a *Appliance) theirs(node string, vip netip.Addr) bool {
+	if a.kernel.holds(vip) {
+		return false
+	}
+	for _, s := range a.peers.statuses() {
+		if s.Node != node || s.State != peer.Up {
+			continue
+		}
+		for _, r := range s.Report.Routers {
+			if r.State == vrrp.Active.String() && slices.ContainsFunc(r.Addresses, func(text string) bool {
+				p, err := netip.ParsePrefix(text)
+				return err == nil && p.Addr() == vip
+			}) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// known reports whether a flow's service has its server here.
+func (a *Appliance) known(f kernel.Flow) bool { return a.kernel.known(f) }
