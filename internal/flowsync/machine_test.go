@@ -1,9 +1,9 @@
 package flowsync
 
 import (
-	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -331,9 +331,7 @@ func TestSenderThatFallsBehindTellsEverythingAnew(t *testing.T) {
 	w.carry = func(*end, []byte) [][]byte { return nil }
 	for i := range MaxWaiting + Window*Batch + 5 {
 		f := flow(uint16(i))
-		if i > 65535 {
-			f.Client = place(fmt.Sprintf("198.51.100.8:%d", i-65535))
-		}
+		f.Client = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(i >> 16), 7}), uint16(i))
 		w.begin(w.a, f)
 	}
 	if s := w.a.Status(w.now); s.Forgotten == 0 || s.Told {
