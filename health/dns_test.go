@@ -35,14 +35,16 @@ func serveUDP(t *testing.T, answer func(query []byte) [][]byte) netip.AddrPort {
 	return c.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
-// closedUDP is an address that refuses datagrams.
+// closedUDP is an address that refuses datagrams: a socket has it that is connected
+// to somebody else, so that nobody else gets the port.
 func closedUDP(t *testing.T) netip.AddrPort {
 	t.Helper()
-	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+	loopback := net.IPv4(127, 0, 0, 1)
+	c, err := net.DialUDP("udp", &net.UDPAddr{IP: loopback}, &net.UDPAddr{IP: loopback, Port: 9})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = c.Close() }()
+	t.Cleanup(func() { _ = c.Close() })
 	return c.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 

@@ -87,8 +87,8 @@ func TestMySQLDoesNotBreakOff(t *testing.T) {
 			if test.user != "" {
 				check.PasswordFile = secretFile(t)
 			}
-			ctx := limit(t.Context(), time.Now().Add(short))
-			defer ctx.end()
+			ctx, cancel := inTurns(t.Context(), short)
+			defer cancel()
 			_, err := prepare(Target{Address: endpoint.IP(address), Check: check})(ctx)
 			var rest *unfinished
 			if !errors.As(err, &rest) || inWords(err, short) != "no answer within 150ms" {
@@ -132,7 +132,7 @@ func TestMySQLEndsWhatNeedNotLinger(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			closed := make(chan struct{})
 			address := serve(t, func(c net.Conn) { handle(c); close(closed) })
-			ctx, cancel := context.WithTimeout(t.Context(), short)
+			ctx, cancel := inTurns(t.Context(), short)
 			defer cancel()
 			check := Config{Type: MySQL, User: "lb", Query: "SELECT c", PasswordFile: secretFile(t), Timeout: short}
 			_, err := prepare(Target{Address: endpoint.IP(address), Check: check})(ctx)
@@ -146,7 +146,7 @@ func TestMySQLEndsWhatNeedNotLinger(t *testing.T) {
 	t.Run("the checker ends", func(t *testing.T) {
 		closed := make(chan struct{})
 		address := serve(t, func(c net.Conn) { silent(c); close(closed) })
-		ctx, cancel := context.WithTimeout(t.Context(), short)
+		ctx, cancel := inTurns(t.Context(), short)
 		defer cancel()
 		_, err := prepare(Target{Address: endpoint.IP(address), Check: Config{Type: MySQL, Timeout: short}})(ctx)
 		var rest *unfinished

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"appliance/internal/listen"
 	"appliance/internal/pool"
@@ -164,15 +165,23 @@ func echo(c *net.TCPConn) {
 	_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
 }
 
-// closedPort returns an address that refuses connections.
+// closedPort returns an address that refuses connections: a socket has it that does
+// not listen, so that nobody else gets the port.
 func closedPort(t *testing.T) netip.AddrPort {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.32:0")
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort()
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 32}}); err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.32"), uint16(name.(*unix.SockaddrInet4).Port))
 }
 
 // silentPort returns an address that answers no connection request.

@@ -47,6 +47,19 @@ func freeUDP(t testing.TB, ip string) netip.AddrPort {
 	return c.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
+// closedUDP returns an address that refuses datagrams: a socket has it that is
+// connected to somebody else, so that nobody else gets the port.
+func closedUDP(t *testing.T) netip.AddrPort {
+	t.Helper()
+	ip := net.IPv4(127, 0, 0, 31)
+	c, err := net.DialUDP("udp", &net.UDPAddr{IP: ip}, &net.UDPAddr{IP: ip, Port: 9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
 func udpClient(t testing.TB, to netip.AddrPort) *net.UDPConn {
 	t.Helper()
 	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
@@ -150,7 +163,7 @@ func TestSessionsOfDatagramsStay(t *testing.T) {
 // A refusal counts against the server and moves the session.
 func TestRefusedDatagrams(t *testing.T) {
 	h := newHouse(t)
-	at, dead := freeUDP(t, "127.0.0.51"), freeUDP(t, "127.0.0.31")
+	at, dead := freeUDP(t, "127.0.0.51"), closedUDP(t)
 	p := newPool("x", dead, udpBackend(t, "127.0.0.31:0", "b"))
 	cfg := pool.Config{Outlier: &pool.Outlier{ConsecutiveFailures: 2}}
 	for _, server := range p.Servers() {

@@ -51,7 +51,7 @@ func TestServerThatDiesWithAKeptConnection(t *testing.T) {
 		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nIdempotency-Key: 1\r\n", 502, 0},
 	} {
 		r := newRig(t)
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := net.Listen("tcp", "127.0.7.44:0") // where nobody else gets the port when it is closed
 		if err != nil {
 			t.Fatal(err)
 		}
