@@ -116,16 +116,16 @@ func newNetwork(t *testing.T) *network {
 	}
 	w.balancer.ip(fmt.Sprintf("link add c0 type veth peer name eth0 netns %d", w.client.tid))
 	w.balancer.ip(fmt.Sprintf("link add s0 type veth peer name eth0 netns %d", w.server.tid))
-	for _, a := range []string{"10.0.1.1/24", "10.0.1.100/32", "fd01::1/64", "fd01::100/128"} {
-		w.balancer.ip("addr add " + a + " dev c0")
+	for _, a := range []string{"10.0.1.1/24 dev c0", "10.0.1.100/32 dev c0", "fd01::1/64 dev c0 nodad", "fd01::100/128 dev c0 nodad"} {
+		w.balancer.ip("addr add " + a)
 	}
 	w.balancer.ip("addr add 10.0.2.1/24 dev s0")
-	w.balancer.ip("addr add fd02::1/64 dev s0")
+	w.balancer.ip("addr add fd02::1/64 dev s0 nodad")
 	w.client.ip("addr add 10.0.1.2/24 dev eth0")
-	w.client.ip("addr add fd01::2/64 dev eth0")
+	w.client.ip("addr add fd01::2/64 dev eth0 nodad")
 	for _, last := range []string{"2", "3", "4"} {
 		w.server.ip("addr add 10.0.2." + last + "/24 dev eth0")
-		w.server.ip("addr add fd02::" + last + "/64 dev eth0")
+		w.server.ip("addr add fd02::" + last + "/64 dev eth0 nodad")
 	}
 	w.balancer.ip("link set c0 up")
 	w.balancer.ip("link set s0 up")
