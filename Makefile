@@ -3,7 +3,7 @@
 VERSION ?= $(shell git describe --tags --always 2>/dev/null || echo 0.1.0-dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build test unit integration lint fuzz lab packages clean bpf soak soak-timing bench-failover bench-health bench-l4 bench-l7
+.PHONY: help build test unit integration lint fuzz lab packages clean bpf soak soak-timing bench-failover bench-health bench-kernel bench-l4 bench-l7
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,3 +64,7 @@ bench-l7: packages build ## compare the L7 proxy with nginx, HAProxy and Caddy; 
 	go build -o build/bench-l7 ./bench/l7
 	[ -x build/caddy ] || GOBIN=$(CURDIR)/build go install github.com/caddyserver/caddy/v2/cmd/caddy@latest
 	build/bench-l7 -caddy build/caddy -report docs/benchmarks.md
+
+bench-kernel: packages build ## compare the kernel path with forwarding and with proxies; writes its sections of docs/benchmarks.md
+	go build -o build/bench-kernel ./bench/kernel
+	build/bench-kernel -report docs/benchmarks.md

@@ -42,6 +42,7 @@ var layers = map[string][]string{
 	"cmd/applianctl":      {"internal/appliance", "internal/guard", "internal/config", "internal/control", "internal/lab", "internal/peer"},
 	"integration":         {"internal/control", "internal/lab"},
 	"bench/contest":       nil,
+	"bench/kernel":        {"bench/contest", "l4/kernel"},
 	"bench/l4":            {"bench/contest"},
 	"bench/l7":            {"bench/contest"},
 }
