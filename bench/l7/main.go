@@ -96,6 +96,9 @@ func wrk(connections int, port func(p *proxy) string, path string, more ...strin
 }
 
 func plain(p *proxy) string { return fmt.Sprintf("http://%s:%d", p.address, plainPort) }
+func logged(p *proxy) string {
+	return fmt.Sprintf("http://%s:%d", p.address, loggedPort)
+}
 func ecdsa(p *proxy) string { return fmt.Sprintf("https://%s:%d", p.address, ecdsaPort) }
 func rsa(p *proxy) string   { return fmt.Sprintf("https://%s:%d", p.address, rsaPort) }
 
@@ -109,6 +112,7 @@ func h2load(port func(p *proxy) string, args ...string) func(p *proxy) ([]string
 var workloads = []workload{
 	{"HTTP/1.1, 64 kept connections", "request", false, wrk(64, plain, "/")},
 	{"HTTP/1.1, 256 kept connections", "request", false, wrk(256, plain, "/")},
+	{"HTTP/1.1, 64 kept connections, with an access log", "request", false, wrk(64, logged, "/")},
 	{"HTTP/1.1, a new connection each", "request", false, wrk(32, plain, "/", "-H", "Connection: close")},
 	{"HTTPS (ECDSA), 64 kept connections", "request", false, wrk(64, ecdsa, "/")},
 	{"HTTPS (RSA), 64 kept connections", "request", false, wrk(64, rsa, "/")},

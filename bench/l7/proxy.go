@@ -25,9 +25,10 @@ import (
 
 // The ports of each proxy.
 const (
-	plainPort = 80
-	ecdsaPort = 443
-	rsaPort   = 444
+	plainPort  = 80
+	loggedPort = 81
+	ecdsaPort  = 443
+	rsaPort    = 444
 )
 
 const origin = "127.0.1.1:80"
@@ -120,7 +121,13 @@ http { access_log off; keepalive_requests 1000000000; keepalive_timeout 300; cli
 		}
 		p.cmd = exec.Command("taskset", append(append([]string{"-c", "0"}, one.command...), path)...)
 		p.cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
-		p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
+		// HAProxy's access log goes there.
+		log, err := os.Create(filepath.Join(dir, strconv.Itoa(i)+".log"))
+		if err != nil {
+			return r, err
+		}
+		defer log.Close() // the proxy has it too
+		p.cmd.Stdout, p.cmd.Stderr = log, &p.said
 		if err := p.cmd.Start(); err != nil {
 			return r, err
 		}
@@ -172,6 +179,11 @@ name    = "plain"
 listen  = ["%[2]s:80"]
 servers = ["%[3]s"]
 [[l7]]
+name       = "logged"
+listen     = ["%[2]s:81"]
+servers    = ["%[3]s"]
+access_log = { path = "%[1]s/a.access", format = "combined" }
+[[l7]]
 name    = "ecdsa"
 listen  = ["%[2]s:443"]
 servers = ["%[3]s"]
@@ -196,6 +208,7 @@ http { access_log off; keepalive_requests 1000000000; keepalive_timeout 300; cli
   proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host;
   proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;
   server { listen %[2]s:80 backlog=4096; location / { proxy_pass http://o; } }
+  server { listen %[2]s:81 backlog=4096; access_log %[1]s/nginx.access combined buffer=64k flush=1s; location / { proxy_pass http://o; } }
   server { listen %[2]s:443 ssl http2 backlog=4096; ssl_certificate %[1]s/ecdsa.pem; ssl_certificate_key %[1]s/ecdsa.key; location / { proxy_pass http://o; } }
   server { listen %[2]s:444 ssl http2 backlog=4096; ssl_certificate %[1]s/rsa.pem; ssl_certificate_key %[1]s/rsa.key; location / { proxy_pass http://o; } } }
 `, dir, address, origin, descriptors/2)
@@ -229,6 +242,11 @@ frontend f
   bind %[2]s:444 backlog 4096 ssl crt %[1]s/rsa.both alpn h2,http/1.1
   http-request set-header X-Forwarded-Proto https if { ssl_fc }
   default_backend b
+frontend logged
+  bind %[2]s:81 backlog 4096
+  log stdout format raw daemon
+  option httplog
+  default_backend b
 backend b
   server s %[3]s
 `, dir, address, origin, descriptors/2-1000)
@@ -238,6 +256,7 @@ func caddyConfig(dir, address string, _ int) string {
 	var b strings.Builder
 	b.WriteString("{\n admin off\n auto_https off\n log {\n  level ERROR\n }\n servers {\n  protocols h1 h2\n }\n}\n")
 	fmt.Fprintf(&b, "http://:80 {\n bind %s\n reverse_proxy %s\n}\n", address, origin)
+	fmt.Fprintf(&b, "http://%s:%d {\n bind %[1]s\n log {\n  output file %[3]s/caddy.access\n }\n reverse_proxy %[4]s\n}\n", address, loggedPort, dir, origin)
 	for port, kind := range map[int]string{ecdsaPort: "ecdsa", rsaPort: "rsa"} {
 		fmt.Fprintf(&b, "https://%s:%d {\n bind %[1]s\n tls %[3]s/%[4]s.pem %[3]s/%[4]s.key\n reverse_proxy %[5]s\n}\n", address, port, dir, kind, origin)
 	}
