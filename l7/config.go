@@ -57,6 +57,13 @@ type TLS struct {
 	// Certificates are chosen by SNI; a client that names no known host gets
 	// the first.
 	Certificates []Certificate `toml:"certificates"`
+	// ClientCA is a PEM file of the authorities that may sign the certificates of
+	// clients. With it they are asked for one.
+	ClientCA string `toml:"client_ca"`
+	// ClientAuth says whether clients must show one; default require, with ClientCA.
+	ClientAuth ClientAuth `toml:"client_auth"`
+	// ClientCRL is a file with the authorities' lists of revoked certificates.
+	ClientCRL string `toml:"client_crl"`
 }
 
 // Certificate is a pair of PEM files: the chain, leaf first, and its key.
@@ -202,7 +209,9 @@ func (c Config) Validate(problem func(key, message string)) {
 	c.AcceptProxy.validate(problem)
 	c.HTTP2.validate(problem)
 	c.AccessLog.validate(problem)
+	c.validateIdentityFields(problem)
 	if c.TLS != nil {
+		c.TLS.validateClients(problem)
 		if len(c.TLS.Certificates) == 0 {
 			problem("tls.certificates", "HTTPS needs at least one certificate, such as { cert = \"blog.pem\", key = \"blog.key\" }")
 		}

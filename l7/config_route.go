@@ -133,6 +133,10 @@ func (c *Config) EachFile(visit func(key string, path *string)) {
 	if c.AccessLog != nil && c.AccessLog.Path != accesslog.Stdout {
 		visit("access_log.path", &c.AccessLog.Path)
 	}
+	if c.TLS != nil {
+		visit("tls.client_ca", &c.TLS.ClientCA)
+		visit("tls.client_crl", &c.TLS.ClientCRL)
+	}
 	c.Rules.eachFile("", visit)
 	for i := range c.Routes {
 		at := fmt.Sprintf("route[%d].", i)
@@ -146,9 +150,15 @@ func (c *Config) EachFile(visit func(key string, path *string)) {
 // CheckFiles calls problem for every file that EachFile visits and that is of no
 // use.
 func (c *Config) CheckFiles(problem func(key, message string)) {
+	if c.TLS != nil {
+		c.TLS.checkClientFiles(problem)
+	}
 	c.EachFile(func(key string, path *string) {
 		if *path == "" {
 			return // said already
+		}
+		if strings.HasPrefix(key, "tls.") {
+			return // they are judged together
 		}
 		check := checkFile
 		switch {

@@ -14,6 +14,7 @@ import (
 // doorSettings are what a door's servers are made from; comparable.
 type doorSettings struct {
 	tls       bool
+	clients   string // by whom certificates of clients are signed, and which are not good
 	maxHeader int64
 	header    time.Duration
 	idle      time.Duration

@@ -73,6 +73,7 @@ type Change struct {
 	handlers map[netip.AddrPort]listen.Handler
 	logs     map[string]*accesslog.Log // by path
 	opened   []*accesslog.Log          // those of them that are new
+	tickets  []byte                    // see Tickets
 }
 
 // Stage builds everything that cfgs need: it reads certificates and looks up
@@ -150,6 +151,7 @@ func (c *Change) Commit() {
 	before := e.services
 	e.services, e.order = make(map[string]*service, len(c.services)), c.services
 	for i, s := range c.services {
+		s.tickets.setSecret(c.tickets)
 		old := s.state.Swap(c.states[i])
 		e.services[s.name] = s
 		delete(before, s.name)

@@ -121,6 +121,9 @@ func (p *pipeline) ask(ctx context.Context, st *state, fa *forwardAuth, ex *exch
 	sub.out.target, sub.out.host = fa.path, ex.host
 	sub.out.request = append(requestFields(nil, sub),
 		field{Name: "X-Forwarded-Method", Value: ex.method}, field{Name: "X-Forwarded-Uri", Value: ex.target})
+	if r := ex.rules.request; r != nil && r.identity != nil {
+		sub.out.request = r.identity.apply(sub.out.request, ex)
+	}
 	if st.identity.requestID != "" {
 		sub.out.request = append(sub.out.request.without(st.identity.requestID), field{Name: st.identity.requestID, Value: ex.id})
 	}

@@ -83,6 +83,8 @@ type headerEdits struct {
 	remove []string // those that are set included
 	add    []headerEdit
 	host   *template // what Host is set to; it is not among a request's fields
+	// identity are those that say what the client's certificate does; nil: none.
+	identity *headerEdits
 }
 
 type headerEdit struct {
@@ -110,7 +112,27 @@ func newHeaderEdits(h *HeaderRules) (*headerEdits, error) {
 		}
 	}
 	e.remove = append(e.remove, sortedKeys(h.Set)...)
+	for _, name := range sortedKeys(h.Set) {
+		if usesCertificate(h.Set[name]) {
+			e.identity = e.identity.with(e, name)
+		}
+	}
 	return e, nil
+}
+
+// with returns e, nil if it is empty, with the edits of all that are for the field
+// of that name.
+func (e *headerEdits) with(all *headerEdits, name string) *headerEdits {
+	if e == nil {
+		e = &headerEdits{}
+	}
+	e.remove = append(e.remove, name)
+	for _, edit := range all.add {
+		if edit.name == name {
+			e.add = append(e.add, edit)
+		}
+	}
+	return e
 }
 
 // apply changes fs, which is the caller's, and returns it.

@@ -56,6 +56,7 @@ type rig struct {
 	wires  map[string]Transport
 	log    *logBuffer
 	accept sync.WaitGroup
+	secret []byte // of session tickets
 
 	mu        sync.Mutex
 	listeners map[netip.AddrPort]*net.TCPListener
@@ -131,6 +132,7 @@ func (r *rig) apply(cfgs ...Config) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	c.Tickets(r.secret)
 	c.Commit()
 	r.mu.Lock()
 	defer r.mu.Unlock()

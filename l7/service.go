@@ -18,7 +18,8 @@ import (
 // change is its state.
 type service struct {
 	name     string
-	tls      *tls.Config
+	tls      *tls.Config // what begins a handshake; its state's goes on
+	tickets  tickets
 	pipeline pipeline
 	state    atomic.Pointer[state]
 }
@@ -29,6 +30,8 @@ type state struct {
 	cfg       Config
 	routes    *table
 	certs     *certificates // nil: plain HTTP
+	clients   *clientCerts  // nil: clients are not asked for certificates
+	tls       *tls.Config   // nil: plain HTTP
 	upstreams map[upstreamSettings]*upstream
 	pools     map[*pool.Pool]*upstream // that it forwards to
 	access    *accessLog               // nil: requests are not logged
@@ -39,7 +42,7 @@ type state struct {
 func newService(name string, log zerolog.Logger) *service {
 	s := &service{name: name}
 	s.pipeline.log = log.With().Str("service", name).Logger()
-	s.tls = s.tlsConfig()
+	s.tls = &tls.Config{GetConfigForClient: s.handshake}
 	return s
 }
 
@@ -62,6 +65,10 @@ func (s *service) build(cfg Config, pools map[string]*pool.Pool, transports map[
 		if st.certs, err = loadCertificates(*cfg.TLS, time.Now(), s.pipeline.log); err != nil {
 			return nil, fmt.Errorf("service %s: %w", s.name, err)
 		}
+		if st.clients, err = loadClientCerts(*cfg.TLS); err != nil {
+			return nil, fmt.Errorf("service %s: tls.%w", s.name, err)
+		}
+		st.tls = st.tlsConfig()
 	}
 	st.upstreams, st.pools = make(map[upstreamSettings]*upstream), make(map[*pool.Pool]*upstream)
 	st.routes.connect(func(p *pool.Pool) *upstream {
@@ -101,8 +108,13 @@ func (st *state) retireUpstreams(after *state) {
 }
 
 func (st *state) doorSettings() doorSettings {
+	clients := ""
+	if st.clients != nil {
+		clients = st.clients.mark
+	}
 	return doorSettings{
 		tls:       st.certs != nil,
+		clients:   clients,
 		maxHeader: st.cfg.EffectiveMaxHeaderSize(),
 		header:    st.cfg.Timeouts.EffectiveHeader(),
 		idle:      st.cfg.Timeouts.EffectiveIdle(),

@@ -11,6 +11,11 @@ var variables = []struct {
 	name  string
 	value func(ex *exchange) string
 }{
+	{"cert_der", certValue(certDER)},
+	{"cert_fingerprint", certValue(certFingerprint)},
+	{"cert_name", certValue(certName)},
+	{"cert_serial", certValue(certSerial)},
+	{"cert_subject", certValue(certSubject)},
 	{"client", func(ex *exchange) string { return ex.peer.text }},
 	{"host", func(ex *exchange) string { host, _ := normalHost(ex.host); return host }},
 	{"method", func(ex *exchange) string { return ex.method }},

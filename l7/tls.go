@@ -2,6 +2,7 @@ package l7
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -91,33 +92,44 @@ func (cs *certificates) choose(hello *tls.ClientHelloInfo) *tls.Certificate {
 	return found[0]
 }
 
-// tlsConfig returns the settings of all handshakes of a service. It is made
-// once, so that session tickets stay good over reloads; certificates are looked
-// up in the service's current state.
-func (s *service) tlsConfig() *tls.Config {
+// ciphers are those of TLS 1.2 that crypto/tls has and that nobody finds fault
+// with: no CBC, and no key exchange without forward secrecy. TLS 1.3 has no others.
+var ciphers = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
+// tlsConfig returns the settings of handshakes.
+func (st *state) tlsConfig() *tls.Config {
 	cfg := &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		NextProtos: []string{protocolHTTP2, protocolHTTP1},
+		MinVersion:   tls.VersionTLS12,
+		CipherSuites: ciphers,
+		NextProtos:   []string{protocolHTTP2, protocolHTTP1},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			cs := s.state.Load().certs
-			if cs == nil {
-				return nil, fmt.Errorf("service %s does not terminate TLS any more", s.name)
-			}
-			return cs.choose(hello), nil
+			return st.certs.choose(hello), nil
 		},
 		// A record for each piece of an answer costs more than the wait for a
 		// larger one to be whole.
 		DynamicRecordSizingDisabled: true,
 	}
-	old := cfg.Clone()
-	old.NextProtos = []string{protocolHTTP1}
-	cfg.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		if s.state.Load().cfg.HTTP2.EffectiveEnabled(true) {
-			return nil, nil
-		}
-		return old, nil
+	if !st.cfg.HTTP2.EffectiveEnabled(true) {
+		cfg.NextProtos = []string{protocolHTTP1}
 	}
+	st.clients.apply(cfg)
 	return cfg
+}
+
+// handshake returns the settings for a client, those of the service's current
+// state. The keys of session tickets are those of the service, so that tickets
+// stay good over reloads.
+func (s *service) handshake(*tls.ClientHelloInfo) (*tls.Config, error) {
+	st := s.state.Load()
+	if st.tls == nil {
+		return nil, fmt.Errorf("service %s does not terminate TLS any more", s.name)
+	}
+	s.tickets.refresh(s.tls, s.name, time.Now())
+	return st.tls, nil
 }
 
 // The protocols of HTTP as ALPN names them (RFC 7301).
@@ -135,6 +147,7 @@ type session struct {
 	sni             string
 	protocol        string // by ALPN
 	resumed         bool
+	client          *x509.Certificate // that the client has shown; nil: none
 }
 
 func newSession(s tls.ConnectionState) *session {
@@ -145,12 +158,18 @@ func newSession(s tls.ConnectionState) *session {
 	if s.CipherSuite != 0 {
 		now.cipher = tls.CipherSuiteName(s.CipherSuite)
 	}
+	if len(s.PeerCertificates) > 0 {
+		now.client = s.PeerCertificates[0]
+	}
 	return now
 }
 
 // describe fills in what the access log shows of the session.
 func (s *session) describe(r *accesslog.Record) {
 	r.TLSVersion, r.TLSCipher, r.SNI, r.Resumed = s.version, s.cipher, s.sni, s.resumed
+	if s.client != nil {
+		r.TLSClient = s.client.Subject.String()
+	}
 }
 
 // failedHandshake counts and logs a handshake that failed. Who says nothing at

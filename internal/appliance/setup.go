@@ -13,6 +13,7 @@ import (
 	"appliance/internal/config"
 	"appliance/internal/endpoint"
 	"appliance/internal/listen"
+	"appliance/internal/peer"
 	"appliance/internal/pool"
 	"appliance/internal/resolve"
 	"appliance/l7"
@@ -87,6 +88,9 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 	mesh, link, err := a.peers.stage(node.Peer)
 	if err != nil {
 		return err
+	}
+	if link.Secret != nil {
+		l7Change.Tickets(peer.Derive(link.Secret, "TLS session tickets"))
 	}
 	if old.node != nil {
 		a.learn(ctx, old, next)

@@ -2,7 +2,9 @@ package peer
 
 import (
 	"bytes"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -54,6 +56,15 @@ func ReadSecret(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s holds %d bytes; a secret has %d at least: applianctl secret prints one", path, len(secret), minSecret)
 	}
 	return secret, nil
+}
+
+// Derive returns 32 bytes for another purpose than the link, the same wherever the
+// secret is the same. They tell nothing of the secret nor of what is derived for
+// other purposes.
+func Derive(secret []byte, purpose string) []byte {
+	// It fails for lengths alone that are out of the question.
+	key, _ := hkdf.Key(sha256.New, secret, []byte("applianctl derived"), purpose, sha256.Size)
+	return key
 }
 
 // judgeFile says why the secret in a file is none.

@@ -2,6 +2,7 @@ package accesslog
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,8 +57,11 @@ type Log struct {
 	file      io.WriteCloser
 	looked    time.Time // when it was last seen that the path leads to file
 	midLine   bool      // the last line that was written is not whole
-	complains time.Time // when trouble may be logged next
+	complains time.Time // when dropped lines may be logged next
 	told      uint64    // lines that were dropped, as logged last
+
+	unwritable error // of the latest write
+	unopened   error // why the file could not be opened anew
 }
 
 // buffer is some lines.
@@ -326,19 +330,26 @@ func (l *Log) write(b *buffer) {
 
 // note remembers whether the file can be written.
 func (l *Log) note(err error) {
-	was := l.trouble.Load()
+	was := l.unwritable
+	l.unwritable = err
+	l.publish()
+	switch {
+	case err != nil && was == nil:
+		l.log.Error().Str("access_log", l.path).Err(err).Msg("the access log cannot be written: lines are dropped")
+	case err == nil && was != nil:
+		l.log.Info().Str("access_log", l.path).Uint64("dropped", l.dropped.Load()).Msg("the access log is written again")
+	}
+}
+
+// publish shows what is wrong, if anything.
+func (l *Log) publish() {
+	err := cmp.Or(l.unwritable, l.unopened)
 	if err == nil {
-		if was != nil {
-			l.trouble.Store(nil)
-			l.log.Info().Str("access_log", l.path).Uint64("dropped", l.dropped.Load()).Msg("the access log is written again")
-		}
+		l.trouble.Store(nil)
 		return
 	}
 	text := err.Error()
 	l.trouble.Store(&text)
-	if was == nil {
-		l.log.Error().Str("access_log", l.path).Err(err).Msg("the access log cannot be written: lines are dropped")
-	}
 }
 
 // complain logs that lines were dropped, now and then and at the end.
@@ -363,20 +374,28 @@ func (l *Log) look() {
 	l.looked = now
 	at, err := os.Stat(l.path)
 	own, failed := f.Stat()
-	if failed == nil && (errors.Is(err, os.ErrNotExist) || err == nil && !os.SameFile(at, own)) {
-		l.note(l.reopen())
+	if failed != nil || !errors.Is(err, os.ErrNotExist) && (err != nil || os.SameFile(at, own)) {
+		return
+	}
+	was := l.unopened
+	if err := l.reopen(); err != nil && was == nil {
+		l.log.Error().Str("access_log", l.path).Err(err).Msg("the access log has gone from its place")
 	}
 }
 
+// reopen opens the file anew. If that fails the old one stays.
 func (l *Log) reopen() error {
 	if l.path == Stdout {
 		return nil
 	}
 	f, err := open(l.path)
 	if err != nil {
-		return fmt.Errorf("access log: %w; lines go on into the file that was open", err)
+		l.unopened = fmt.Errorf("access log: %w; lines go on into the file that was open", err)
+		l.publish()
+		return l.unopened
 	}
 	l.file.Close()
-	l.file, l.midLine = f, false
+	l.file, l.midLine, l.unopened = f, false, nil
+	l.publish()
 	return nil
 }

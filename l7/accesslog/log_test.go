@@ -230,6 +230,9 @@ func TestRotation(t *testing.T) {
 	if err := l.Reopen(t.Context()); err == nil || !strings.Contains(err.Error(), "the file that was open") {
 		t.Errorf("no folder: %v", err)
 	}
+	if got := l.Stats(); !strings.Contains(got.Trouble, "the file that was open") || got.Dropped != 0 {
+		t.Errorf("%+v", got)
+	}
 	l.Release()
 	<-l.over
 }
