@@ -40,6 +40,12 @@
 // it opens to its client is all of a body that waits here. What is to be sent is
 // collected, and written by one of those who had something to send.
 //
+// To servers it is HTTP/1.1 or 2 as their pool's [Transport] says, with or without
+// TLS; an upstream is for one transport. By HTTP/2 many exchanges share a
+// connection (muxConn), each with a stream of its own (muxStream): a goroutine for
+// each connection takes apart what comes and wakes the goroutine of the exchange,
+// which writes to the connection itself.
+//
 // A door has a server for its connections, which is replaced, not changed: those
 // who are connected to the old one are let go, each version in its own way.
 //
@@ -54,6 +60,9 @@
 //     or if the connection broke before there was an answer, the method is
 //     idempotent and the body, if any, came together with the head: see
 //     [Retry]. All others are answered 502 and never sent twice.
+//   - By HTTP/2 a request that the server has not looked at (REFUSED_STREAM, or
+//     above the last stream of its GOAWAY) is sent again, whatever it is, if its
+//     body is still there.
 //   - An answer that breaks off is never made to look complete.
 //   - What a client says about its own address, or about what it asked for, in
 //     one of the fields that servers commonly believe is not passed on: see
@@ -69,5 +78,6 @@
 // Goroutines: each connection has that of the listener, which by HTTP/1 does all
 // the work and by HTTP/2 begins one for each request; uploads and the tunnels of
 // upgraded connections have one each, which the exchange waits for. A connection
-// has ended when all of them have. Shutdown waits for all connections.
+// has ended when all of them have. Shutdown waits for all connections, and for
+// those to servers by HTTP/2, whose goroutines an upstream owns.
 package l7

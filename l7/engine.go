@@ -308,6 +308,9 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	for _, s := range e.order {
 		s.state.Load().retireUpstreams(nil)
 	}
+	for u := range e.ups {
+		u.tasks.Wait()
+	}
 	return err
 }
 

@@ -71,10 +71,7 @@ var (
 
 // add takes a field that has been decoded.
 func (h *http2Head) add(f hpack.HeaderField) {
-	if h.size += int64(f.Size()); h.size > h.most || len(h.fields) >= http1.MaxFields {
-		h.tooLarge = true
-	}
-	if h.tooLarge || h.wrong != nil {
+	if !h.counts(f) {
 		return
 	}
 	if strings.HasPrefix(f.Name, ":") {
@@ -82,6 +79,14 @@ func (h *http2Head) add(f hpack.HeaderField) {
 		return
 	}
 	h.wrong = h.field(f.Name, f.Value)
+}
+
+// counts counts a field, and reports whether it has to be looked at.
+func (h *http2Head) counts(f hpack.HeaderField) bool {
+	if h.size += int64(f.Size()); h.size > h.most || len(h.fields) >= http1.MaxFields {
+		h.tooLarge = true
+	}
+	return !h.tooLarge && h.wrong == nil
 }
 
 // pseudo takes a pseudo-header field. All of them come first, once each.

@@ -69,8 +69,8 @@ func (t Transport) Plain() bool { return t.TLS == nil && t.EffectiveHTTP() == HT
 // below the pool's table, message says what is wrong and what would be right.
 // Whether files exist is not judged here.
 func (t Transport) Validate(problem func(key, message string)) {
-	if v := t.EffectiveHTTP(); v != HTTP1 {
-		problem("http", fmt.Sprintf("unknown version %q; known: \"1.1\"", t.HTTP))
+	if v := t.EffectiveHTTP(); v != HTTP1 && v != HTTP2 {
+		problem("http", fmt.Sprintf("unknown version %q; known: \"1.1\", \"2\"", t.HTTP))
 	}
 	s := t.TLS
 	if s == nil {

@@ -44,10 +44,12 @@ type upstream struct {
 	settings  upstreamSettings
 	transport *transport
 	pipes     pipes
+	tasks     sync.WaitGroup // of connections by HTTP/2
 
 	mu      sync.Mutex
 	idle    map[endpoint.Endpoint][]*serverConn // by server; the last one was used last
 	open    map[*serverConn]struct{}            // all that there are
+	muxes   map[endpoint.Endpoint]*muxes        // by HTTP/2
 	configs map[string]*tls.Config              // by server and name, each with the sessions of its own
 	sweep   *time.Timer                         // runs while something is idle
 	retired bool
@@ -56,7 +58,7 @@ type upstream struct {
 func newUpstream(set upstreamSettings, t *transport) *upstream {
 	return &upstream{
 		settings: set, transport: t, idle: make(map[endpoint.Endpoint][]*serverConn), open: make(map[*serverConn]struct{}),
-		configs: make(map[string]*tls.Config),
+		configs: make(map[string]*tls.Config), muxes: make(map[endpoint.Endpoint]*muxes),
 	}
 }
 
@@ -71,6 +73,11 @@ func (u *upstream) retire() {
 		}
 	}
 	clear(u.idle)
+	for _, set := range u.muxes {
+		for _, c := range set.conns {
+			c.retire()
+		}
+	}
 	u.pipes.close()
 	if u.sweep != nil {
 		u.sweep.Stop()
@@ -81,7 +88,7 @@ func (u *upstream) retire() {
 func (u *upstream) unused() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.retired && len(u.open) == 0
+	return u.retired && len(u.open) == 0 && len(u.muxes) == 0
 }
 
 // reset breaks off all that is under way with a server that has failed its check.
@@ -91,6 +98,11 @@ func (u *upstream) reset(server *pool.Server) {
 	for c := range u.open {
 		if c.of == server {
 			c.tcp.Close() // whoever uses it does the rest; if nobody does, it is found closed
+		}
+	}
+	if set := u.muxes[server.Endpoint()]; set != nil {
+		for _, c := range set.conns {
+			c.reset(server)
 		}
 	}
 }
@@ -210,6 +222,9 @@ func (u *upstream) dial(ctx context.Context, server *pool.Server) (*serverConn, 
 // called for interim answers before. The error is a *connectError, is a timeout
 // as net.Error has it, or anything else.
 func (u *upstream) roundTrip(ctx context.Context, server *pool.Server, ex *exchange, interim func(ex *exchange, status int, head fields)) (answer, error) {
+	if u.transport.http2 {
+		return u.roundTripMux(ctx, server, ex, interim)
+	}
 	ex.out.wire = requestHead(ex.out.wire[:0], ex)
 	broken := false
 	for {

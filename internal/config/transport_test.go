@@ -14,7 +14,7 @@ import (
 func TestTransportProblems(t *testing.T) {
 	const web = "[[l7]]\nname = \"web\"\nlisten = [\"10.0.0.1:80\"]\npool = \"p\"\n"
 	for _, tt := range []struct{ name, text, want string }{
-		{"version", web + "[pool.p]\nservers = [\"10.0.0.2:80\"]\nhttp = \"3\"\n", `pool.p.http: unknown version "3"; known: "1.1"`},
+		{"version", web + "[pool.p]\nservers = [\"10.0.0.2:80\"]\nhttp = \"3\"\n", `pool.p.http: unknown version "3"; known: "1.1", "2"`},
 		{"name", web + "[pool.p]\nservers = [\"10.0.0.2:80\"]\ntls = { server_name = \"a b\" }\n", `pool.p.tls.server_name: "a b" is no host name`},
 		{"authorities for nothing", web + "[pool.p]\nservers = [\"10.0.0.2:80\"]\ntls = { verify = false, ca_file = \"x\" }\n", "pool.p.tls.ca_file: with verify = false"},
 		{"key alone", web + "[pool.p]\nservers = [\"10.0.0.2:80\"]\ntls = { key = \"x\" }\n", "pool.p.tls.cert: a key goes with its certificate"},
@@ -23,6 +23,8 @@ func TestTransportProblems(t *testing.T) {
 		{"plain check", web + "[pool.p]\nservers = [\"10.0.0.2:80\"]\ntls = {}\ncheck = { type = \"http\" }\n", `pool.p.check.type: the pool's servers speak TLS; choose "https"`},
 		{"l4", "[[l4]]\nname = \"raw\"\nlisten = [\"10.0.0.1:80\"]\npool = \"p\"\n[pool.p]\nservers = [\"10.0.0.2:80\"]\ntls = {}\n",
 			"pool.p.tls: service raw uses this pool, and services of [[l4]] pass on what clients send"},
+		{"l4 by HTTP/2", "[[l4]]\nname = \"raw\"\nlisten = [\"10.0.0.1:80\"]\npool = \"p\"\n[pool.p]\nservers = [\"10.0.0.2:80\"]\nhttp = \"2\"\n",
+			"pool.p.http: service raw uses this pool"},
 	} {
 		_, err := Parse("f.toml", []byte(tt.text))
 		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Count(err.Error(), "\n") > 0 {

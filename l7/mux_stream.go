@@ -1,0 +1,502 @@
+package l7
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"appliance/internal/pool"
+)
+
+// muxStream is an exchange on a connection by HTTP/2, and its answer. The
+// goroutine of the exchange calls its exported side, which is that of an answer;
+// that of the upload calls sendBody.
+type muxStream struct {
+	answerHead
+	conn   *muxConn
+	id     uint32
+	ex     *exchange
+	server *pool.Server
+	wake   chan struct{} // something has come
+	room   chan struct{} // something may be sent
+	timer  *time.Timer
+
+	// The exchange's own.
+	part   int  // of the first of in that next has returned
+	rest   bool // a body that is there has to be sent yet
+	closed bool // close has been called
+
+	// Guarded by conn.mu.
+	window  int64 // what may be sent
+	sent    bool  // all of the request has been
+	gone    bool  // the stream does not exist any more for the server
+	err     error // why there is no more than what is here
+	heads   []muxInterim
+	answers int // heads that came, interim ones included
+	final   bool
+	length  int64 // of the answer's body; -1 if it is not known
+	got     int64 // of it
+	in      []*inbox
+	taken   int64 // of the window, by what has come and was not given back
+	freed   int64 // of that, what the client has taken
+	ended   bool  // all of the answer has come
+	lines   fields
+}
+
+// muxInterim is an interim answer.
+type muxInterim struct {
+	status int
+	fields fields
+}
+
+// errOverrun says that a server has sent more than it may.
+var errOverrun = errors.New("the server has sent more than it was allowed to")
+
+func newMuxStream(ex *exchange, server *pool.Server) *muxStream {
+	return &muxStream{ex: ex, server: server, wake: make(chan struct{}, 1), room: make(chan struct{}, 1), length: -1}
+}
+
+// poke wakes who waits for c.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// roomForMore wakes the sender. conn.mu is held.
+func (st *muxStream) roomForMore() { poke(st.room) }
+
+// fail notes that nothing more comes, unless all has come. conn.mu is held.
+func (st *muxStream) fail(err error) {
+	if st.err == nil && !st.ended {
+		st.err = err
+	}
+	if st.gone || st.conn.err != nil {
+		st.sent = true // or nobody wants it
+	}
+	poke(st.wake)
+	poke(st.room)
+}
+
+// breakOff makes the exchange fail. It is called by other goroutines.
+func (st *muxStream) breakOff() {
+	c := st.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st.fail(errAborted)
+}
+
+// silent reports whether the server has said nothing about the request.
+func (st *muxStream) silent() bool {
+	c := st.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return st.answers == 0
+}
+
+// ask sends what is left of the request, or begins to, and waits for the head of
+// the answer.
+func (st *muxStream) ask(interim func(ex *exchange, status int, head fields)) error {
+	ex := st.ex
+	up := &ex.out.upload
+	if st.rest {
+		if err := st.sendWhole(); err != nil {
+			return err
+		}
+	}
+	if ex.body != nil && ex.whole == nil && !ex.expect {
+		up.start(st, ex)
+	}
+	if err := st.awaitHead(interim); err != nil {
+		up.finish(ex)
+		return err
+	}
+	if ex.whole != nil {
+		ex.sent(len(ex.whole))
+	}
+	return nil
+}
+
+// sendWhole sends a body that is there and did not fit the window. A server that
+// answers before it has all is listened to.
+func (st *muxStream) sendWhole() error {
+	u := upload{}
+	err := st.sendBody(&u, st.ex.whole, true)
+	if err == errStopped {
+		return nil
+	}
+	return err
+}
+
+// awaitHead waits for the final head; interim is called for those before.
+func (st *muxStream) awaitHead(interim func(ex *exchange, status int, head fields)) error {
+	ex, c := st.ex, st.conn
+	asked := !(ex.expect && ex.whole == nil) // the client's body is on its way, or there is none
+	invite := func() error {
+		asked = true
+		if err := ex.body.invite(); err != nil {
+			ex.interrupt()
+			return errAborted
+		}
+		ex.out.upload.start(st, ex)
+		return nil
+	}
+	began := ex.now
+	for {
+		c.mu.Lock()
+		heads, final, err := st.heads, st.final, st.err
+		st.heads = nil
+		c.mu.Unlock()
+		for _, h := range heads {
+			if h.status != http.StatusContinue {
+				interim(ex, h.status, h.fields)
+			} else if !asked {
+				if err := invite(); err != nil {
+					return err
+				}
+			}
+			began = time.Now()
+		}
+		if final {
+			return nil
+		}
+		if err != nil {
+			return st.failure(err)
+		}
+		limit := c.up.settings.response
+		if !asked {
+			limit = min(limit, waitForContinue)
+		}
+		if err := st.await(st.wake, began, limit); err == errTimeout && !asked {
+			if err := invite(); err != nil {
+				return err
+			}
+			began = time.Now()
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// failure returns err, or that the exchange is over if that is why.
+func (st *muxStream) failure(err error) error {
+	if st.ex.over() {
+		return errAborted
+	}
+	return err
+}
+
+// await waits until there is news. It gives up when the exchange is over, and limit
+// after began or, if that is later, after the request's body has been sent.
+func (st *muxStream) await(news chan struct{}, began time.Time, limit time.Duration) error {
+	ex := st.ex
+	wait := min(firstLook, limit)
+	for look := firstLook; ; {
+		if st.timer == nil {
+			st.timer = time.NewTimer(wait)
+		} else {
+			st.timer.Reset(wait)
+		}
+		select {
+		case <-news:
+			ex.now = time.Now()
+			return nil
+		case <-st.timer.C:
+		}
+		now := time.Now()
+		ex.now = now
+		if sent, running := ex.out.upload.ended(); running {
+			began = now
+		} else if sent.After(began) {
+			began = sent
+		}
+		if now.Sub(began) >= limit {
+			return errTimeout
+		}
+		if ex.client != nil && ex.client.gone() {
+			ex.interrupt()
+		}
+		if ex.over() {
+			return errAborted
+		}
+		look = min(2*look, lastLook)
+		wait = min(look, limit-now.Sub(began)+time.Millisecond)
+	}
+}
+
+// sendBody is described at uploadTarget.
+func (st *muxStream) sendBody(u *upload, p []byte, last bool) error {
+	c := st.conn
+	for {
+		c.mu.Lock()
+		if st.sent || st.err != nil || st.ended || st.closed {
+			c.mu.Unlock()
+			return errStopped
+		}
+		n := int64(0)
+		if queued := c.out != nil && len(c.out.b) >= queuedMost; !queued {
+			n = max(0, min(int64(len(p)), st.window, c.window, frameMost))
+		}
+		if n == 0 && len(p) > 0 {
+			c.mu.Unlock()
+			if err := st.awaitRoom(); err != nil {
+				return err
+			}
+			continue
+		}
+		all := last && n == int64(len(p))
+		if n > 0 || all && len(u.trailers) == 0 {
+			out := c.queue()
+			out.b = appendData(out.b, st.id, p[:n], all && len(u.trailers) == 0)
+		}
+		if all && len(u.trailers) > 0 {
+			u.end = appendTableSize(u.end[:0])
+			for _, f := range u.trailers {
+				u.end = appendHeaderField(u.end, f.Name, f.Value)
+			}
+			out := c.queue()
+			out.b = appendHead(out.b, st.id, u.end, true)
+		}
+		st.window -= n
+		c.window -= n
+		st.sent = st.sent || all
+		c.mu.Unlock()
+		c.flush()
+		if p = p[n:]; len(p) == 0 {
+			return nil
+		}
+	}
+}
+
+// awaitRoom waits until more may be sent.
+func (st *muxStream) awaitRoom() error {
+	limit := st.conn.up.settings.response
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-st.room:
+		return nil
+	case <-timer.C:
+		return errTimeout
+	}
+}
+
+// gotHead takes a head, or trailers, and says why it is none. conn.mu is held.
+func (st *muxStream) gotHead(h *muxHead) error {
+	st.answers++
+	switch {
+	case h.tooLarge:
+		return errors.New("the head of the answer is too large")
+	case h.wrong != nil:
+		return &malformedError{h.wrong.Error()}
+	case st.ended:
+		return &malformedError{"something comes behind its end"}
+	case st.final:
+		return st.gotTrailers(h)
+	case h.status == 0:
+		return &malformedError{"it has no status"}
+	case h.status == http.StatusSwitchingProtocols:
+		return &malformedError{"its status is 101, which HTTP/2 does not have"} // RFC 9113, section 8.6
+	case h.status < 200 && h.end:
+		return &malformedError{"it ends with an interim answer"}
+	case h.status < 200:
+		if st.heads = append(st.heads, muxInterim{h.status, h.fields}); st.answers > maxInterim {
+			return fmt.Errorf("more than %d interim answers", maxInterim)
+		}
+		poke(st.wake)
+		return nil
+	}
+	st.status, st.fields, st.length = h.status, h.fields, h.length
+	st.trailer = st.fields.has("Trailer")
+	if st.bodyless() {
+		st.length = 0
+	}
+	if err := st.gotEnd(h.end); err != nil {
+		return err
+	}
+	st.final = true
+	return nil
+}
+
+// bodyless reports whether the answer has no body whatever its length.
+func (st *muxStream) bodyless() bool {
+	return st.ex.method == http.MethodHead || st.status == http.StatusNoContent || st.status == http.StatusNotModified
+}
+
+func (st *muxStream) gotTrailers(h *muxHead) error {
+	switch {
+	case h.status != 0:
+		return &malformedError{"there are two heads"}
+	case !h.end:
+		return &malformedError{"the trailers are not its end"}
+	}
+	st.lines = h.fields
+	return st.gotEnd(true)
+}
+
+// gotEnd takes the end of an answer, if it is there. conn.mu is held.
+func (st *muxStream) gotEnd(end bool) error {
+	if end && st.length >= 0 && st.got != st.length {
+		return &malformedError{errLength.Error()} // RFC 9113, section 8.1.1
+	}
+	st.ended = end
+	poke(st.wake)
+	if end {
+		poke(st.room) // who is still sending may stop
+	}
+	return nil
+}
+
+// gotData takes a part of the body, and says what is wrong with it. conn.mu is held.
+func (st *muxStream) gotData(f *http2.DataFrame) error {
+	if st.taken += int64(f.Length); st.taken > muxWindow {
+		return errOverrun
+	}
+	p := f.Data()
+	st.free(int64(f.Length) - int64(len(p))) // padding is nobody's
+	switch {
+	case st.ended:
+		return &malformedError{"something comes behind its end"}
+	case !st.final:
+		return &malformedError{"its body comes before its head"}
+	}
+	st.got += int64(len(p))
+	if st.length >= 0 && st.got > st.length {
+		return &malformedError{errLength.Error()}
+	}
+	if st.err == nil {
+		for len(p) > 0 {
+			if n := len(st.in); n == 0 || st.in[n-1].w == len(st.in[n-1].b) {
+				st.in = append(st.in, inboxes.Get().(*inbox))
+			}
+			last := st.in[len(st.in)-1]
+			n := copy(last.b[last.w:], p)
+			last.w += n
+			p = p[n:]
+		}
+	}
+	return st.gotEnd(f.StreamEnded())
+}
+
+// free gives n bytes of the stream's window back to the server. conn.mu is held.
+func (st *muxStream) free(n int64) {
+	st.freed += n
+	if st.freed >= muxWindow/4 && !st.ended && !st.gone {
+		out := st.conn.queue()
+		out.b = appendWindowUpdate(out.b, st.id, int(st.freed))
+		st.taken -= st.freed
+		st.freed = 0
+	}
+}
+
+// The methods of an answer are described there.
+
+func (st *muxStream) head() *answerHead { return &st.answerHead }
+
+func (st *muxStream) ready() bool {
+	c := st.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return st.ended || st.err != nil || st.have() > 0
+}
+
+// have returns how much there is to be read. conn.mu is held.
+func (st *muxStream) have() int {
+	n := -st.part
+	for _, in := range st.in {
+		n += in.w - in.r
+	}
+	return n
+}
+
+func (st *muxStream) next() ([]byte, error) {
+	c := st.conn
+	var began time.Time
+	for {
+		c.mu.Lock()
+		st.settle()
+		if len(st.in) > 0 && st.in[0].r < st.in[0].w {
+			in := st.in[0]
+			part := in.b[in.r:in.w]
+			st.part = len(part)
+			c.mu.Unlock()
+			c.flush()
+			return part, nil
+		}
+		ended, err := st.ended, st.err
+		c.mu.Unlock()
+		c.flush()
+		switch {
+		case ended:
+			st.trailers = st.lines
+			return nil, io.EOF
+		case err != nil:
+			return nil, st.failure(err)
+		}
+		if began.IsZero() {
+			began = time.Now()
+		}
+		if err := st.await(st.wake, began, c.up.settings.response); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// settle frees the part that next has returned before. conn.mu is held.
+func (st *muxStream) settle() {
+	if st.part == 0 {
+		return
+	}
+	in := st.in[0]
+	in.r += st.part
+	st.free(int64(st.part))
+	st.part = 0
+	if in.r == in.w {
+		st.in = slices.Delete(st.in, 0, 1)
+		putInbox(in)
+	}
+}
+
+// splice is not for streams: their bodies are in frames.
+func (st *muxStream) splice(answerWriter) error { return nil }
+
+// release has nothing to give: others use the connection all the time.
+func (st *muxStream) release() {}
+
+// stream is never called: HTTP/2 has no status 101.
+func (st *muxStream) stream() io.ReadWriteCloser { return nil }
+
+func (st *muxStream) close() {
+	c := st.conn
+	st.ex.out.upload.finish(st.ex)
+	st.ex.hold.take(nil)
+	c.mu.Lock()
+	if !st.closed {
+		st.closed = true
+		if !st.gone && !(st.ended && st.sent) && c.err == nil {
+			code := http2.ErrCodeCancel
+			if st.ended {
+				code = http2.ErrCodeNo
+			}
+			out := c.queue()
+			out.b = appendReset(out.b, st.id, code)
+		}
+		st.gone = true
+		for _, in := range st.in {
+			putInbox(in)
+		}
+		st.in, st.part = nil, 0
+		c.remove(st)
+	}
+	c.mu.Unlock()
+	c.flush()
+	if st.timer != nil {
+		st.timer.Stop()
+	}
+}
