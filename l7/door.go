@@ -27,13 +27,14 @@ type door struct {
 	service *service
 	place   *place
 	ctx     context.Context // ends when all connections are to be cut
+	workers *workers        // of the engine
 	server  atomic.Pointer[server]
 }
 
 // newDoor opens a door; with keep false no connection is kept for a second
 // request. retire ends it.
-func newDoor(ctx context.Context, s *service, at *place, keep bool) *door {
-	d := &door{service: s, place: at, ctx: ctx}
+func newDoor(ctx context.Context, s *service, at *place, ws *workers, keep bool) *door {
+	d := &door{service: s, place: at, ctx: ctx, workers: ws}
 	d.renew(keep)
 	return d
 }

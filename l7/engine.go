@@ -20,11 +20,12 @@ import (
 // Engine runs all l7 services of a process. All methods may be called from any
 // goroutine; whoever made it calls Shutdown.
 type Engine struct {
-	log   zerolog.Logger
-	ctx   context.Context // ends when Shutdown cuts the connections
-	cut   context.CancelFunc
-	conns sync.WaitGroup // one for each connection
-	clock accesslog.Clock
+	log     zerolog.Logger
+	ctx     context.Context // ends when Shutdown cuts the connections
+	cut     context.CancelFunc
+	conns   sync.WaitGroup // one for each connection
+	workers workers        // of the streams of HTTP/2
+	clock   accesslog.Clock
 
 	// mu guards what is below: the things that a configuration or a new
 	// connection changes. Requests do without it.
@@ -228,7 +229,7 @@ func (e *Engine) admit(en *entrance, tcp *net.TCPConn) *door {
 	}
 	d := e.doors[key]
 	if d == nil {
-		d = newDoor(e.ctx, en.service, at, e.keeps(key))
+		d = newDoor(e.ctx, en.service, at, &e.workers, e.keeps(key))
 		e.doors[key] = d
 	}
 	e.conns.Add(1)
@@ -302,6 +303,7 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	}
 	e.cutAll()
 	<-left
+	e.workers.close()
 	e.closeLogs()
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -123,11 +123,6 @@ func (c *http2Conn) headers(f *http2.HeadersFrame) error {
 	if f.StreamID%2 == 0 {
 		return http2.ConnectionError(http2.ErrCodeProtocol) // RFC 9113, section 5.1.1
 	}
-	if f.HasPriority() && f.Priority.StreamDep == f.StreamID {
-		if err := c.spend(costFrame); err != nil {
-			return err
-		}
-	}
 	c.head.begin(f.StreamID, f.StreamEnded())
 	return c.fragment(f.HeaderBlockFragment(), f.HeadersEnded())
 }

@@ -300,11 +300,8 @@ func (st *http2Stream) begin() {
 		c.startFlush()
 	}
 	c.mu.Unlock()
-	if st.run == nil {
-		st.run = st.serve
-	}
 	c.tasks.Add(1)
-	go st.run()
+	c.server.door.workers.serve(st)
 }
 
 // wholeMost is the largest body that is sent in one piece with its head.

@@ -27,7 +27,6 @@ type http2Stream struct {
 	key     string    // of a WebSocket
 	tunnel  bool      // what comes are no parts of a body
 	began   time.Time // never changes while the stream is among those of conn
-	run     func()    // a field, because a method value would be allocated
 
 	// Guarded by conn.mu.
 	window int64 // what may be sent
