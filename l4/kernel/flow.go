@@ -186,7 +186,6 @@ func (p *Path) entries(s *service, srv *server, flow *Flow, k *programKey, seen 
 		Server: srv.id, Service: s.id, Mode: uint8(flow.Mode),
 		Saddr: k.Saddr, Sport: port(flow.Port),
 		Daddr: words(flow.Server.Addr()), Dport: port(flow.Server.Port()),
-		Hint: srv.value.Ifindex,
 	}
 	switch flow.Mode {
 	case NAT:

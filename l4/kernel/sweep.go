@@ -20,7 +20,9 @@ const (
 )
 
 const (
-	// handshake is how long a TCP handshake may take without a packet.
+	// handshake is how long a handshake of TCP may take without a packet, and a
+	// datagram may wait for an answer. A flow of datagrams that go one way only is
+	// begun anew after that, and finds the same server.
 	handshake = 10 * time.Second
 	// linger is how long a flow that has ended is kept for packets that are sent
 	// once more.
@@ -206,8 +208,8 @@ func (p *Path) limit(k *programKey, f *programFlow) uint32 {
 	switch {
 	case f.Phase == phaseClosed:
 		return ticks(linger)
-	case f.Phase == phaseNew && Protocol(k.Proto) == TCP:
-		return ticks(handshake)
+	case f.Phase == phaseNew:
+		return ticks(min(handshake, idle))
 	case f.Flags&(flagClientFIN|flagServerFIN) != 0:
 		return ticks(halfClose)
 	}

@@ -60,7 +60,7 @@ struct flow {
 	__u32 responses; // that the client may still get, 0 for any number; of the direction from the server
 	__u32 ifindex;	 // the way out
 	__u32 route_at;	 // in ticks: ifindex, MACs and mtu are of then
-	__u32 hint;	 // the way out where the kernel does not forward
+	__u32 hint;	 // the way to the client where the kernel does not forward
 	__u32 mtu;
 };
 

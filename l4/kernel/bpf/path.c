@@ -321,14 +321,10 @@ NOINLINE int route(struct __sk_buff *skb, const struct key *k, struct flow *f, _
 {
 	struct bpf_fib_lookup fib = {};
 	int v6 = k->saddr[2] != BE32(0xffff) || k->saddr[0] || k->saddr[1];
-	const __be32 *to = f->daddr;
-
-	if (f->mode == MODE_DIRECT && !f->reverse) {
-		struct server *s = bpf_map_lookup_elem(&servers, &f->server);
-		if (!s)
-			return -1;
-		to = s->addr;
-	}
+	struct server *s = bpf_map_lookup_elem(&servers, &f->server);
+	if (!s)
+		return -1;
+	const __be32 *to = f->mode == MODE_DIRECT && !f->reverse ? s->addr : f->daddr;
 	fib.family = v6 ? AF_INET6 : AF_INET;
 	fib.l4_protocol = k->proto;
 	fib.sport = f->sport;
@@ -355,7 +351,7 @@ NOINLINE int route(struct __sk_buff *skb, const struct key *k, struct flow *f, _
 		f->slow = 1;
 		break;
 	case BPF_FIB_LKUP_RET_FWD_DISABLED:
-		f->ifindex = f->hint;
+		f->ifindex = f->reverse ? f->hint : s->ifindex;
 		f->slow = 1;
 		break;
 	default:
@@ -431,7 +427,6 @@ NOINLINE struct flow *begin(struct __sk_buff *skb, const struct packet *p, __u32
 	f->server = id;
 	f->service = s->id;
 	f->mode = s->mode;
-	f->hint = srv->ifindex;
 	copy_addr(f->saddr, s->mode == MODE_NAT ? p->key.daddr : p->key.saddr);
 	copy_addr(f->daddr, s->mode == MODE_DIRECT ? p->key.daddr : srv->addr);
 	f->sport = p->key.sport;
