@@ -165,6 +165,9 @@ type Drain struct {
 	// Otherwise one that has lasted for longer already is not waited for: it is
 	// not expected to end in that time, and new ones are held off meanwhile.
 	All bool
+	// Heir is the node that is about to take over by the peer link, and Alone says
+	// why there is none that is known before; one of them is empty.
+	Heir, Alone string
 }
 
 // Resume ends the Drain before it: new connections are welcome again.

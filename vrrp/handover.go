@@ -127,7 +127,8 @@ func (m *Machine) drain(now time.Time, d time.Duration) {
 	h.draining, h.drained = true, false
 	h.drainID++
 	h.drainEnd = now.Add(d)
-	m.do(Drain{ID: h.drainID, Deadline: h.drainEnd, All: h.move.Drain != nil && !h.stopping})
+	heir, alone := m.nextNode()
+	m.do(Drain{ID: h.drainID, Deadline: h.drainEnd, All: h.move.Drain != nil && !h.stopping, Heir: heir, Alone: alone})
 }
 
 // onDrained gives the addresses away before the deadline.

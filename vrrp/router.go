@@ -62,8 +62,10 @@ type Addresses interface {
 // Traffic is what is done to connections while addresses are given away.
 type Traffic interface {
 	// Hold keeps new connections off, and returns when those under way have
-	// ended or ctx ends; all is that of Drain. It runs on a goroutine of its own.
-	Hold(ctx context.Context, all bool)
+	// ended or ctx ends, which it does at d.Deadline. It may return before if they
+	// can go on after the addresses have gone to d.Heir. It runs on a goroutine of
+	// its own.
+	Hold(ctx context.Context, d Drain)
 	// Resume lets new connections in again. It follows every Hold, after that
 	// has returned and the addresses are gone or are kept after all.
 	Resume()

@@ -150,7 +150,7 @@ type traffic struct {
 	deadline time.Duration
 }
 
-func (f *traffic) Hold(ctx context.Context, _ bool) {
+func (f *traffic) Hold(ctx context.Context, _ vrrp.Drain) {
 	d, _ := ctx.Deadline()
 	f.deadline = time.Until(d)
 	select {

@@ -92,6 +92,24 @@ func (m *Machine) heir() (*peerView, string) {
 	return nil, why
 }
 
+// nextNode names the node that is to take over by the link, or says why there is
+// none that is known before it does.
+func (m *Machine) nextNode() (node, why string) {
+	switch {
+	case !m.cfg.Linked:
+		return "", "there is no peer link"
+	case m.mate.group != nil:
+		return "", "the members of a group change together, by adverts"
+	case len(m.cfg.Own) > 0:
+		return "", fmt.Sprintf("%s is this node's own address", m.cfg.Own[0])
+	}
+	v, why := m.heir()
+	if v == nil {
+		return "", why
+	}
+	return v.Node, ""
+}
+
 // unfit says why a failover would do harm; empty if it would not. Without a link
 // nobody can tell.
 func (m *Machine) unfit() string {

@@ -79,7 +79,7 @@ func (d *drains) wait() { d.running.Wait() }
 func hold(ctx context.Context, a Drain, traffic Traffic, post func(any)) {
 	bounded, cancel := context.WithDeadline(ctx, a.Deadline)
 	defer cancel()
-	traffic.Hold(bounded, a.All)
+	traffic.Hold(bounded, a)
 	if bounded.Err() == nil {
 		post(Drained{ID: a.ID})
 	}
@@ -90,8 +90,8 @@ func hold(ctx context.Context, a Drain, traffic Traffic, post func(any)) {
 // noTraffic stands in for a hook that is not there.
 type noTraffic struct{}
 
-func (noTraffic) Hold(context.Context, bool) {}
-func (noTraffic) Resume()                    {}
+func (noTraffic) Hold(context.Context, Drain) {}
+func (noTraffic) Resume()                     {}
 
 // look is a Look, beside the election.
 func (r *Router) look(a Look) {

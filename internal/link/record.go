@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -14,11 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Record is a file that says what virtual MAC addresses have changed on this
-// machine: the interfaces that were made, and how the settings of their parents
-// were. It is there while there is something to undo, so that whoever comes after
-// a crash can. Its methods are safe for concurrent use; the network is that of
-// the calling thread's namespace.
+// Record is a file that says what virtual MAC addresses and parked addresses have
+// changed on this machine: the interfaces that were made, the addresses that are
+// parked, and how the settings of the interfaces on the LAN were. It is there while
+// there is something to undo, so that whoever comes after a crash can. Its methods
+// are safe for concurrent use; the network is that of the calling thread's
+// namespace.
 type Record struct {
 	path string
 
@@ -32,7 +34,9 @@ type parentRecord struct {
 	// Settings are those that were changed, as they were before.
 	Settings map[uint16]uint32 `json:",omitempty"`
 	// Virtual are the names of the interfaces made on it.
-	Virtual []string
+	Virtual []string `json:",omitempty"`
+	// Parked are the addresses that were on it and are on loopback now.
+	Parked []netip.Addr `json:",omitempty"`
 }
 
 // quiet are the settings of a parent that keep it from answering for the virtual
@@ -62,17 +66,41 @@ func (r *Record) holds(parent string, index int, name string) bool {
 // add notes that the interface name is about to be made on a parent, and with
 // hush makes that quiet.
 func (r *Record) add(parent string, index int, name string, hush bool) error {
+	return r.note(parent, index, hush, func(p *parentRecord) {
+		if !slices.Contains(p.Virtual, name) {
+			p.Virtual = append(p.Virtual, name)
+		}
+	})
+}
+
+// park notes that addresses of a parent are about to be parked, and with hush
+// makes that quiet.
+func (r *Record) park(parent string, index int, addresses []netip.Addr, hush bool) error {
+	return r.note(parent, index, hush, func(p *parentRecord) {
+		for _, a := range addresses {
+			if !slices.Contains(p.Parked, a) {
+				p.Parked = append(p.Parked, a)
+			}
+		}
+	})
+}
+
+// note notes a change on a parent before it is made, and with hush makes that
+// quiet.
+func (r *Record) note(parent string, index int, hush bool, change func(*parentRecord)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.parents[parent]
 	if p == nil || p.Index != index { // another one of its name, with settings of its own
-		p = &parentRecord{Index: index}
+		parked := []netip.Addr(nil)
+		if p != nil {
+			parked = p.Parked // wherever they came from, they are on loopback
+		}
+		p = &parentRecord{Index: index, Parked: parked}
 		r.parents[parent] = p
 	}
-	if !slices.Contains(p.Virtual, name) {
-		p.Virtual = append(p.Virtual, name)
-	}
-	change := make(map[uint16]uint32)
+	change(p)
+	quieter := make(map[uint16]uint32)
 	if hush {
 		now, err := readConf(index)
 		if err != nil {
@@ -82,7 +110,7 @@ func (r *Record) add(parent string, index int, name string, hush bool) error {
 			if now.inet[number] >= value { // quieter is as good
 				continue
 			}
-			change[number] = value
+			quieter[number] = value
 			if p.Settings == nil {
 				p.Settings = make(map[uint16]uint32)
 			}
@@ -94,23 +122,37 @@ func (r *Record) add(parent string, index int, name string, hush bool) error {
 	if err := r.save(); err != nil {
 		return err
 	}
-	if len(change) == 0 {
+	if len(quieter) == 0 {
 		return nil
 	}
-	return writeConf(index, change)
+	return writeConf(index, quieter)
 }
 
 // remove notes that an interface is gone, and gives its parent the old settings
-// back if it was the last one.
+// back if that was the last change.
 func (r *Record) remove(handle *netlink.Handle, parent, name string) error {
+	return r.strike(handle, parent, func(p *parentRecord) {
+		p.Virtual = slices.DeleteFunc(p.Virtual, func(n string) bool { return n == name })
+	})
+}
+
+// unpark notes that addresses are parked no more, and gives their parent the old
+// settings back if that was the last change.
+func (r *Record) unpark(handle *netlink.Handle, parent string, addresses []netip.Addr) error {
+	return r.strike(handle, parent, func(p *parentRecord) {
+		p.Parked = slices.DeleteFunc(p.Parked, func(a netip.Addr) bool { return slices.Contains(addresses, a) })
+	})
+}
+
+// strike takes a note back.
+func (r *Record) strike(handle *netlink.Handle, parent string, change func(*parentRecord)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.parents[parent]
 	if p == nil {
 		return nil
 	}
-	p.Virtual = slices.DeleteFunc(p.Virtual, func(n string) bool { return n == name })
-	if len(p.Virtual) > 0 {
+	if change(p); len(p.Virtual) > 0 || len(p.Parked) > 0 {
 		return r.save()
 	}
 	delete(r.parents, parent)
@@ -165,9 +207,10 @@ func (r *Record) save() error {
 }
 
 // Undo removes the interfaces that the process has made which left its record at
-// path, gives their parents the old settings back, and removes the record. It
-// returns the names of those interfaces. No process may use the record meanwhile.
-// Without a record there is nothing to undo.
+// path, and the addresses that it has parked, gives the interfaces on the LAN their
+// old settings back, and removes the record. It returns the names of those
+// interfaces and the addresses. No process may use the record meanwhile. Without a
+// record there is nothing to undo.
 func Undo(path string) (removed []string, err error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -189,6 +232,10 @@ func Undo(path string) (removed []string, err error) {
 		for _, name := range p.Virtual {
 			errs = append(errs, removeVirtual(handle, name))
 			removed = append(removed, name)
+		}
+		errs = append(errs, takeOffLoopback(handle, p.Parked))
+		for _, a := range p.Parked {
+			removed = append(removed, a.String())
 		}
 		errs = append(errs, p.restore(handle, parent))
 	}

@@ -1,0 +1,159 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Parked are virtual addresses that another node has now, kept deliverable on
+// this one: connections that it has by them can go on, for as long as somebody
+// sends their packets to the hardware address of its interface. They are on
+// loopback, each for a limited time as Addresses are, and the interface on the LAN
+// is made quiet for them: it neither answers ARP for them nor names them as the
+// sender when it asks. IPv6 has no need of that. They are in a Record meanwhile.
+// It belongs to one goroutine at a time.
+type Parked struct {
+	name      string
+	lease     time.Duration
+	record    *Record
+	handle    *netlink.Handle
+	addresses []netip.Addr // those put there; not one that was there all along
+	looked    bool         // what was there all along is known
+	others    []netip.Addr // that
+}
+
+// loopback is the name of that interface in every network namespace.
+const loopback = "lo"
+
+// NewParked returns no addresses yet of the interface ifname, in the network
+// namespace of the calling thread. lease is as for NewAddresses. The caller calls
+// Close.
+func NewParked(ifname string, lease time.Duration, record *Record) (*Parked, error) {
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("addresses of %s: open netlink: %w", ifname, err)
+	}
+	return &Parked{name: ifname, lease: lease, record: record, handle: handle}, nil
+}
+
+// Park keeps addresses deliverable, or renews their lease; it returns whether one
+// was not there. They may be on the interface still: nothing is in between. After
+// an error some of them may be parked; see Close.
+func (p *Parked) Park(addresses []netip.Addr) (added bool, err error) {
+	l, err := findLink(p.handle, p.name)
+	if err != nil {
+		return false, fmt.Errorf("interface %s: %w", p.name, err)
+	}
+	lo, err := findLink(p.handle, loopback)
+	if err != nil {
+		return false, fmt.Errorf("interface %s: %w", loopback, err)
+	}
+	if err := p.look(lo); err != nil {
+		return false, err
+	}
+	for _, a := range addresses {
+		if !slices.Contains(p.addresses, a) && !slices.Contains(p.others, a) {
+			p.addresses = append(p.addresses, a)
+		}
+	}
+	v4 := slices.ContainsFunc(addresses, netip.Addr.Is4)
+	if err := p.record.park(p.name, l.Attrs().Index, p.addresses, v4); err != nil {
+		return false, err
+	}
+	for _, a := range p.addresses {
+		addr := onLoopback(a)
+		addr.ValidLft = int(p.lease / time.Second)
+		addr.PreferedLft = 0 // for no connection that this node begins
+		err := p.handle.AddrAdd(lo, addr)
+		switch {
+		case err == nil:
+			added = true
+		case errors.Is(err, unix.EEXIST):
+			err = p.handle.AddrReplace(lo, addr)
+		}
+		if err != nil {
+			return added, fmt.Errorf("park %s: %w", a, err)
+		}
+	}
+	return added, nil
+}
+
+// look notes which addresses loopback has of others.
+func (p *Parked) look(lo netlink.Link) error {
+	if p.looked {
+		return nil
+	}
+	list, err := p.handle.AddrList(lo, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list addresses of %s: %w", loopback, err)
+	}
+	for _, addr := range list {
+		if own, ok := prefixOf(addr); ok {
+			p.others = append(p.others, own.Addr())
+		}
+	}
+	p.looked = true
+	return nil
+}
+
+// Close ends the parking and undoes what it has changed. All is tried.
+func (p *Parked) Close() error {
+	defer p.handle.Close()
+	if len(p.addresses) == 0 {
+		return nil
+	}
+	return errors.Join(takeOffLoopback(p.handle, p.addresses), p.record.unpark(p.handle, p.name, p.addresses))
+}
+
+// takeOffLoopback removes addresses that were parked; one that is missing is no
+// error.
+func takeOffLoopback(handle *netlink.Handle, addresses []netip.Addr) error {
+	if len(addresses) == 0 {
+		return nil
+	}
+	lo, err := findLink(handle, loopback)
+	if err != nil {
+		return fmt.Errorf("interface %s: %w", loopback, err)
+	}
+	var failed []error
+	for _, a := range addresses {
+		if err := handle.AddrDel(lo, onLoopback(a)); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			failed = append(failed, fmt.Errorf("take %s off %s: %w", a, loopback, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// onLoopback is a as it is parked: alone, and not what the kernel would choose as
+// the source of anything.
+func onLoopback(a netip.Addr) *netlink.Addr {
+	addr := &netlink.Addr{
+		IPNet:     &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())},
+		Broadcast: net.IPv4zero,
+	}
+	if a.Is4() {
+		addr.Scope = unix.RT_SCOPE_HOST
+	} else {
+		addr.Flags = unix.IFA_F_NODAD
+	}
+	return addr
+}
+
+// Ethernet returns the index and the hardware address of an interface.
+func Ethernet(ifname string) (index int, mac net.HardwareAddr, err error) {
+	l, err := net.InterfaceByName(ifname)
+	if err != nil {
+		return 0, nil, fmt.Errorf("interface %s: %w", ifname, err)
+	}
+	if len(l.HardwareAddr) != 6 {
+		return 0, nil, fmt.Errorf("interface %s: %w", ifname, errNotEthernet)
+	}
+	return l.Index, l.HardwareAddr, nil
+}
