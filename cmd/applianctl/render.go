@@ -71,6 +71,12 @@ func renderVRRP(w io.Writer, now time.Time, routers []control.VRRP) {
 		if r.Reason != "" {
 			fmt.Fprintf(w, "%s: %s\n", r.Name, r.Reason)
 		}
+		if l := r.Lingering; l != nil {
+			fmt.Fprintf(w, "%s: %d connections go on on this node, for %.0fs at most; %s passes their packets on\n", r.Name, l.Connections, l.SecondsLeft, l.Node)
+		}
+		if l := r.PassingOn; l != nil {
+			fmt.Fprintf(w, "%s: passing packets on to %s, where %d connections go on, for %.0fs at most\n", r.Name, l.Node, l.Connections, l.SecondsLeft)
+		}
 		if r.Waiting != "" {
 			fmt.Fprintf(w, "%s: NOT TAKING OVER: %s\n", r.Name, r.Waiting)
 		}

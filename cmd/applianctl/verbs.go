@@ -97,6 +97,12 @@ func newMoveCommand(o *options, name, short, long string,
 					at = r.ActiveNode + " (" + r.Active + ")"
 				}
 				fmt.Fprintf(c.OutOrStdout(), "%s: %s is active, after %.0f ms\n", r.VRRP, at, r.Seconds*1000)
+				switch l := r.Lingering; {
+				case l != nil && l.Connections > 0:
+					fmt.Fprintf(c.OutOrStdout(), "%s: %d connections go on on %s until they end, for %.0fs at most\n", r.VRRP, l.Connections, l.Node, l.SecondsLeft)
+				case r.NotLingering != "":
+					fmt.Fprintf(c.OutOrStdout(), "%s: connections could not go on on the node that they were on: %s\n", r.VRRP, r.NotLingering)
+				}
 				for _, s := range r.Connections {
 					fmt.Fprintf(c.OutOrStdout(), "%s: %s: %d connections or requests under way ended by themselves, %d were cut\n", r.VRRP, s.Service, s.Ended, s.Cut)
 				}

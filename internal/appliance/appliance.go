@@ -298,6 +298,10 @@ func (a *Appliance) shutdown() error {
 	defer cancel()
 	stopRouters(current.routers)
 	a.settleFlows()
+	for _, m := range current.routers {
+		m.lingering.wait(ctx)
+		m.lingering.finish(errors.New("this node stops"))
+	}
 	a.peers.end(peer.ErrGoodbye)
 	a.watch(nil)
 	err := a.listeners.Close()

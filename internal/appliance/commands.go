@@ -105,8 +105,8 @@ func (a *Appliance) moveOne(ctx context.Context, m *member, command func(*vrrp.R
 		r.Error = err.Error()
 		return r
 	}
-	if moved := m.traffic.moved.Load(); moved != nil {
-		r.Connections = *moved
+	if d := m.traffic.drained.Load(); d != nil {
+		r.Connections, r.Lingering, r.NotLingering = d.moved, d.lingering, d.alone
 	}
 	r.Active, r.ActiveNode = outcome.Active.String(), a.nodeAt(m, m.router.Status().Source, outcome.Active)
 	return r

@@ -32,28 +32,56 @@ const (
 // and reach the new node, instead of being refused by one or reset by the
 // other.
 type traffic struct {
-	parts *Appliance
-	vips  func() []netip.Addr
-	log   zerolog.Logger
-	held  []netip.Addr
+	parts     *Appliance
+	vips      func() []netip.Addr
+	lingering *lingering
+	log       zerolog.Logger
+	held      []netip.Addr
 
-	release func() error // ends the hold of the listeners
+	release func() error // ends the hold of the listeners; nil without one
 
-	// moved is what became of the connections of the latest Hold.
-	moved atomic.Pointer[[]control.MovedService]
+	// drained is what became of the connections of the latest Hold.
+	drained atomic.Pointer[drained]
 }
 
-// Hold returns when the connections have ended that are under way, or ctx does.
-// Unless all are meant, it does not wait for those that have been under way for
+// drained is what became of connections before the addresses moved.
+type drained struct {
+	moved []control.MovedService // those that were waited for
+	// lingering are those that go on. Where that is nil, alone says why none do.
+	lingering *control.Lingering
+	alone     string
+}
+
+// Hold prepares that connections go on on this node after the addresses have
+// moved, and returns at once. Where that cannot be, it lets them end.
+func (t *traffic) Hold(ctx context.Context, d vrrp.Drain) {
+	t.held, t.release = t.vips(), nil
+	t.drained.Store(nil)
+	alone := d.Alone
+	if d.Heir != "" {
+		err := t.lingering.prepare(ctx, d.Heir, t.held, d.Deadline)
+		if err == nil {
+			t.drained.Store(&drained{lingering: &control.Lingering{
+				Node: t.parts.current.Load().node.Name, Connections: t.parts.connections(t.held), SecondsLeft: secondsTo(d.Deadline),
+			}})
+			return
+		}
+		alone = err.Error()
+	}
+	t.log.Info().Str("why", alone).Msg("connections cannot go on on this node after the addresses have moved: they get time to end")
+	moved := t.drain(ctx, d.All)
+	t.drained.Store(&drained{moved: moved, alone: alone})
+}
+
+// drain returns when the connections have ended that are under way, or ctx does,
+// and what became of them. Unless all are meant, it does not wait for those that have been under way for
 // longer than ctx has left: see vrrp.Drain. For the last part of the time, and for
 // holdMost at most, it holds new ones off, until none has been under way for
 // holdLinger.
-func (t *traffic) Hold(ctx context.Context, all bool) {
+func (t *traffic) drain(ctx context.Context, all bool) (moved []control.MovedService) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(t.parts.patience, cancel)()
-	t.held = t.vips()
-	t.moved.Store(nil)
 	begun := time.Now()
 	var since time.Time // of the connections that are waited for; zero means all
 	deadline, bounded := ctx.Deadline()
@@ -61,10 +89,6 @@ func (t *traffic) Hold(ctx context.Context, all bool) {
 		since = begun.Add(-time.Until(deadline))
 	}
 	before := t.parts.count(t.held)
-	defer func() {
-		moved := t.parts.count(t.held).since(before)
-		t.moved.Store(&moved)
-	}()
 	if bounded && time.Until(deadline) > holdMost {
 		t.outlast(ctx, since, begun, deadline.Add(-holdMost))
 		since = begun
@@ -79,6 +103,7 @@ func (t *traffic) Hold(ctx context.Context, all bool) {
 	if n := t.underWay(time.Time{}); n > 0 {
 		t.log.Warn().Int("connections", n).Msg("the drain is over before the connections are")
 	}
+	return t.parts.count(t.held).since(before)
 }
 
 // outlast returns when the connections are over that began between since and
@@ -96,6 +121,10 @@ func (t *traffic) outlast(ctx context.Context, since, begun, until time.Time) {
 
 // Resume lets new connections in again.
 func (t *traffic) Resume() {
+	t.lingering.keep()
+	if t.release == nil {
+		return
+	}
 	if err := t.release(); err != nil {
 		t.log.Error().Err(err).Msg("listeners stay silent; restart the appliance")
 	}
@@ -143,15 +172,38 @@ func (e everyone) Cut(vips []netip.Addr) int { return e.Set.Cut(vips) + e.l4.Cut
 type severing struct {
 	vrrp.Addresses
 	clients clients
+	stays   stays
 	log     zerolog.Logger
 }
 
-// Release resets the connections to addresses and takes those off. Nobody can
-// connect meanwhile; a connection that was just being accepted is reset after,
+// stays are the connections that may go on without their addresses.
+type stays interface {
+	begins(addresses []netip.Prefix) bool
+	begin()
+	back()
+}
+
+// Acquire acquires addresses. Connections that have lingered are as all others
+// then.
+func (s severing) Acquire(addresses []netip.Prefix) ([]netip.Prefix, error) {
+	added, err := s.Addresses.Acquire(addresses)
+	if err == nil && len(addresses) > 0 {
+		s.stays.back()
+	}
+	return added, err
+}
+
+// Release takes addresses off, and resets the connections to them unless they are
+// to go on. Nobody can connect meanwhile; a connection that was just being accepted is reset after,
 // so that at least this side of it ends.
 func (s severing) Release(addresses []netip.Prefix) error {
 	if len(addresses) == 0 {
 		return s.Addresses.Release(addresses)
+	}
+	if s.stays.begins(addresses) {
+		err := s.Addresses.Release(addresses)
+		s.stays.begin()
+		return err
 	}
 	vips := vipsOf(addresses)
 	release, err := s.clients.Hold(vips)

@@ -10,7 +10,14 @@ import (
 )
 
 // recorder is addresses that note what is done to them.
-type recorder struct{ events []string }
+type recorder struct {
+	events  []string
+	lingers bool // whether connections go on without the addresses
+}
+
+func (r *recorder) begins([]netip.Prefix) bool { return r.lingers }
+func (r *recorder) begin()                     { r.events = append(r.events, "left") }
+func (r *recorder) back()                      { r.events = append(r.events, "back") }
 
 func (r *recorder) Acquire([]netip.Prefix) ([]netip.Prefix, error) {
 	r.events = append(r.events, "acquire")
@@ -37,7 +44,7 @@ func (r *recorder) Cut(vips []netip.Addr) int {
 func TestConnectionsAreCutBeforeTheAddressGoes(t *testing.T) {
 	var r recorder
 	addresses := []netip.Prefix{netip.MustParsePrefix("192.168.15.3/24")}
-	s := severing{&r, &r, zerolog.Nop()}
+	s := severing{&r, &r, &r, zerolog.Nop()}
 	if _, err := s.Acquire(addresses); err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +53,7 @@ func TestConnectionsAreCutBeforeTheAddressGoes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := []string{"acquire", "announce", "hold", "cut 192.168.15.3", "release", "cut 192.168.15.3", "let go"}
+	want := []string{"acquire", "back", "announce", "hold", "cut 192.168.15.3", "release", "cut 192.168.15.3", "let go"}
 	if !slices.Equal(r.events, want) {
 		t.Errorf("got %v, want %v", r.events, want)
 	}
@@ -70,5 +77,22 @@ func TestLull(t *testing.T) {
 		if got := l.lasts(start.Add(tt.at), tt.underWay); got != tt.want {
 			t.Errorf("at %v with %d under way it has lasted %v, want %v", tt.at, tt.underWay, got, tt.want)
 		}
+	}
+}
+
+// Connections that are to go on are not cut when their addresses go.
+func TestConnectionsThatLingerAreNotCut(t *testing.T) {
+	r := recorder{lingers: true}
+	addresses := []netip.Prefix{netip.MustParsePrefix("192.168.15.3/24")}
+	s := severing{&r, &r, &r, zerolog.Nop()}
+	if err := s.Release(addresses); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Acquire(addresses); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"release", "left", "acquire", "back"}
+	if !slices.Equal(r.events, want) {
+		t.Errorf("got %v, want %v", r.events, want)
 	}
 }

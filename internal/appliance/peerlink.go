@@ -236,7 +236,11 @@ func (l *peerLink) report() peer.Report {
 	}
 	r.ConfigSHA256 = current.file.Hash
 	for _, m := range current.routers {
-		r.Routers = append(r.Routers, reportRouter(m.router.Status(), time.Now()))
+		router := reportRouter(m.router.Status(), time.Now())
+		if d := m.lingering.describe(); d != nil {
+			router.Lingering = d.Connections
+		}
+		r.Routers = append(r.Routers, router)
 	}
 	for _, s := range a.describeServices(current, known, &kernelView{}) {
 		if len(s.Pools) == 0 && s.Fault == "" {
@@ -281,6 +285,8 @@ func (l *peerLink) poke() {
 const (
 	verbTakeOver = "take_over"
 	verbMove     = "move"
+	verbPass     = "pass"
+	verbPassed   = "passed"
 )
 
 // takeOverCall offers the addresses of a virtual router.
@@ -306,13 +312,31 @@ func (l *peerLink) Called(ctx context.Context, node, verb string, body json.RawM
 		if err := json.Unmarshal(body, &c); err != nil {
 			return nil, err
 		}
-		for _, m := range l.parts.current.Load().routers {
-			if counterpart(m, []peer.Router{{Name: c.VRRP, Addresses: c.Addresses}}) != nil {
-				_, err := m.router.TakeOver(ctx, node, c.Reason)
-				return struct{}{}, err
-			}
+		m := l.counterpartOf(c.VRRP, c.Addresses)
+		if m == nil {
+			return nil, fmt.Errorf("this node has no vrrp %s", c.VRRP)
 		}
-		return nil, fmt.Errorf("this node has no vrrp %s", c.VRRP)
+		_, err := m.router.TakeOver(ctx, node, c.Reason)
+		return struct{}{}, err
+	case verbPass:
+		var c passCall
+		if err := json.Unmarshal(body, &c); err != nil {
+			return nil, err
+		}
+		m := l.counterpartOf(c.VRRP, c.Addresses)
+		if m == nil {
+			return nil, fmt.Errorf("this node has no vrrp %s", c.VRRP)
+		}
+		return struct{}{}, m.passing.begin(node, c)
+	case verbPassed:
+		var c passedCall
+		if err := json.Unmarshal(body, &c); err != nil {
+			return nil, err
+		}
+		for _, m := range l.parts.current.Load().routers {
+			m.passing.end(c.ID)
+		}
+		return struct{}{}, nil
 	case verbMove:
 		var c moveCall
 		if err := json.Unmarshal(body, &c); err != nil {
@@ -321,6 +345,17 @@ func (l *peerLink) Called(ctx context.Context, node, verb string, body json.RawM
 		return l.parts.give(ctx, c)
 	}
 	return nil, fmt.Errorf("this node, of version %s, does not know the call %q", l.parts.options.Version, verb)
+}
+
+// counterpartOf returns this node's router for the virtual addresses of another
+// node's router, nil if there is none.
+func (l *peerLink) counterpartOf(name string, addresses []string) *member {
+	for _, m := range l.parts.current.Load().routers {
+		if counterpart(m, []peer.Router{{Name: name, Addresses: addresses}}) != nil {
+			return m
+		}
+	}
+	return nil
 }
 
 // link is how one router speaks to the other nodes.

@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -21,6 +22,8 @@ type member struct {
 	router    *vrrp.Router
 	addresses *link.Addresses
 	traffic   *traffic
+	lingering *lingering
+	passing   *passing
 	// undo is the path of the record of what a virtual MAC address changes.
 	undo string
 	// vips are the addresses in force, which a reload may change, and own those
@@ -141,7 +144,9 @@ func (a *Appliance) newMember(c vrrp.Config, detected bool) (*member, error) {
 		vips: new(atomic.Pointer[[]netip.Addr]), own: new(atomic.Pointer[[]netip.Addr])}
 	m.setVIPs(c)
 	log := a.log
-	m.traffic = &traffic{parts: a, vips: func() []netip.Addr { return *m.vips.Load() }, log: log}
+	m.lingering = &lingering{parts: a, member: m, log: log.With().Str("vrrp", c.Name).Logger()}
+	m.passing = &passing{parts: a, member: m, log: m.lingering.log}
+	m.traffic = &traffic{parts: a, vips: func() []netip.Addr { return *m.vips.Load() }, lingering: m.lingering, log: log}
 	told := &chronicle{history: a.history, subject: "vrrp " + c.Name}
 	hooks := vrrp.Hooks{
 		Traffic: m.traffic,
@@ -152,7 +157,7 @@ func (a *Appliance) newMember(c vrrp.Config, detected bool) (*member, error) {
 		Changed: a.peers.poke,
 	}
 	watched := &guarded{Addresses: addresses, guard: a.guard, name: c.Name, describe: m.holding}
-	held := &shared{Addresses: severing{watched, everyone{a.listeners, a.l4}, log}, iface: place(c), claims: a.claims}
+	held := &shared{Addresses: severing{watched, everyone{a.listeners, a.l4}, m.lingering, log}, iface: place(c), claims: a.claims}
 	own := &owned{Addresses: held, own: m.ownVIPs, missing: addresses.Missing}
 	m.router = vrrp.NewRouter(c, a.opener(m), &carried{Addresses: own, path: a.kernel, member: m}, hooks, log)
 	return m, nil
@@ -253,6 +258,9 @@ func (c *routerChange) meanwhile() []*member {
 func (c *routerChange) retire(a *Appliance) {
 	a.groups.Leave(routersOf(c.retired)...)
 	stopRouters(c.retired)
+	for _, m := range c.retired {
+		m.lingering.finish(errors.New("the virtual router is no longer in the file"))
+	}
 }
 
 // commit starts the new routers and puts the new configuration of the others in
@@ -315,6 +323,7 @@ func (a *Appliance) runRouter(ctx context.Context, m *member) {
 	}
 	stop()
 	watcher.Wait()
+	m.passing.stop()
 }
 
 // stopRouters lets routers resign, all at the same time, and waits for them.

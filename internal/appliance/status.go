@@ -38,6 +38,7 @@ func (a *Appliance) status() control.Status {
 	for _, m := range current.routers {
 		r := describeRouter(m.router.Status())
 		r.VirtualMAC = virtualMAC(m.config).String()
+		r.Lingering, r.PassingOn = m.lingering.describe(), m.passing.describe()
 		s.VRRP = append(s.VRRP, r)
 	}
 	s.Peers = a.describePeers(current)

@@ -81,6 +81,11 @@ type VRRP struct {
 	Yielded bool `json:"yielded"`
 	// Draining is true while connections get to end before the addresses go.
 	Draining bool `json:"draining"`
+	// Lingering are the connections that go on here though the addresses have moved
+	// to another node; PassingOn those on another node whose packets this one passes
+	// on, now that it has the addresses. Both are absent while there are none.
+	Lingering *Lingering `json:"lingering,omitempty"`
+	PassingOn *Lingering `json:"passing_on,omitempty"`
 	// Alarms are what is wrong and of which the election makes the best.
 	Alarms []Condition `json:"alarms"`
 	// ActiveRouter is the router heard as active last; absent while that is
@@ -251,6 +256,24 @@ type MoveResult struct {
 	// Connections says what became of those that were under way; absent where
 	// there were none, or nothing waited for them.
 	Connections []MovedService `json:"connections,omitempty"`
+	// Lingering says that connections go on on the node that had the addresses
+	// before, and how many; NotLingering why they do not, so that they were waited
+	// for and cut. Without a time to drain both are absent.
+	Lingering    *Lingering `json:"lingering,omitempty"`
+	NotLingering string     `json:"not_lingering,omitempty"`
+}
+
+// Lingering says that connections to virtual addresses go on on the node that had
+// the addresses before, until they end.
+type Lingering struct {
+	// Node is the other node of the two in what a node says of itself: the one that
+	// has the addresses, or the one that has the connections. In what a move did it
+	// is the latter.
+	Node string `json:"node"`
+	// Connections is how many there are.
+	Connections int `json:"connections"`
+	// SecondsLeft is after what time those that are left then are reset.
+	SecondsLeft float64 `json:"seconds_left"`
 }
 
 // ServerRequest sets a server's administrative state.

@@ -25,6 +25,7 @@ const (
 	ServerDown    Kind = "server_down" // by its check; details address
 	ServerUp      Kind = "server_up"   // details address
 	PeerLink      Kind = "peer_link"   // the link between the nodes is up, or down
+	Lingering     Kind = "lingering"   // connections go on here without the addresses, or no longer; details node, reset
 	Alarm         Kind = "alarm"       // something that a person should look at
 	AlarmEnd      Kind = "alarm_end"
 )

@@ -28,6 +28,9 @@ func (LAN) Sweep(h Holding) error {
 }
 
 func farewell(h Holding) error {
+	if len(h.Farewells) == 0 {
+		return nil // this node was not active
+	}
 	virtual := func(a netip.Addr) bool {
 		return slices.ContainsFunc(h.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })
 	}

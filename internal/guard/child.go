@@ -12,7 +12,7 @@ import (
 )
 
 // Holding is what an appliance holds as the active router of one virtual
-// router.
+// router, or still holds after another node has become that.
 type Holding struct {
 	Interface string
 	// Source is the node's own address, that the farewell is sent from.
@@ -29,7 +29,7 @@ type Holding struct {
 	// no other address.
 	Unicast bool
 	// Farewells tell the other nodes that this one is not active any more:
-	// adverts of priority 0.
+	// adverts of priority 0. Where it is not there are none.
 	Farewells []Farewell
 }
 

@@ -182,14 +182,19 @@ func (t *Topology) DeleteAddress(name string, prefix netip.Prefix) error {
 	return nil
 }
 
-// HasAddress reports whether an interface holds an address.
+// HasAddress reports whether an interface holds an address, other than loopback,
+// for which no LAN gets an answer.
 func (t *Topology) HasAddress(addr netip.Addr) (bool, error) {
+	lo, err := t.handle.LinkByName(loopback)
+	if err != nil {
+		return false, fmt.Errorf("interface %s: %w", loopback, err)
+	}
 	list, err := t.handle.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return false, fmt.Errorf("listing addresses: %w", err)
 	}
 	for _, a := range list {
-		if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap() == addr {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap() == addr && a.LinkIndex != lo.Attrs().Index {
 			return true, nil
 		}
 	}

@@ -23,10 +23,12 @@ type Router struct {
 	State string    `json:"state"`
 	Since time.Time `json:"since"`
 	// Base is the configured priority, Effective what is left of it.
-	Base      int         `json:"base_priority"`
-	Effective int         `json:"priority"`
-	Yielded   bool        `json:"yielded,omitempty"`
-	Draining  bool        `json:"draining,omitempty"`
+	Base      int  `json:"base_priority"`
+	Effective int  `json:"priority"`
+	Yielded   bool `json:"yielded,omitempty"`
+	Draining  bool `json:"draining,omitempty"`
+	// Lingering is how many connections go on there without the addresses.
+	Lingering int         `json:"lingering,omitempty"`
 	Demotions []Condition `json:"demotions,omitempty"`
 	Faults    []Condition `json:"faults,omitempty"`
 }

@@ -1,0 +1,192 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"appliance/internal/control"
+	"appliance/internal/link"
+	"appliance/internal/peer"
+	"appliance/internal/steer"
+)
+
+// passing passes on to another node what comes to a router's addresses and belongs
+// to connections that linger there. It begins before the addresses come here, and
+// ends when the other node says so, its time is up, or that node is gone: then the
+// kernel answers with a reset, and no client waits in vain.
+//
+// Its methods are safe for concurrent use.
+type passing struct {
+	parts  *Appliance
+	member *member
+	log    zerolog.Logger
+
+	mu  sync.Mutex
+	now *passage // nil: nothing is passed on
+}
+
+// passage is one time of passing on.
+type passage struct {
+	id      string
+	node    string // to whom
+	until   time.Time
+	program *steer.Program
+	end     context.CancelCauseFunc
+	over    chan struct{} // closed when the program is gone
+}
+
+// begin passes packets on to node from now on.
+func (p *passing) begin(node string, c passCall) error {
+	mac, err := net.ParseMAC(c.MAC)
+	if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+		return fmt.Errorf("%q is no hardware address of a station", c.MAC)
+	}
+	most := time.Duration(c.Milliseconds) * time.Millisecond
+	if most <= 0 || most > maxDrain {
+		return fmt.Errorf("%s is no time to drain", most)
+	}
+	options := steer.Options{Peer: mac, Elsewhere: p.parts.withoutSockets()}
+	for _, a := range steerable(*p.member.vips.Load()) {
+		if slices.Contains(c.Addresses, a.String()) {
+			options.Addresses = append(options.Addresses, a)
+		}
+	}
+	if len(options.Addresses) == 0 {
+		return errors.New("this node has none of the addresses")
+	}
+	if options.Interface, options.Own, err = link.Ethernet(p.member.config.Interface); err != nil {
+		return err
+	}
+	if options.At = virtualMAC(p.member.config); options.At == nil {
+		options.At = options.Own
+	}
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// The one before goes once there is the next: in between nothing gets lost.
+	program, err := steer.Attach(options)
+	if err != nil {
+		return err
+	}
+	p.finish(errors.New("the next one begins"))
+	ctx, end := context.WithCancelCause(context.Background())
+	// The other node ends it. Should that not be heard, this one does a moment
+	// later.
+	now := &passage{id: c.ID, node: node, until: time.Now().Add(most), program: program, end: end, over: make(chan struct{})}
+	p.now = now
+	go p.run(ctx, now)
+	return nil
+}
+
+// finish ends the passing, if there is one, and returns when it is over. The
+// caller holds mu.
+func (p *passing) finish(why error) {
+	if p.now != nil {
+		p.now.end(why)
+		<-p.now.over
+		p.now = nil
+	}
+}
+
+// end ends the passage of that id; an older one has ended already.
+func (p *passing) end(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.now != nil && p.now.id == id {
+		p.finish(errors.New("no connection lingers there any more"))
+	}
+}
+
+// stop ends the passing with the router.
+func (p *passing) stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.finish(errors.New("this router stops"))
+}
+
+// current returns what is passed on to whom, nil if nothing is.
+func (p *passing) current() *passage {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.now != nil {
+		select {
+		case <-p.now.over:
+			p.now = nil
+		default:
+		}
+	}
+	return p.now
+}
+
+// describe describes the connections whose packets are passed on, nil if none are.
+func (p *passing) describe() *control.Lingering {
+	now := p.current()
+	if now == nil {
+		return nil
+	}
+	d := &control.Lingering{Node: now.node, SecondsLeft: secondsTo(now.until)}
+	for _, s := range p.parts.peers.statuses() {
+		if r := counterpart(p.member, s.Report.Routers); s.Node == now.node && r != nil {
+			d.Connections = r.Lingering
+		}
+	}
+	return d
+}
+
+// run is the life of a passage.
+func (p *passing) run(ctx context.Context, now *passage) {
+	defer close(now.over)
+	why := p.watch(ctx, now)
+	packets := now.program.Handed()
+	if err := now.program.Close(); err != nil {
+		p.log.Error().Err(err).Msg("packets may be passed on that should not be; restart the appliance")
+	}
+	p.log.Info().Str("peer", now.node).Uint64("packets", packets).AnErr("why", why).Msg("no longer passing packets on")
+}
+
+// watch returns why a passage ends.
+func (p *passing) watch(ctx context.Context, now *passage) error {
+	ticker := time.NewTicker(lingerPace)
+	defer ticker.Stop()
+	up := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case at := <-ticker.C:
+			state, reason := p.parts.peers.linkTo(now.node)
+			if state == peer.Up {
+				up = at
+			}
+			switch {
+			case state != peer.Up && state != peer.Connecting:
+				return fmt.Errorf("the peer link: %s: %s", state, reason)
+			case at.Sub(up) >= linkGrace:
+				return fmt.Errorf("the peer link is down: %s", reason)
+			case at.Sub(now.until) >= askTime:
+				return errors.New("its time is up")
+			}
+		}
+	}
+}
+
+// linkTo returns how the link to a node stands.
+func (l *peerLink) linkTo(node string) (peer.State, string) {
+	for _, s := range l.statuses() {
+		if s.Node == node {
+			return s.State, s.Reason
+		}
+	}
+	return peer.Connecting, "there is no such node"
+}
+
+// withoutSockets returns what is served at virtual addresses without sockets.
+func (a *Appliance) withoutSockets() []netip.AddrPort { return nil }
