@@ -54,7 +54,13 @@ func newPairFor(t *testing.T, vip netip.Addr, config string) *pair {
 	if config == "" {
 		config = labConfig(t)
 	}
-	p, err := lab.NewPair(lab.PairOptions{Config: config, Binary: os.Getenv(binaryVariable), VIP: vip})
+	return newPairOf(t, lab.PairOptions{Config: config, Binary: os.Getenv(binaryVariable), VIP: vip})
+}
+
+// newPairOf is newPair with all options.
+func newPairOf(t *testing.T, o lab.PairOptions) *pair {
+	t.Helper()
+	p, err := lab.NewPair(o)
 	if err != nil {
 		t.Fatal(err)
 	}

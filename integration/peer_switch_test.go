@@ -84,30 +84,6 @@ func TestSwitchOverTheLink(t *testing.T) {
 	}
 }
 
-// --drain overrides the file, and the answer says what became of connections.
-func TestSwitchTellsOfConnections(t *testing.T) {
-	t.Parallel()
-	p := newPair(t, linkedConfig(t, "[[vrrp]]", "[handover]\ndrain = \"0s\"\n\n[[vrrp]]"))
-	p.dual = overlap
-	p.serveSlowly(1500 * time.Millisecond)
-	p.startLinked()
-	idle := p.startIdle() // of service tcp; it never ends
-	d := p.startDownload(p.targets(80)[0])
-	code, output := p.applianctl(p.LB01, "failover", "--drain", "4s")
-	if code != 0 || !strings.Contains(output, "web: 1 connections or requests under way ended by themselves, 0 were cut") ||
-		!strings.Contains(output, "tcp: 0 connections or requests under way ended by themselves, 1 were cut") {
-		t.Errorf("code %d: %s", code, output)
-	}
-	if err := d.wait(); err != nil {
-		t.Errorf("the download was cut after %d of %d bytes: %v", d.got, downloadSize, err)
-	}
-	idle.cut()
-	p.waitActive(p.LB02)
-	if code, output := p.applianctl(p.LB02, "failover", "--drain", "soon"); code != 1 || !strings.Contains(output, `"soon" is no time to drain`) {
-		t.Errorf("code %d: %s", code, output)
-	}
-}
-
 // What would do harm is refused with a reason, unless it is forced.
 func TestSwitchIsRefusedWhereItWouldHarm(t *testing.T) {
 	t.Parallel()

@@ -28,8 +28,9 @@ const (
 	// askTime is how long the other node gets to prepare, and to take note of an
 	// end.
 	askTime = time.Second
-	// linkGrace is for how long a link may be down that is only set up anew.
-	linkGrace = time.Second
+	// linkGrace is for how long a link may be down that is only set up anew, or lost
+	// because one of the two nodes is busy.
+	linkGrace = 2 * time.Second
 )
 
 // Why a stay ends that ends without harm.
@@ -88,8 +89,10 @@ type passCall struct {
 
 // passedCall ends a passing.
 type passedCall struct {
-	ID   string `json:"id"`
-	VRRP string `json:"vrrp"`
+	ID string `json:"id"`
+	// Back: the addresses are at the caller. Clients learn that in their own time, so
+	// the passing goes on for a moment.
+	Back bool `json:"back,omitempty"`
 }
 
 // prepare makes ready for a stay until a time, with heir as the node that is about
@@ -210,8 +213,8 @@ func (l *lingering) run(s *stay) {
 	if s.begun() {
 		l.parts.l7.Quiesce(s.addresses, false)
 	}
-	cut := 0
-	if errors.Is(why, errBack) || errors.Is(why, errKept) {
+	cut, back := 0, errors.Is(why, errBack) || errors.Is(why, errKept)
+	if back {
 		l.unpark(s)
 	} else {
 		cut = l.cut(s)
@@ -223,7 +226,7 @@ func (l *lingering) run(s *stay) {
 		ctx, cancel := context.WithTimeout(context.Background(), askTime)
 		defer cancel()
 		// If it cannot be told, it finds out by the link or by the clock.
-		_ = l.parts.peers.call(ctx, s.heir, verbPassed, passedCall{ID: s.id, VRRP: l.member.config.Name}, nil)
+		_ = l.parts.peers.call(ctx, s.heir, verbPassed, passedCall{ID: s.id, Back: back}, nil)
 	})
 	if !errors.Is(why, errKept) {
 		l.tell(fmt.Sprintf("connections no longer go on on this node: %s; %d were reset", why, cut), "reset", strconv.Itoa(cut))

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -17,6 +18,11 @@ import (
 	"appliance/internal/peer"
 	"appliance/internal/steer"
 )
+
+// passBack is for how long packets are passed on to a node that has the addresses
+// again: until it has announced them for the second time, which is after a second,
+// for the sake of those who missed the first.
+const passBack = 2 * time.Second
 
 // passing passes on to another node what comes to a router's addresses and belongs
 // to connections that linger there. It begins before the addresses come here, and
@@ -37,7 +43,7 @@ type passing struct {
 type passage struct {
 	id      string
 	node    string // to whom
-	until   time.Time
+	until   atomic.Pointer[time.Time]
 	program *steer.Program
 	end     context.CancelCauseFunc
 	over    chan struct{} // closed when the program is gone
@@ -78,11 +84,9 @@ func (p *passing) begin(node string, c passCall) error {
 	}
 	p.finish(errors.New("the next one begins"))
 	ctx, end := context.WithCancelCause(context.Background())
-	// The other node ends it. Should that not be heard, this one does a moment
-	// later.
-	now := &passage{id: c.ID, node: node, until: time.Now().Add(most), program: program, end: end, over: make(chan struct{})}
-	p.now = now
-	go p.run(ctx, now)
+	p.now = &passage{id: c.ID, node: node, program: program, end: end, over: make(chan struct{})}
+	p.now.within(most)
+	go p.run(ctx, p.now)
 	return nil
 }
 
@@ -96,13 +100,23 @@ func (p *passing) finish(why error) {
 	}
 }
 
-// end ends the passage of that id; an older one has ended already.
-func (p *passing) end(id string) {
+// end ends the passage that a call is about; an older one has ended already.
+func (p *passing) end(c passedCall) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.now != nil && p.now.id == id {
+	switch {
+	case p.now == nil || p.now.id != c.ID:
+	case c.Back:
+		p.now.within(passBack)
+	default:
 		p.finish(errors.New("no connection lingers there any more"))
 	}
+}
+
+// within has a passage end after d.
+func (p *passage) within(d time.Duration) {
+	until := time.Now().Add(d)
+	p.until.Store(&until)
 }
 
 // stop ends the passing with the router.
@@ -132,7 +146,7 @@ func (p *passing) describe() *control.Lingering {
 	if now == nil {
 		return nil
 	}
-	d := &control.Lingering{Node: now.node, SecondsLeft: secondsTo(now.until)}
+	d := &control.Lingering{Node: now.node, SecondsLeft: secondsTo(*now.until.Load())}
 	for _, s := range p.parts.peers.statuses() {
 		if r := counterpart(p.member, s.Report.Routers); s.Node == now.node && r != nil {
 			d.Connections = r.Lingering
@@ -167,11 +181,9 @@ func (p *passing) watch(ctx context.Context, now *passage) error {
 				up = at
 			}
 			switch {
-			case state != peer.Up && state != peer.Connecting:
+			case state == peer.Died, state == peer.Goodbye, at.Sub(up) >= linkGrace:
 				return fmt.Errorf("the peer link: %s: %s", state, reason)
-			case at.Sub(up) >= linkGrace:
-				return fmt.Errorf("the peer link is down: %s", reason)
-			case at.Sub(now.until) >= askTime:
+			case at.Sub(*now.until.Load()) >= askTime: // a moment after the other node's clock
 				return errors.New("its time is up")
 			}
 		}

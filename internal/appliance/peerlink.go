@@ -334,7 +334,7 @@ func (l *peerLink) Called(ctx context.Context, node, verb string, body json.RawM
 			return nil, err
 		}
 		for _, m := range l.parts.current.Load().routers {
-			m.passing.end(c.ID)
+			m.passing.end(c)
 		}
 		return struct{}{}, nil
 	case verbMove:

@@ -82,7 +82,47 @@ func (p *Parked) Park(addresses []netip.Addr) (added bool, err error) {
 			return added, fmt.Errorf("park %s: %w", a, err)
 		}
 	}
-	return added, nil
+	if added {
+		err = p.settle(func(l int) bool { return l == lo.Attrs().Index })
+	}
+	return added, err
+}
+
+// settleTime bounds settle, and settlePace is how often it looks.
+const (
+	settleTime = time.Second
+	settlePace = time.Millisecond
+)
+
+// settle returns when packets to the addresses are delivered by those interfaces
+// that have them and are meant. The kernel makes the route to an address of IPv6 in
+// its own time, also where there is nothing to be waited for.
+func (p *Parked) settle(meant func(index int) bool) error {
+	list, err := p.handle.AddrList(nil, netlink.FAMILY_V6)
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	for _, addr := range list {
+		own, ok := prefixOf(addr)
+		if !ok || !slices.Contains(p.addresses, own.Addr()) || !meant(addr.LinkIndex) {
+			continue
+		}
+		for deadline := time.Now().Add(settleTime); ; time.Sleep(settlePace) {
+			routes, err := p.handle.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{
+				Table: unix.RT_TABLE_LOCAL, LinkIndex: addr.LinkIndex, Dst: onLoopback(own.Addr()).IPNet,
+			}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
+			if err != nil {
+				return fmt.Errorf("list routes: %w", err)
+			}
+			if len(routes) > 0 {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("the kernel has made no route to %s", own.Addr())
+			}
+		}
+	}
+	return nil
 }
 
 // look notes which addresses loopback has of others.
@@ -103,13 +143,18 @@ func (p *Parked) look(lo netlink.Link) error {
 	return nil
 }
 
-// Close ends the parking and undoes what it has changed. All is tried.
+// Close ends the parking and undoes what it has changed. All is tried. Packets to
+// an address that is on another interface by then are delivered without a break.
 func (p *Parked) Close() error {
 	defer p.handle.Close()
 	if len(p.addresses) == 0 {
 		return nil
 	}
-	return errors.Join(takeOffLoopback(p.handle, p.addresses), p.record.unpark(p.handle, p.name, p.addresses))
+	lo, err := findLink(p.handle, loopback)
+	if err == nil {
+		err = p.settle(func(l int) bool { return l != lo.Attrs().Index })
+	}
+	return errors.Join(err, takeOffLoopback(p.handle, p.addresses), p.record.unpark(p.handle, p.name, p.addresses))
 }
 
 // takeOffLoopback removes addresses that were parked; one that is missing is no
@@ -141,7 +186,8 @@ func onLoopback(a netip.Addr) *netlink.Addr {
 	if a.Is4() {
 		addr.Scope = unix.RT_SCOPE_HOST
 	} else {
-		addr.Flags = unix.IFA_F_NODAD
+		// A prefix by loopback would be one that is rejected.
+		addr.Flags = unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE
 	}
 	return addr
 }

@@ -1,0 +1,311 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"appliance/internal/control"
+	"appliance/internal/lab"
+)
+
+// steadyConfig is linkedConfig for connections that are to outlive a switch: no
+// pause of a busy machine makes the nodes take each other for dead.
+func steadyConfig(t *testing.T, oldnew ...string) string {
+	t.Helper()
+	return linkedConfig(t, append([]string{quickAdverts, slowAdverts, `interval = "500ms", timeout = "250ms"`, `interval = "1s", timeout = "1s"`}, oldnew...)...)
+}
+
+// move runs a move on a node and returns what it says of the only router.
+func (p *pair) move(on *lab.Node, args ...string) control.MoveResult {
+	p.t.Helper()
+	code, output := p.applianctl(on, append(args, "--json")...)
+	var results []control.MoveResult
+	if err := json.Unmarshal([]byte(output), &results); err != nil || code != 0 || len(results) != 1 {
+		p.t.Fatalf("%s$ applianctl %s ended with code %d: %s", on.Name, strings.Join(args, " "), code, output)
+	}
+	return results[0]
+}
+
+// switchUnder runs a move under which connections go on on the node that gives the
+// addresses away. Where the kernel does not let them the test is skipped, but not
+// where the tests are to run completely.
+func (p *pair) switchUnder(on, giver *lab.Node, args ...string) {
+	p.t.Helper()
+	r := p.move(on, args...)
+	if r.NotLingering != "" {
+		if strings.Contains(r.NotLingering, "CAP_BPF") && os.Getenv("CI") != "true" {
+			p.t.Skip(r.NotLingering)
+		}
+		p.t.Fatalf("%s$ applianctl %s: connections do not go on: %s", on.Name, strings.Join(args, " "), r.NotLingering)
+	}
+	if r.Lingering == nil || r.Lingering.Node != giver.Name || r.Lingering.Connections == 0 {
+		p.t.Fatalf("%s$ applianctl %s: %+v, lingering %+v", on.Name, strings.Join(args, " "), r, r.Lingering)
+	}
+	p.t.Logf("%s$ applianctl %s: %d connections go on on %s; after %.0f ms", on.Name, strings.Join(args, " "), r.Lingering.Connections, giver.Name, r.Seconds*1000)
+}
+
+// nothingLingers waits until no node says that connections linger, and fails the
+// test if anything is left of that on a node.
+func (p *pair) nothingLingers() {
+	p.t.Helper()
+	bpftool := need(p.t, "bpftool", "bpftool")
+	for _, n := range p.Nodes() {
+		eventually(p.t, 20*time.Second, "nothing lingers on "+n.Name, func() bool {
+			s := p.status(n).VRRP[0]
+			return s.Lingering == nil && s.PassingOn == nil
+		})
+		for what, c := range map[string]struct {
+			args []string
+			want string
+		}{
+			"addresses on loopback":     {[]string{"sh", "-c", "ip -br address show dev lo | tr -s ' ' | sed 's/ *$//'"}, "lo UNKNOWN 127.0.0.1/8 ::1/128"},
+			"settings, and undo record": {[]string{"sh", "-c", "cat /proc/sys/net/ipv4/conf/eth0/arp_ignore /proc/sys/net/ipv4/conf/eth0/arp_announce; ls /run/appliance | grep undo || true"}, p.quiet(n)},
+			"programs":                  {[]string{"sh", "-c", bpftool + " net show dev eth0 | grep steer || true"}, ""},
+		} {
+			if got := p.on(n.Host, c.args...); got != c.want {
+				p.t.Errorf("%s has %s: %q, want %q", n.Name, what, got, c.want)
+			}
+		}
+	}
+}
+
+// quiet returns what a node without parked addresses says of its settings.
+func (p *pair) quiet(n *lab.Node) string {
+	s := p.status(n).VRRP[0]
+	if s.VirtualMAC != "" && s.State == "active" && !p.VIP.Is6() {
+		return "1\n2\ncontrol.sock.undo"
+	}
+	if s.VirtualMAC != "" && s.State == "active" {
+		return "0\n0\ncontrol.sock.undo"
+	}
+	return noTraces
+}
+
+// Connections of every kind go on through a planned switch and the way back, while
+// new ones go to the new node, and none of them fails.
+func TestConnectionsGoOnThroughASwitch(t *testing.T) {
+	v6 := dialect{ipv6: true}.addresses()[1].Addr()
+	for name, c := range map[string]struct {
+		vip    netip.Addr
+		change []string
+	}{
+		"IPv4":                    {vip: lab.DefaultVIP},
+		"IPv4 with a virtual MAC": {vip: lab.DefaultVIP, change: []string{preemptOff, preemptOff + "\nvirtual_mac = true"}},
+		"IPv6":                    {vip: v6, change: []string{`"192.168.15.3/24"`, `"fe80::50", "fd15::3/64"`, "192.168.15.3:", "[fd15::3]:"}},
+		"IPv6 with a virtual MAC": {vip: v6, change: []string{`"192.168.15.3/24"`, `"fe80::50", "fd15::3/64"`, "192.168.15.3:", "[fd15::3]:", preemptOff, preemptOff + "\nvirtual_mac = true"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPairFor(t, c.vip, steadyConfig(t, c.change...))
+			p.dual = overlap
+			s := p.startStreams()
+			for _, n := range p.Nodes() {
+				// The strictest setting of rp_filter, as some distributions have it.
+				p.on(n.Host, "sh", "-c", "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 > $f; done")
+			}
+			p.startLinked()
+			load := p.load(failoverRate, 80, 8080)
+			began := time.Now()
+			some := func() {
+				for range 5 {
+					for _, target := range p.targets(80, 8080) {
+						s.download(p, target)
+					}
+				}
+				for _, target := range p.targets(80, 8080) {
+					s.upload(p, target)
+					s.websocket(p, target)
+				}
+				s.echo(p, p.targets(3306)[0])
+			}
+			some()
+			p.switchUnder(p.LB01, p.LB01, "failover", "--drain", "60s")
+			p.waitActive(p.LB02)
+			p.waitRequests(load, failoverRate)
+			s.alive("after the failover")
+			gives := p.status(p.LB01).VRRP[0].Lingering
+			if gives == nil || gives.Node != "lb02" || gives.Connections < len(s.all) || gives.SecondsLeft > 60 || gives.SecondsLeft < 10 {
+				t.Errorf("lb01 says: %+v", gives)
+			}
+			eventually(t, 10*time.Second, "lb02 says how many connections go on on lb01", func() bool {
+				takes := p.status(p.LB02).VRRP[0].PassingOn
+				return takes != nil && takes.Node == "lb01" && takes.Connections >= len(s.all)
+			})
+			some() // on lb02
+			p.switchUnder(p.LB01, p.LB02, "failback", "--drain", "60s")
+			p.waitActive(p.LB01)
+			p.waitRequests(load, failoverRate)
+			s.alive("after the failback")
+			s.finish()
+			report := load.Report(began, time.Now())
+			t.Logf("at the client: of %d requests %s; no answer for %v at most", report.Requests, report, report.Gap.Round(time.Millisecond))
+			if report.Failures() > 0 {
+				t.Errorf("of %d requests %s, first: %v", report.Requests, report, report.FirstError)
+			}
+			p.nothingLingers()
+		})
+	}
+}
+
+// Switches one after the other, each while connections of the one before go on.
+func TestSwitchesWhileConnectionsGoOn(t *testing.T) {
+	p := newPair(t, steadyConfig(t))
+	p.dual = overlap
+	s := p.startStreams()
+	p.startLinked()
+	load := p.load(failoverRate, 80, 8080)
+	began := time.Now()
+	for range 2 {
+		for _, verb := range []string{"failover", "failback"} {
+			giver := p.LB01
+			if verb == "failback" {
+				giver = p.LB02
+			}
+			for _, target := range p.targets(80, 8080) {
+				s.download(p, target)
+			}
+			p.switchUnder(p.LB01, giver, verb, "--drain", "60s")
+			p.waitActive(p.Other(giver))
+			s.alive("after the " + verb)
+		}
+	}
+	p.waitRequests(load, failoverRate)
+	s.finish()
+	if report := load.Report(began, time.Now()); report.Failures() > 0 {
+		t.Errorf("of %d requests %s, first: %v", report.Requests, report, report.FirstError)
+	}
+	p.nothingLingers()
+}
+
+// What has not ended when the time to drain is over is reset; so is what goes on on
+// a node that dies.
+func TestConnectionsThatGoOnAreResetInTheEnd(t *testing.T) {
+	p := newPair(t, steadyConfig(t))
+	p.dual = overlap
+	s := p.startStreams()
+	p.startLinked()
+	begin := func() *streams {
+		s.all = nil
+		for _, target := range p.targets(80, 8080) {
+			s.download(p, target)
+		}
+		s.echo(p, p.targets(3306)[0])
+		return s
+	}
+
+	begin()
+	p.switchUnder(p.LB01, p.LB01, "failover", "--drain", "1s")
+	p.waitActive(p.LB02)
+	s.reset(10 * time.Second)
+	p.nothingLingers()
+
+	// lb02 gives, and dies.
+	begin()
+	p.switchUnder(p.LB02, p.LB02, "failback", "--drain", "60s")
+	p.waitActive(p.LB01)
+	p.waitAdverts(p.LB01, 5)
+	s.alive("a while after the failback")
+	guard := p.guardOf(p.LB02)
+	killed := time.Now()
+	if err := syscall.Kill(guard, syscall.SIGKILL); err != nil { // so that nobody sweeps
+		t.Fatal(err)
+	}
+	if err := p.LB02.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	s.gone(5 * time.Second)
+	t.Logf("all were reset %v after the death of the node", time.Since(killed).Round(time.Millisecond))
+	eventually(t, 10*time.Second, "lb01 passes nothing on", func() bool { return p.status(p.LB01).VRRP[0].PassingOn == nil })
+	if got := p.on(p.LB02.Host, "sh", "-c", "cat /proc/sys/net/ipv4/conf/eth0/arp_ignore; ls /run/appliance | grep undo"); got != "1\ncontrol.sock.undo" {
+		t.Errorf("without a guard the dead node has %q", got)
+	}
+	if err := p.LB02.StartAppliance(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.WaitReady(p.within(20*time.Second), p.LB02); err != nil {
+		t.Fatal(err)
+	}
+	p.nothingLingers()
+
+	// With its guard, nothing is left of a node that dies.
+	for _, n := range p.Nodes() {
+		p.waitLink(n, "up")
+	}
+	begin()
+	p.switchUnder(p.LB01, p.LB01, "failover", "--drain", "60s")
+	if err := p.LB01.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	s.gone(5 * time.Second)
+	eventually(t, 10*time.Second, "the guard has swept", func() bool {
+		return p.on(p.LB01.Host, "sh", "-c", "ip -br address show dev lo | grep -c 192.168.15.3; "+
+			"cat /proc/sys/net/ipv4/conf/eth0/arp_ignore; ls /run/appliance | grep undo || true") == "0\n0"
+	})
+}
+
+// A node that stops lets connections go on for as long as it may drain.
+func TestConnectionsGoOnThroughAStop(t *testing.T) {
+	p := newPair(t, steadyConfig(t, "[[vrrp]]", "[handover]\ndrain = \"20s\"\n\n[[vrrp]]"))
+	p.dual = overlap
+	s := p.startStreams()
+	p.startLinked()
+	load := p.load(failoverRate, 80, 8080)
+	began := time.Now()
+	for _, target := range p.targets(80, 8080) {
+		s.download(p, target)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- p.LB01.Terminate(t.Context()) }()
+	p.waitActive(p.LB02)
+	p.waitRequests(load, failoverRate)
+	s.alive("after the other node has taken over")
+	s.finish()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if report := load.Report(began, time.Now()); report.Failures() > 0 {
+		t.Errorf("of %d requests %s, first: %v", report.Requests, report, report.FirstError)
+	}
+}
+
+// Where the other node cannot pass packets on, connections are waited for and cut,
+// and whoever types the command learns why.
+func TestSwitchWithoutBPF(t *testing.T) {
+	setpriv := need(t, "setpriv", "util-linux")
+	binary := filepath.Join(t.TempDir(), "applianctl")
+	script := fmt.Sprintf("#!/bin/sh\nexec %s --bounding-set -bpf,-sys_admin --inh-caps -bpf,-sys_admin %s \"$@\"\n", setpriv, os.Getenv(binaryVariable))
+	if err := os.WriteFile(binary, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := newPairOf(t, lab.PairOptions{Binary: binary, Config: linkedConfig(t, "[[vrrp]]", "[handover]\ndrain = \"0s\"\n\n[[vrrp]]")})
+	p.dual = overlap
+	p.serveSlowly(1500 * time.Millisecond)
+	p.startLinked()
+	idle := p.startIdle() // of service tcp; it never ends
+	d := p.startDownload(p.targets(80)[0])
+	code, output := p.applianctl(p.LB01, "failover", "--drain", "4s")
+	for _, want := range []string{
+		"connections could not go on on the node that they were on: lb02 refuses: ", "CAP_BPF",
+		"web: 1 connections or requests under way ended by themselves, 0 were cut",
+		"tcp: 0 connections or requests under way ended by themselves, 1 were cut",
+	} {
+		if code != 0 || !strings.Contains(output, want) {
+			t.Errorf("code %d, without %q: %s", code, want, output)
+		}
+	}
+	if err := d.wait(); err != nil {
+		t.Errorf("the download was cut after %d of %d bytes: %v", d.got, downloadSize, err)
+	}
+	idle.cut()
+	p.waitActive(p.LB02)
+	if code, output := p.applianctl(p.LB02, "failover", "--drain", "soon"); code != 1 || !strings.Contains(output, `"soon" is no time to drain`) {
+		t.Errorf("code %d: %s", code, output)
+	}
+}
