@@ -292,6 +292,19 @@ func (k *kernelPath) activate(m *member, active bool) {
 	}
 }
 
+// withoutSockets returns the addresses at which the kernel path takes connections.
+func (k *kernelPath) withoutSockets() []netip.AddrPort {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var all []netip.AddrPort
+	for _, s := range k.services {
+		if s.Protocol == kernel.TCP && k.placed[s.Name].kernel {
+			all = append(all, s.Listen...)
+		}
+	}
+	return all
+}
+
 // known reports whether a flow's service has its server here.
 func (k *kernelPath) known(f kernel.Flow) bool {
 	return (*k.servers.Load())[pairing{f.Protocol, f.Listen, f.Server}]

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -59,7 +58,7 @@ func (p *passing) begin(node string, c passCall) error {
 	if most <= 0 || most > maxDrain {
 		return fmt.Errorf("%s is no time to drain", most)
 	}
-	options := steer.Options{Peer: mac, Elsewhere: p.parts.withoutSockets()}
+	options := steer.Options{Peer: mac, Elsewhere: p.parts.kernel.withoutSockets()}
 	for _, a := range steerable(*p.member.vips.Load()) {
 		if slices.Contains(c.Addresses, a.String()) {
 			options.Addresses = append(options.Addresses, a)
@@ -199,6 +198,3 @@ func (l *peerLink) linkTo(node string) (peer.State, string) {
 	}
 	return peer.Connecting, "there is no such node"
 }
-
-// withoutSockets returns what is served at virtual addresses without sockets.
-func (a *Appliance) withoutSockets() []netip.AddrPort { return nil }

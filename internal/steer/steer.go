@@ -42,7 +42,10 @@ func Attach(o Options) (*Program, error) {
 	if err := load(&p.objects, o); err != nil {
 		return nil, err
 	}
-	l, err := link.AttachTCX(link.TCXOptions{Interface: o.Interface, Program: p.objects.Steer, Attach: ebpf.AttachTCXIngress})
+	l, err := link.AttachTCX(link.TCXOptions{
+		Interface: o.Interface, Program: p.objects.Steer, Attach: ebpf.AttachTCXIngress,
+		Anchor: link.Tail(), // what another program carries is carried
+	})
 	if err != nil {
 		p.objects.Close()
 		return nil, fmt.Errorf("attach the program: %w", explain(err))
