@@ -340,4 +340,3 @@ func (l *lingering) tell(text string, details ...string) {
 	l.log.Info().Msg(text)
 	l.parts.history.Add(events.Lingering, "vrrp "+l.member.config.Name, text, details...)
 }
-
