@@ -15,9 +15,9 @@ const (
 	Resend = 200 * time.Millisecond
 	// AskAgain is how long the other node may take to answer an ask.
 	AskAgain = 3 * time.Second
-	// MaxWaiting is how many changes wait; with more all are forgotten, and
+	// maxWaiting is how many changes wait; with more all are forgotten, and
 	// everything is told anew.
-	MaxWaiting = 1 << 19
+	maxWaiting = 1 << 19
 )
 
 // Event is what happens to a Machine: one of the types below.
@@ -108,12 +108,13 @@ type Machine struct {
 	sender   sender
 	receiver receiver
 	status   Status // the counters
+	room     int    // for changes that wait
 }
 
 // New returns a machine without a link. number returns another number each time,
 // which nobody can know before; 0 is none.
 func New(number func() uint64) *Machine {
-	return &Machine{receiver: receiver{number: number}}
+	return &Machine{receiver: receiver{number: number}, room: maxWaiting}
 }
 
 // Step takes an event and returns what is to be done about it.

@@ -3,7 +3,6 @@ package flowsync
 import (
 	"maps"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -329,10 +328,9 @@ func TestSenderThatFallsBehindTellsEverythingAnew(t *testing.T) {
 	w := newWorld(t)
 	w.link()
 	w.carry = func(*end, []byte) [][]byte { return nil }
-	for i := range MaxWaiting + Window*Batch + 5 {
-		f := flow(uint16(i))
-		f.Client = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(i >> 16), 7}), uint16(i))
-		w.begin(w.a, f)
+	w.a.room = 1000
+	for i := range 1000 + Window*Batch + 5 {
+		w.begin(w.a, flow(uint16(i)))
 	}
 	if s := w.a.Status(w.now); s.Forgotten == 0 || s.Told {
 		t.Errorf("%+v", s)

@@ -75,7 +75,7 @@ func (m *Machine) change(now time.Time, changes []Change) {
 		}
 		m.enqueue(waiting{c, now})
 	}
-	if s.changes > MaxWaiting {
+	if s.changes > m.room {
 		m.status.Forgotten += uint64(s.changes)
 		s.waiting, s.changes, s.told = nil, 0, false
 		s.copyAll()
