@@ -113,7 +113,8 @@ func newCheckCommand(o *options) *cobra.Command {
 		Short: "Check the file and print every problem in it",
 		Long: `check reads the file as run would on this node and prints every problem with its
 file, line, column and key. Elsewhere than on a node, say which is meant with
---node.`,
+--node. Of services that ask for the kernel path it says what would carry them on
+this machine, with the rights of whoever runs it.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			file, err := config.Load(o.config)
@@ -126,6 +127,16 @@ file, line, column and key. Elsewhere than on a node, say which is meant with
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is right: node %s, %d virtual routers, %d services, %d pools\n",
 				file.Path, node.Name, len(node.VRRP), len(node.L4)+len(node.L7), len(node.Pools))
+			for _, p := range appliance.Places(node) {
+				if p.Kernel {
+					fmt.Fprintf(c.OutOrStdout(), "service %s: would be carried by the kernel path (%s)\n", p.Service, p.Forward)
+				} else {
+					fmt.Fprintf(c.OutOrStdout(), "service %s: would be carried by the proxy: %s\n", p.Service, p.Reason)
+				}
+				if p.Kernel && node.Peer == nil {
+					fmt.Fprintf(c.OutOrStdout(), "service %s: without [peer] its connections end with the node that carries them\n", p.Service)
+				}
+			}
 			return err
 		},
 	}

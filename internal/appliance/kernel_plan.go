@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"appliance/internal/config"
@@ -30,7 +31,7 @@ func planServices(s *setup, now time.Time) ([]kernel.Service, map[string]placeme
 			continue
 		}
 		if reasons := s.node.OnProxy[c.Name]; len(reasons) > 0 {
-			placed[c.Name] = placement{reason: reasons[0]}
+			placed[c.Name] = placement{reason: strings.Join(reasons, "; ")}
 			continue
 		}
 		// What names of servers stand for is not known before now.
