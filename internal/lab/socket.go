@@ -111,3 +111,13 @@ func (h *Host) Listen(on netip.AddrPort) (*net.TCPListener, error) {
 	})
 	return l, err
 }
+
+// ListenUDP opens a UDP socket on the host. The caller closes it.
+func (h *Host) ListenUDP(on netip.AddrPort) (*net.UDPConn, error) {
+	var c *net.UDPConn
+	err := h.Do(func() (err error) {
+		c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(on))
+		return err
+	})
+	return c, err
+}

@@ -169,11 +169,13 @@ func explain(err error) error {
 	var verifier *ebpf.VerifierError
 	switch {
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("%w: the process may not load eBPF programs: it lacks CAP_BPF or CAP_NET_ADMIN, or the system is locked down", ErrUnsupported)
+		return fmt.Errorf("%w: the process may not load eBPF programs: it lacks CAP_BPF, CAP_PERFMON or CAP_NET_ADMIN, or the system is locked down", ErrUnsupported)
 	case errors.Is(err, unix.ENOSYS):
 		return fmt.Errorf("%w: the kernel is built without eBPF, or a filter on system calls (seccomp) forbids it", ErrUnsupported)
 	case errors.Is(err, ebpf.ErrNotSupported):
 		return fmt.Errorf("%w: kernel %s is too old, Linux 6.6 or later is needed", ErrUnsupported, release())
+	case errors.As(err, &verifier) && strings.Contains(firstOf(verifier.Log), "!root"):
+		return fmt.Errorf("%w: the process may not load such eBPF programs: it lacks CAP_PERFMON", ErrUnsupported)
 	case errors.As(err, &verifier):
 		return fmt.Errorf("%w: kernel %s refuses the program: %s", ErrUnsupported, release(), firstOf(verifier.Log))
 	}
