@@ -79,6 +79,7 @@ type kernelPath struct {
 type placement struct {
 	kernel bool
 	reason string // why not; empty if kernel
+	wanted bool   // that it is not: the file asks for what the kernel path cannot do
 }
 
 func newKernelPath(log zerolog.Logger, current func() *setup, flows *flowLink) *kernelPath {
@@ -240,9 +241,12 @@ func (k *kernelPath) place(placed map[string]placement) {
 		if was, known := k.placed[name]; known && was == p {
 			continue
 		}
-		if p.kernel {
+		switch {
+		case p.kernel:
 			k.log.Info().Str("service", name).Msg("carried by the kernel path")
-		} else {
+		case p.wanted:
+			k.log.Info().Str("service", name).Str("reason", p.reason).Msg("carried by the proxy, as the file wants it")
+		default:
 			k.log.Warn().Str("service", name).Str("reason", p.reason).Msg("carried by the proxy, not by the kernel path")
 		}
 	}

@@ -31,7 +31,7 @@ func planServices(s *setup, now time.Time) ([]kernel.Service, map[string]placeme
 			continue
 		}
 		if reasons := s.node.OnProxy[c.Name]; len(reasons) > 0 {
-			placed[c.Name] = placement{reason: strings.Join(reasons, "; ")}
+			placed[c.Name] = placement{reason: strings.Join(reasons, "; "), wanted: true}
 			continue
 		}
 		// What names of servers stand for is not known before now.
@@ -120,14 +120,20 @@ func planInterfaces(s *setup, services []kernel.Service, active map[*member]bool
 			continue
 		}
 		macs[i] = append(macs[i], nil...)
-		if mac := virtualMAC(m.config); mac != nil && active[m] {
-			macs[i] = append(macs[i], mac)
-		}
 	}
 	for _, service := range services {
 		for _, server := range service.Servers {
 			if i := link.RouteTo(server.Addr.Addr()); i != 0 {
 				macs[i] = append(macs[i], nil...)
+			}
+		}
+	}
+	// Servers may answer by way of a router that has no service.
+	for _, m := range s.routers {
+		if mac := virtualMAC(m.config); mac != nil && active[m] {
+			i := link.Index(m.config.Interface)
+			if _, looked := macs[i]; looked {
+				macs[i] = append(macs[i], mac)
 			}
 		}
 	}
