@@ -190,10 +190,13 @@ func (s *serverStream) Read(p []byte) (int, error) {
 		s.early = s.early[n:]
 		return n, nil
 	}
-	return s.conn.rw.Read(p)
+	if s.conn.tls != nil {
+		return s.conn.tls.Read(p)
+	}
+	return readConn(s.conn.raw, p)
 }
 
-func (s *serverStream) Write(p []byte) (int, error) { return s.conn.rw.Write(p) }
+func (s *serverStream) Write(p []byte) (int, error) { return s.conn.writeAll(p) }
 
 // CloseWrite tells the server that nothing more comes.
 func (s *serverStream) CloseWrite() error {

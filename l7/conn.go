@@ -3,6 +3,7 @@ package l7
 import (
 	"net"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -11,6 +12,7 @@ import (
 // connection at its place.
 type conn struct {
 	*net.TCPConn
+	raw   syscall.RawConn
 	stall time.Duration
 	began time.Time
 	armed atomic.Int64 // the deadline for writing that Write has set
@@ -27,8 +29,11 @@ func (c *conn) Write(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	return c.TCPConn.Write(p)
+	return writeConn(c.raw, p)
 }
+
+// Read reads what is there, and waits while there is nothing.
+func (c *conn) Read(p []byte) (int, error) { return readConn(c.raw, p) }
 
 // SetWriteDeadline sets a deadline in the place of stall.
 func (c *conn) SetWriteDeadline(t time.Time) error {

@@ -75,7 +75,8 @@ func (d *door) serve(tcp *net.TCPConn, client netip.Addr) {
 		}
 		return
 	}
-	c := &conn{TCPConn: tcp, stall: d.service.state.Load().cfg.Timeouts.EffectiveIdle(), began: time.Now()}
+	raw, _ := tcp.SyscallConn() // fails only without a connection
+	c := &conn{TCPConn: tcp, raw: raw, stall: d.service.state.Load().cfg.Timeouts.EffectiveIdle(), began: time.Now()}
 	d.place.add(c)
 	t := tls.Server(c, d.service.tls)
 	err := d.handshake(t, c)

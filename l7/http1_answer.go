@@ -181,7 +181,7 @@ func (a *http1Answer) Flush() error {
 	if err := c.armWrite(time.Now()); err != nil {
 		return err
 	}
-	_, err := c.rw.Write(out)
+	_, err := c.write(out)
 	return err
 }
 

@@ -110,7 +110,7 @@ func (b *http1Body) source(p []byte) (int, error) {
 	if err := b.arm(); err != nil {
 		return 0, err
 	}
-	n, err := c.rw.Read(p)
+	n, err := c.read(p)
 	if n > 0 {
 		return n, nil
 	}

@@ -314,6 +314,23 @@ func (c *http1Conn) outside() next {
 	}
 }
 
+// read reads what is there, and waits while there is nothing. It must not be
+// called within turn.
+func (c *http1Conn) read(p []byte) (int, error) {
+	if c.secure {
+		return c.rw.Read(p)
+	}
+	return readConn(c.raw, p)
+}
+
+// write writes all of p.
+func (c *http1Conn) write(p []byte) (int, error) {
+	if c.secure {
+		return c.rw.Write(p)
+	}
+	return writeConn(c.raw, p)
+}
+
 // readHead reads more of a head, for which the client has time from began on.
 func (c *http1Conn) readHead(began time.Time) bool {
 	in := &c.work.in
@@ -329,7 +346,7 @@ func (c *http1Conn) readHead(began time.Time) bool {
 	if left <= 0 || c.armExactly(left) != nil {
 		return c.refuse(errSlowHead)
 	}
-	n, err := c.rw.Read(in.b[in.w:])
+	n, err := c.read(in.b[in.w:])
 	in.w += n
 	if n > 0 {
 		return true
@@ -593,7 +610,7 @@ func (s *clientStream) Read(p []byte) (int, error) {
 		s.early = s.early[n:]
 		return n, nil
 	}
-	return s.conn.rw.Read(p)
+	return s.conn.read(p)
 }
 
 // Write fails if the client takes nothing for the time that it has.
@@ -601,7 +618,7 @@ func (s *clientStream) Write(p []byte) (int, error) {
 	if err := s.conn.armWrite(time.Now()); err != nil {
 		return 0, err
 	}
-	return s.conn.rw.Write(p)
+	return s.conn.write(p)
 }
 
 // CloseWrite tells the client that nothing more comes.

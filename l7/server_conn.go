@@ -275,8 +275,16 @@ func (c *serverConn) write(b []byte, now time.Time) error {
 	if err := c.armWrite(now); err != nil {
 		return err
 	}
-	_, err := c.rw.Write(b)
+	_, err := c.writeAll(b)
 	return err
+}
+
+// writeAll is write with the deadline that there is.
+func (c *serverConn) writeAll(b []byte) (int, error) {
+	if c.tls != nil {
+		return c.tls.Write(b)
+	}
+	return writeConn(c.raw, b)
 }
 
 // ask sends the request and reads the head of the answer, with interim ones

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"time"
 
 	"appliance/internal/pool"
@@ -24,6 +25,7 @@ const sessionsPerServer = 1
 // closeWatch is what TLS to a server reads from.
 type closeWatch struct {
 	streamConn
+	raw   syscall.RawConn
 	ended bool // without a farewell by TLS, if TLS reports an end too
 	quiet bool // nothing is to be read
 }
@@ -36,12 +38,14 @@ func (w *closeWatch) Read(p []byte) (int, error) {
 	if w.quiet {
 		return 0, errQuiet
 	}
-	n, err := w.streamConn.Read(p)
+	n, err := readConn(w.raw, p)
 	if err == io.EOF {
 		w.ended = true
 	}
 	return n, err
 }
+
+func (w *closeWatch) Write(p []byte) (int, error) { return writeConn(w.raw, p) }
 
 // handshake makes a connection to a server encrypted.
 func (u *upstream) handshake(ctx context.Context, server *pool.Server, below *closeWatch, until time.Time) (*tls.Conn, error) {

@@ -188,7 +188,12 @@ func (u *upstream) connect(ctx context.Context, server *pool.Server) (streamConn
 		server.Connected(time.Since(began))
 		return tcp, nil, nil, nil
 	}
-	watch := &closeWatch{streamConn: tcp}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		tcp.Close()
+		return nil, nil, nil, err
+	}
+	watch := &closeWatch{streamConn: tcp, raw: raw}
 	t, err := u.handshake(ctx, server, watch, began.Add(u.settings.connect))
 	if err != nil {
 		tcp.Close()
