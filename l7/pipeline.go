@@ -115,6 +115,9 @@ func (p *pipeline) say(ex *exchange, status int, more ...field) error {
 
 // tell gives an answer of our own.
 func (p *pipeline) tell(ex *exchange, status int, pg *page, more ...field) error {
+	if status >= http.StatusBadRequest && isGRPC(ex) {
+		return p.tellGRPC(ex, status, more)
+	}
 	p.count.answered(status)
 	head := fields{}
 	if status != http.StatusNoContent && status != http.StatusNotModified {
