@@ -3,7 +3,7 @@
 VERSION ?= $(shell git describe --tags --always 2>/dev/null || echo 0.1.0-dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build test unit integration lint fuzz lab packages clean bpf soak soak-timing bench-failover bench-health bench-kernel bench-l4 bench-l7
+.PHONY: help build test unit integration lint fuzz lab packages clean bpf soak soak-timing bench-failover bench-health bench-kernel bench-l4 bench-l7 scan-tls
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,7 +19,7 @@ packages: ## install the Debian packages that tests and benchmarks need, where t
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change:" $$unformatted; exit 1; }
 	go vet ./...
-	go vet -tags bench,soak ./integration
+	go vet -tags bench,soak,scan ./integration
 	go tool staticcheck ./...
 
 unit: ## the tests of each package, with the race detector
@@ -46,6 +46,9 @@ soak-timing: packages ## adverts of 10 ms while both engines saturate the CPUs f
 
 bench-failover: packages ## lose the active node BENCH_CRASHES times (default 100), beside keepalived; writes docs/benchmarks.md
 	BENCH_INTO=$(CURDIR)/docs/benchmarks.md go test -count=1 -timeout 0 -tags bench -v -run '^TestBenchFailover$$' ./integration
+
+scan-tls: packages ## let testssl.sh judge the defaults of TLS, some minutes
+	go test -count=1 -timeout 0 -tags scan -v -run '^TestScan$$' ./integration
 
 lab: ## a pair in namespaces, narrated
 	go run ./cmd/applianctl lab

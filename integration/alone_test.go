@@ -86,7 +86,7 @@ func (a *alone) command(args ...string) string {
 // run runs a program on the host, which must succeed, and returns what it wrote.
 func (a *alone) run(name string, args ...string) string {
 	a.t.Helper()
-	ctx, cancel := context.WithTimeout(a.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(a.t.Context(), 5*time.Minute)
 	defer cancel()
 	out, err := a.Output(ctx, name, args...)
 	if err != nil {
@@ -103,7 +103,7 @@ func (a *alone) stop() {
 	}
 	select {
 	case <-a.process.Done():
-	case <-time.After(time.Minute):
+	case <-time.After(5*time.Minute):
 		a.t.Fatal("the appliance does not end")
 	}
 }
