@@ -103,7 +103,7 @@ func (a *alone) stop() {
 	}
 	select {
 	case <-a.process.Done():
-	case <-time.After(5*time.Minute):
+	case <-time.After(5 * time.Minute):
 		a.t.Fatal("the appliance does not end")
 	}
 }
