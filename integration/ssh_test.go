@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -165,16 +166,21 @@ func sshKey(p *pair, h *lab.Host, path string) string {
 // sshRun runs ssh or scp on the client with its key. The server must have the
 // key that the client knows; nothing is asked, and no file of the user is read.
 func sshRun(p *pair, program string, args ...string) (output string, err error) {
+	var out strings.Builder
+	cmd := sshCommand(p, program, args...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err = p.Client.Run(p.within(time.Minute), cmd)
+	return out.String(), err
+}
+
+// sshCommand is what sshRun runs.
+func sshCommand(p *pair, program string, args ...string) *exec.Cmd {
 	options := []string{"-F", "none", "-i", sshUserKey}
 	for _, o := range []string{"BatchMode=yes", "IdentitiesOnly=yes", "IdentityAgent=none",
 		"StrictHostKeyChecking=yes", "UserKnownHostsFile=" + sshKnownHosts, "GlobalKnownHostsFile=none"} {
 		options = append(options, "-o", o)
 	}
-	var out strings.Builder
-	cmd := p.Client.Command(program, append(options, args...)...)
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err = p.Client.Run(p.within(time.Minute), cmd)
-	return out.String(), err
+	return p.Client.Command(program, append(options, args...)...)
 }
 
 // sshMakeFile writes a file of size bytes that nothing compresses and returns

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -260,6 +261,50 @@ func (s *streams) websocket(p *pair, target netip.AddrPort) {
 	s.converse("websocket at "+target.String(), r, c, func() { c.Close() })
 }
 
+// visit is a client that sends one request after the other, by one connection for
+// as long as the answers let it, and no request twice.
+func (s *streams) visit(p *pair, target netip.AddrPort) {
+	p.t.Helper()
+	first := p.dial(target)
+	s.start("visitor of "+target.String(), func(one *stream) error {
+		c := net.Conn(first)
+		defer func() { c.Close() }()
+		r := bufio.NewReader(c)
+		tick := time.NewTicker(streamPace)
+		defer tick.Stop()
+		for ; ; one.lines++ {
+			begun := time.Now()
+			if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: lab.example\r\n\r\n"); err != nil {
+				return fmt.Errorf("request %d: %w", one.lines, err)
+			}
+			response, err := http.ReadResponse(r, nil)
+			if err == nil {
+				_, err = io.Copy(io.Discard, response.Body)
+			}
+			if err != nil || response.StatusCode != http.StatusOK {
+				return fmt.Errorf("request %d: %v, %w", one.lines, response, err)
+			}
+			one.gap = max(one.gap, time.Since(begun))
+			if response.Close {
+				c.Close()
+				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+				next, err := p.Client.Dial(ctx, target)
+				cancel()
+				if err != nil {
+					return err
+				}
+				c, r = next, bufio.NewReader(next)
+				c.SetDeadline(time.Now().Add(2 * time.Minute))
+			}
+			select {
+			case <-tick.C:
+			case <-s.finished:
+				return nil
+			}
+		}
+	})
+}
+
 // echo is a conversation with a server of TCP.
 func (s *streams) echo(p *pair, target netip.AddrPort) {
 	p.t.Helper()
@@ -269,6 +314,33 @@ func (s *streams) echo(p *pair, target netip.AddrPort) {
 		p.t.Fatal(err)
 	}
 	s.converse("conversation with "+target.String(), r, c, func() { c.Close() })
+}
+
+// ssh is a conversation with a program at the other end of an SSH session.
+func (s *streams) ssh(p *pair) {
+	p.t.Helper()
+	cmd := sshCommand(p, "ssh", "-p", "1122", "root@192.168.15.3", "exec cat")
+	w, err := cmd.StdinPipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	r, err := cmd.StdoutPipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	process, err := p.Client.Start(cmd)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { killTree(process) })
+	out := bufio.NewReader(r)
+	if _, err := io.WriteString(w, "hello\n"); err != nil {
+		p.t.Fatal(err)
+	}
+	if line, err := out.ReadString('\n'); err != nil || line != "hello\n" {
+		p.t.Fatalf("by SSH: %q, %v", line, err)
+	}
+	s.converse("session of SSH", out, w, func() { w.Close() })
 }
 
 // alive fails the test if a stream is over already.

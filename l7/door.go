@@ -55,6 +55,7 @@ func (d *door) setKeep(keep bool) {
 		return
 	}
 	d.server.Load().keep.Store(true)
+	d.server.Load().leaving.Store(false)
 }
 
 // retire ends the door: no connection gets in, and those inside leave when they

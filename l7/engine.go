@@ -285,6 +285,19 @@ func (e *Engine) Quiesce(vips []netip.Addr, on bool) {
 	}
 }
 
+// Dismiss asks the clients connected to vips to leave with their next answers,
+// which say Connection: close. Idle connections are left alone: a request may be on
+// its way. HTTP/2 has no such way and waits for Quiesce, which also takes this back.
+func (e *Engine) Dismiss(vips []netip.Addr) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for key, d := range e.doors {
+		if contains(vips, key.local.Addr()) {
+			d.server.Load().leaving.Store(true)
+		}
+	}
+}
+
 // Shutdown lets all clients go, as Quiesce does, refuses new connections and
 // waits until none is left. When ctx ends first it cuts the rest and returns
 // the context's error. When it returns all goroutines of the engine have ended.

@@ -12,7 +12,10 @@ type server struct {
 	door *door
 	set  doorSettings
 	keep atomic.Bool // connections are kept for another request
-	date dates
+	// leaving: answers of HTTP/1.1 say that no request may follow, and idle
+	// connections are kept for one more.
+	leaving atomic.Bool
+	date    dates
 }
 
 func newServer(d *door, set doorSettings, keep bool) *server {
@@ -20,6 +23,10 @@ func newServer(d *door, set doorSettings, keep bool) *server {
 	s.keep.Store(keep)
 	return s
 }
+
+// keepsNext reports whether a request of HTTP/1.1 may be followed by another one on
+// its connection.
+func (s *server) keepsNext() bool { return s.keep.Load() && !s.leaving.Load() }
 
 // retire lets the clients go: idle connections are closed, the others when their
 // answers are out, which say so.

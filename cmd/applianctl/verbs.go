@@ -51,9 +51,13 @@ func writeJSON(w io.Writer, v any) error {
 
 func newFailoverCommand(o *options) *cobra.Command {
 	return newMoveCommand(o, "failover", "Give the virtual addresses to the other node",
-		`Connections get a moment to end, then the virtual addresses go to the other node.
-The command returns when that is active, or says what prevented it. The move
-holds until failback, or until the other node is gone.
+		`The virtual addresses go to the other node. With a peer link connections go on
+on the node that they are on for the time to drain, where the other node's kernel
+can pass their packets on; else they get that time to end before the addresses go,
+and the command says why.
+
+The command returns when the other node is active, or says what prevented it. The
+move holds until failback, or until the other node is gone.
 
 With a peer link it may be typed on either node, the other node is active before
 the first one lets go, and the move is refused when the other node is absent, in

@@ -31,6 +31,10 @@ const (
 	// linkGrace is for how long a link may be down that is only set up anew, or lost
 	// because one of the two nodes is busy.
 	linkGrace = 2 * time.Second
+	// lingerIdle is for how long kept connections of HTTP may be idle before they
+	// are closed: one that is in use gets an answer before that which says so, and
+	// no request meets the end of its connection.
+	lingerIdle = 5 * time.Second
 )
 
 // Why a stay ends that ends without harm.
@@ -240,6 +244,7 @@ func (l *lingering) watch(s *stay) error {
 	var calm lull
 	renewed, up := time.Now(), time.Now()
 	left := s.left
+	var quiet time.Time // when idle connections are closed; zero before and after
 	for {
 		select {
 		case <-s.ctx.Done():
@@ -247,7 +252,8 @@ func (l *lingering) watch(s *stay) error {
 		case <-left:
 			left = nil
 			calm.since = time.Now()
-			l.parts.l7.Quiesce(s.addresses, true)
+			l.parts.l7.Dismiss(s.addresses)
+			quiet = time.Now().Add(min(lingerIdle, time.Until(s.until)/2))
 			l.tell(fmt.Sprintf("connections go on on this node until they end, for %s at most; %s passes their packets on",
 				time.Until(s.until).Round(time.Second), s.heir), "node", s.heir)
 		case now := <-ticker.C:
@@ -262,6 +268,10 @@ func (l *lingering) watch(s *stay) error {
 			}
 			if left != nil {
 				continue
+			}
+			if !quiet.IsZero() && now.After(quiet) {
+				quiet = time.Time{}
+				l.parts.l7.Quiesce(s.addresses, true)
 			}
 			n := l.parts.connections(s.addresses)
 			s.count.Store(int64(n))
