@@ -106,8 +106,9 @@ func (p *Path) sweepOnce(now, since uint32) (told []Change) {
 		}
 		idle := age(now, f.Seen)
 		limit := p.limit(k, f)
-		if idle > limit || since > 0 && idle >= since {
-			// The answers have an entry of their own.
+		if f.Phase != phaseNew && (idle > limit || since > 0 && idle >= since) {
+			// The answers have an entry of their own. Those to a client that does not
+			// come back do not count.
 			var back programFlow
 			other := otherKey(k, f)
 			if p.objects.Flows.Lookup(&other, &back) == nil {
