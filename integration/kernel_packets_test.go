@@ -6,15 +6,38 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 )
 
-// kernelPacketsConfig is kernelConfig with a virtual MAC address and a service of
-// datagrams.
-func kernelPacketsConfig() string {
-	return strings.Replace(kernelConfig, "group             = \"edge\"\n", "group             = \"edge\"\nvirtual_mac       = true\n", 1) + `
+// kernelPacketsConfig is an appliance.toml with services of all kinds on an
+// address with a virtual MAC address.
+const kernelPacketsConfig = `
+[node.lb01]
+address  = "192.168.15.11"
+priority = 100
+[node.lb02]
+address  = "192.168.15.12"
+priority = 90
+
+[[vrrp]]
+name              = "VI_1"
+virtual_router_id = 50
+addresses         = ["192.168.15.3/24"]
+advert_interval   = "100ms"
+virtual_mac       = true
+
+[[l7]]
+name    = "web"
+listen  = ["192.168.15.3:80"]
+servers = ["172.16.1.51:80", "172.16.1.52:80"]
+
+[[l4]]
+name    = "tcp"
+mode    = "kernel"
+listen  = ["192.168.15.3:3306"]
+servers = ["172.16.1.51:3306", "172.16.1.52:3306"]
+
 [[l4]]
 name     = "datagrams"
 protocol = "udp"
@@ -22,12 +45,24 @@ mode     = "kernel"
 listen   = ["192.168.15.3:5353"]
 servers  = ["172.16.1.51:5353", "172.16.1.52:5353"]
 `
-}
 
 // TestKernelPathPackets looks at what goes by the kernel path and what goes by it
 // not, on an address that has services of all kinds.
 func TestKernelPathPackets(t *testing.T) {
-	p := newKernelPair(t, kernelPacketsConfig())
+	t.Parallel()
+	needKernelPath(t)
+	p := newPair(t, kernelPacketsConfig)
+	for _, s := range p.Servers {
+		p.on(s.Host, "ip", "route", "add", "192.168.15.0/24", "via", "172.16.1.11")
+	}
+	tcp := netip.AddrPortFrom(p.VIP, 3306)
+	talks := func(n int) []*talk {
+		all := make([]*talk, n)
+		for i := range all {
+			all[i] = p.talk(tcp)
+		}
+		return all
+	}
 	p.echoDatagrams(5353)
 	// No frame may pair the virtual address with another MAC address.
 	wrong := p.capture(p.LB01.Host, "pairing", "-Q", "out",
@@ -36,7 +71,7 @@ func TestKernelPathPackets(t *testing.T) {
 	p.inKernel(p.LB01, "tcp", "datagrams")
 
 	t.Run("TCP, UDP and HTTP on one address", func(t *testing.T) {
-		talk := p.talk(3306)
+		talk := p.talk(tcp)
 		if err := talk.say("hello"); err != nil {
 			t.Fatal(err)
 		}
@@ -55,8 +90,8 @@ func TestKernelPathPackets(t *testing.T) {
 	})
 
 	t.Run("a flood of SYNs", func(t *testing.T) {
-		before := p.talks(5, 3306)
-		sent := p.flood(t, 3306, 100_000)
+		before := talks(5)
+		sent := p.flood(t, tcp, 100_000)
 		s := p.service(p.LB01, "tcp")
 		if s.Fallback["half_open"] == 0 {
 			t.Errorf("%d SYNs without an end, and the bound on half-open connections was not reached: %+v", sent, s)
@@ -67,7 +102,7 @@ func TestKernelPathPackets(t *testing.T) {
 			return k.HalfOpen < k.HalfOpenLimit/2
 		})
 		total := p.service(p.LB01, "tcp").Fallback["half_open"]
-		goOn(t, p.talks(1, 3306), "later")
+		goOn(t, talks(1), "later")
 		if s := p.service(p.LB01, "tcp"); s.Fallback["half_open"] != total {
 			t.Errorf("long after the flood a connection is left to the proxy: %+v", s)
 		}
@@ -130,10 +165,9 @@ func (p *pair) ask(port uint16, question string) string {
 
 // flood sends so many SYNs from clients that are not there, and wants new
 // connections meanwhile.
-func (p *pair) flood(t *testing.T, port uint16, frames int) (sent int) {
+func (p *pair) flood(t *testing.T, to netip.AddrPort, frames int) (sent int) {
 	t.Helper()
 	s := p.newForgedSender()
-	to := netip.AddrPortFrom(p.VIP, port)
 	mac := net.HardwareAddr{0, 0, 0x5e, 0, 1, 50}
 	random := rand.New(rand.NewPCG(1, 2))
 	for sent < frames {
@@ -141,7 +175,7 @@ func (p *pair) flood(t *testing.T, port uint16, frames int) (sent int) {
 		s.send(synFrame(mac, net.HardwareAddr{0x02, 0, 192, 168, 15, 99}, from, to, random.Uint32()))
 		if sent++; sent%20_000 == 0 {
 			began := time.Now()
-			goOn(t, p.talks(1, port), "in the flood")
+			goOn(t, []*talk{p.talk(to)}, "in the flood")
 			t.Logf("after %d SYNs: a connection and a line took %s", sent, time.Since(began).Round(time.Millisecond))
 		}
 	}
