@@ -57,15 +57,14 @@ type job struct {
 	probe   probe
 	rhythm  rhythm
 	verdict verdict
-	asked   time.Time       // when the last probe started
-	started time.Time       // when the last check was due, probe or not
-	next    time.Time       // when the next one is
-	index   int             // in the schedule; -1 while it is not there
-	first   bool            // no probe has ended yet
-	blind   bool            // the last probe could not judge
-	warned  time.Time       // when its warning was logged
-	ctx     context.Context // ends when nobody wants the checks any more
-	cancel  context.CancelFunc
+	asked   time.Time // when the last probe started
+	started time.Time // when the last check was due, probe or not
+	next    time.Time // when the next one is
+	index   int       // in the schedule; -1 while it is not there
+	first   bool      // no probe has ended yet
+	blind   bool      // the last probe could not judge
+	warned  time.Time // when its warning was logged
+	breaker *breaker  // stopped when nobody wants the checks any more
 	removed bool
 	// lingers says that the last probe has been judged, but holds a connection
 	// that is not to be broken off; no other one starts meanwhile.
@@ -140,6 +139,11 @@ func (c *Checker) Run(ctx context.Context) error {
 	defer probes.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer func() {
+		for _, j := range *c.jobs.Load() {
+			j.breaker.stop()
+		}
+	}()
 
 	var waiting schedule
 	done := make(chan outcome)
@@ -185,7 +189,7 @@ func runProbe(run context.Context, j *job, done chan<- outcome) {
 	}
 	o := outcome{job: j}
 	begun := time.Now()
-	ctx := limit(j.ctx, begun.Add(j.rhythm.timeout))
+	ctx := limit(j.breaker, begun.Add(j.rhythm.timeout))
 	o.finding, o.err = j.probe(ctx)
 	ctx.end()
 	o.latency = time.Since(begun)
@@ -196,7 +200,7 @@ func runProbe(run context.Context, j *job, done chan<- outcome) {
 	}
 	report(o)
 	if o.lingers {
-		ctx, stop := context.WithTimeout(j.ctx, lingerFor)
+		ctx, stop := context.WithTimeout(j.breaker, lingerFor)
 		rest.finish(ctx)
 		stop()
 		report(outcome{job: j, ended: true})
@@ -271,7 +275,7 @@ func (c *Checker) replace(ctx context.Context, waiting *schedule, targets []Targ
 			continue
 		}
 		j.removed = true
-		j.cancel() // the outcome of its probe still arrives, and is dropped
+		j.breaker.stop() // the outcome of its probe still arrives, and is dropped
 		if j.index >= 0 {
 			waiting.remove(j)
 		}
@@ -292,8 +296,8 @@ func (c *Checker) newJob(ctx context.Context, target Target, now time.Time) *job
 		next:    now,
 		index:   -1,
 		first:   true,
+		breaker: newBreaker(ctx),
 	}
-	j.ctx, j.cancel = context.WithCancel(ctx)
 	j.result.Store(&Result{State: j.verdict.state, Since: j.verdict.since, Reason: "not checked yet"})
 	return j
 }

@@ -59,3 +59,51 @@ func breakOff(ctx context.Context) context.Context {
 	}
 	return ctx
 }
+
+// breaker is the context of all checks of a job. It ends, by stop alone, when
+// nobody wants them any more, and so do the waits of the connection that it holds:
+// to have a context tell each connection costs more than all else about it.
+type breaker struct {
+	context.Context
+	cancel context.CancelFunc
+
+	mu   sync.Mutex
+	over bool
+	conn *boundConn // of the check under way; nil if there is none
+}
+
+// newBreaker returns a breaker within ctx. Whoever has it calls stop, also if ctx
+// ends before.
+func newBreaker(ctx context.Context) *breaker {
+	b := new(breaker)
+	b.Context, b.cancel = context.WithCancel(ctx)
+	return b
+}
+
+func (b *breaker) stop() {
+	b.cancel()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.over = true
+	if b.conn != nil {
+		b.conn.expire()
+	}
+}
+
+// hold has stop end the waits of a connection, until drop.
+func (b *breaker) hold(c *boundConn) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.conn = c
+	if b.over {
+		c.expire()
+	}
+}
+
+func (b *breaker) drop(c *boundConn) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.conn == c {
+		b.conn = nil
+	}
+}

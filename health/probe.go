@@ -57,7 +57,7 @@ func prepareKind(target Target) (probe, error) {
 	case Postgres:
 		return preparePostgres(target)
 	case Redis:
-		return withoutWarning(target, probeRedis), nil
+		return prepareRedis(target), nil
 	case SMTP:
 		return withoutWarning(target, probeSMTP), nil
 	case SSH:

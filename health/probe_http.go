@@ -62,6 +62,7 @@ func prepareHTTP(target Target) (probe, error) {
 	if check.Type == HTTPS {
 		client = newTLSClient(check, hostName(check.Host, target.Address), "http/1.1")
 	}
+	reader := bufio.NewReaderSize(nil, 1<<10) // most heads are short
 	return func(ctx context.Context) (finding, error) {
 		bound, err := dial(ctx, target.Address)
 		if err != nil {
@@ -80,7 +81,7 @@ func prepareHTTP(target Target) (probe, error) {
 		if _, err := conn.Write(text.Bytes()); err != nil {
 			return finding{}, err
 		}
-		status, body, err := readAnswer(conn, request, want)
+		status, body, err := readAnswer(conn, reader, request, want)
 		if status != 0 && !passes(passing, status) {
 			return finding{}, fmt.Errorf("status %d, want %s", status, orDefault(check.Status, defaultStatus))
 		}
@@ -105,12 +106,12 @@ func passes(passing []statusRange, status int) bool {
 	return false
 }
 
-// readAnswer reads the answer to request and returns its status, 0 when it has
+// readAnswer reads the answer to request, by way of reader, and returns its status, 0 when it has
 // none. Unless everything will do, it also returns the body, as far as it is in
 // bounds.
-func readAnswer(conn io.Reader, request *http.Request, want pattern) (status int, body []byte, err error) {
+func readAnswer(conn io.Reader, reader *bufio.Reader, request *http.Request, want pattern) (status int, body []byte, err error) {
 	bounded := &io.LimitedReader{R: conn, N: maxHTTPAnswer}
-	reader := bufio.NewReaderSize(bounded, 1<<10) // most heads are short
+	reader.Reset(bounded)
 	for range maxInterim + 1 {
 		answer, err := http.ReadResponse(reader, request)
 		if err != nil {

@@ -6,73 +6,97 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 var errNotRedis = errors.New("the answer is not the Redis protocol")
 
-// probeRedis logs in where the check has a password, and passes when the target
-// answers PING and, where the check expects a role, ROLE with that.
-func probeRedis(ctx context.Context, target Target) (string, error) {
+// redisQuestion is what a check sends, and what it makes of the answer.
+type redisQuestion struct {
+	text  string
+	judge func(respValue) error
+}
+
+// newRedisQuestion returns the question of these words.
+func newRedisQuestion(judge func(respValue) error, words ...string) redisQuestion {
+	var text strings.Builder
+	fmt.Fprintf(&text, "*%d\r\n", len(words))
+	for _, w := range words {
+		fmt.Fprintf(&text, "$%d\r\n%s\r\n", len(w), w)
+	}
+	return redisQuestion{text.String(), judge}
+}
+
+// prepareRedis returns a probe that logs in where the check has a password, and
+// passes when the target answers PING and, where the check expects a role, ROLE
+// with that.
+func prepareRedis(target Target) probe {
 	check := target.Check
-	password, err := readPassword(check.PasswordFile)
-	if err != nil {
-		return "", err
-	}
-	conn, err := dial(ctx, target.Address)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = conn.Close() }()
-	// All questions go out together; each answer has its turn.
-	var questions strings.Builder
-	var handle []func(respValue) error
-	ask := func(answer func(respValue) error, words ...string) {
-		fmt.Fprintf(&questions, "*%d\r\n", len(words))
-		for _, w := range words {
-			fmt.Fprintf(&questions, "$%d\r\n%s\r\n", len(w), w)
-		}
-		handle = append(handle, answer)
-	}
-	if check.PasswordFile != "" {
-		login := []string{"AUTH", password}
-		if check.User != "" {
-			login = []string{"AUTH", check.User, password}
-		}
-		ask(wantText("OK"), login...)
-	}
-	ask(wantText("PONG"), "PING")
-	words := "answered PONG"
+	questions, found := []redisQuestion{newRedisQuestion(wantText("PONG"), "PING")}, "answered PONG"
 	if check.Role != "" {
-		ask(func(v respValue) error {
-			if len(v.array) == 0 {
-				return errNotRedis
-			}
-			if role := v.array[0].text; role != check.Role {
-				return fmt.Errorf("its role is %s, want %s", printable(role), check.Role)
-			}
-			words += " as " + check.Role
-			return nil
-		}, "ROLE")
+		questions, found = append(questions, newRedisQuestion(wantRole(check.Role), "ROLE")), found+" as "+check.Role
 	}
-	if _, err := io.WriteString(conn, questions.String()); err != nil {
-		return "", err
-	}
-	lines := newLineReader(io.LimitReader(conn, maxRedisAnswer))
-	for _, h := range handle {
-		v, err := readRESP(lines, 0)
+	lines := newLineReader(nil)
+	return func(ctx context.Context) (finding, error) {
+		asked := questions
+		if check.PasswordFile != "" {
+			password, err := readPassword(check.PasswordFile)
+			if err != nil {
+				return finding{}, err
+			}
+			login := []string{"AUTH", password}
+			if check.User != "" {
+				login = []string{"AUTH", check.User, password}
+			}
+			asked = slices.Concat([]redisQuestion{newRedisQuestion(wantText("OK"), login...)}, asked)
+		}
+		conn, err := dial(ctx, target.Address)
 		if err != nil {
-			return "", err
+			return finding{}, err
+		}
+		defer func() { _ = conn.Close() }()
+		lines.Reset(io.LimitReader(conn, maxRedisAnswer))
+		return finding{words: found}, askRedis(conn, lines, asked)
+	}
+}
+
+// askRedis puts all questions together; each answer has its turn.
+func askRedis(w io.Writer, r *bufio.Reader, questions []redisQuestion) error {
+	var text []byte
+	for _, q := range questions {
+		text = append(text, q.text...)
+	}
+	if _, err := w.Write(text); err != nil {
+		return err
+	}
+	for _, q := range questions {
+		v, err := readRESP(r, 0)
+		if err != nil {
+			return err
 		}
 		if v.refused {
-			return "", errors.New(printable(v.text))
+			return errors.New(printable(v.text))
 		}
-		if err := h(v); err != nil {
-			return "", err
+		if err := q.judge(v); err != nil {
+			return err
 		}
 	}
-	return words, nil
+	return nil
+}
+
+// wantRole returns a judge of the answer to ROLE.
+func wantRole(want string) func(respValue) error {
+	return func(v respValue) error {
+		if len(v.array) == 0 {
+			return errNotRedis
+		}
+		if role := v.array[0].text; role != want {
+			return fmt.Errorf("its role is %s, want %s", printable(role), want)
+		}
+		return nil
+	}
 }
 
 // maxRedisAnswer bounds all answers to a check together, in bytes; the replicas

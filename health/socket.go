@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -79,7 +78,7 @@ func connect(ctx context.Context, fd int, protocol string, address endpoint.Endp
 	c := &socket{File: os.NewFile(uintptr(fd), protocol), protocol: protocol, remote: address}
 	conn := bind(ctx, c)
 	if err == unix.EINPROGRESS {
-		if err := c.awaitConnected(); err != nil {
+		if err := c.awaitConnected(to); err != nil {
 			_ = conn.Close()
 			return nil, dialError(protocol, address, err)
 		}
@@ -137,8 +136,8 @@ type socket struct {
 
 var _ net.Conn = &socket{}
 
-// awaitConnected waits until the connection is made or refused.
-func (s *socket) awaitConnected() error {
+// awaitConnected waits until the connection to an address is made or refused.
+func (s *socket) awaitConnected(to unix.Sockaddr) error {
 	raw, err := s.SyscallConn()
 	if err != nil {
 		return err
@@ -146,25 +145,25 @@ func (s *socket) awaitConnected() error {
 	var failed error
 	err = raw.Write(func(fd uintptr) bool {
 		var done bool
-		done, failed = connected(int(fd))
+		done, failed = connected(int(fd), to)
 		return done
 	})
 	return errors.Join(err, failed)
 }
 
-// connected reports whether an attempt to connect has come to its end, and how.
-// It is the socket itself that is asked: the runtime does not tell of what
-// happened before it was asked to wait.
-func connected(fd int) (bool, error) {
-	code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	if err == nil && code != 0 {
-		err = syscall.Errno(code)
-	}
-	if err != nil {
+// connected reports whether an attempt to connect to an address has come to its
+// end, and how. To connect once more asks the socket, and begins nothing while
+// there is an attempt (connect(2)); the runtime does not tell of what happened
+// before it was asked to wait.
+func connected(fd int, to unix.Sockaddr) (bool, error) {
+	switch err := unix.Connect(fd, to); err {
+	case nil, unix.EISCONN:
+		return true, nil
+	case unix.EALREADY, unix.EINPROGRESS, unix.EINTR:
+		return false, nil
+	default:
 		return true, err
 	}
-	_, err = unix.Getpeername(fd)
-	return err != unix.ENOTCONN, nil
 }
 
 // Read reads what has come; the error is a *net.OpError, or io.EOF.
@@ -252,21 +251,40 @@ func bind(ctx context.Context, conn net.Conn) *boundConn {
 // boundConn is a connection bound to a context.
 type boundConn struct {
 	net.Conn
-	stop func() bool
+	breaker *breaker    // that holds it, or else
+	stop    func() bool // that unbinds it
 }
+
+// expire has all waits of the connection end.
+func (c *boundConn) expire() { _ = c.SetDeadline(time.Unix(1, 0)) }
 
 func (c *boundConn) bindTo(ctx context.Context) {
 	deadline, _ := ctx.Deadline()
 	_ = c.SetDeadline(deadline)
 	// The deadline needs no goroutine, and ends most checks that do not end by
 	// themselves; only who breaks one off needs more.
-	c.stop = context.AfterFunc(breakOff(ctx), func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	ctx = breakOff(ctx)
+	if b, ok := ctx.(*breaker); ok {
+		c.breaker = b
+		b.hold(c)
+		return
+	}
+	c.stop = context.AfterFunc(ctx, c.expire)
+}
+
+func (c *boundConn) unbind() {
+	if c.breaker != nil {
+		c.breaker.drop(c)
+		c.breaker = nil
+		return
+	}
+	c.stop()
 }
 
 // rebind binds the connection to ctx instead of what it was bound to, which has
 // ended.
 func (c *boundConn) rebind(ctx context.Context) {
-	c.stop()
+	c.unbind()
 	if s, ok := c.Conn.(*socket); ok {
 		s.keepAlive()
 	}
@@ -275,6 +293,6 @@ func (c *boundConn) rebind(ctx context.Context) {
 
 // Close unbinds the connection from its context and closes it.
 func (c *boundConn) Close() error {
-	c.stop()
+	c.unbind()
 	return c.Conn.Close()
 }
