@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -93,6 +94,40 @@ func TestFirstVerdictsWithinOneTimeout(t *testing.T) {
 		for target, r := range b.Results() {
 			if r.State != Down || r.Reason != "no answer within 1s" || r.Latency != time.Second {
 				t.Fatalf("%v: %+v", target.Address, r)
+			}
+		}
+	})
+}
+
+// Handshakes take so much of a CPU that they begin one after the other: a thousand
+// of them within half a second and what checks may come early.
+func TestFirstHandshakesAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var begun []time.Duration
+		start := time.Now()
+		b := newBench(t, func(context.Context, Target) (string, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			begun = append(begun, time.Since(start))
+			return "", nil
+		})
+		defer b.stop()
+		all := targets(1000)
+		for i := range all {
+			all[i].Check.Type, all[i].Check.Interval = TLS, time.Minute
+		}
+		b.Set(all)
+		b.until(time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		if len(begun) != len(all) {
+			t.Fatalf("%d checks have begun, want all", len(begun))
+		}
+		for i, at := range begun {
+			due := time.Duration(i) * handshakePace
+			if at > due || at < due-earliest {
+				t.Fatalf("check %d begins after %v, want %v, or up to %v earlier", i, at, due, earliest)
 			}
 		}
 	})

@@ -14,6 +14,9 @@ type rhythm struct {
 	early time.Duration
 }
 
+// earliest bounds how much before its time a probe may start.
+const earliest = 50 * time.Millisecond
+
 func newRhythm(check Config) rhythm {
 	interval := check.EffectiveInterval()
 	return rhythm{
@@ -22,7 +25,7 @@ func newRhythm(check Config) rhythm {
 		down:     check.EffectiveDownInterval(),
 		timeout:  check.EffectiveTimeout(),
 		jitter:   float64(check.EffectiveJitter()) / float64(interval),
-		early:    interval / 20,
+		early:    min(interval/20, earliest),
 	}
 }
 
