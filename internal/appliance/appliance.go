@@ -67,6 +67,7 @@ type Appliance struct {
 	flows     *flowLink // of the kernel path
 	links     links     // of the goroutine of Run
 	peers     *peerLink
+	web       *control.Web // nil: not configured; of the goroutine of Run
 	reloads   chan reloadRequest
 	stopping  chan struct{} // closed when no more reloads are taken
 
@@ -303,6 +304,7 @@ func (a *Appliance) shutdown() error {
 		m.lingering.finish(errors.New("this node stops"))
 	}
 	a.peers.end(peer.ErrGoodbye)
+	a.commitWeb(nil, config.Admin{})
 	a.watch(nil)
 	err := a.listeners.Close()
 	ended := make(chan error, 2)

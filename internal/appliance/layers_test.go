@@ -37,7 +37,8 @@ var layers = map[string][]string{
 	"internal/config":     {"internal/endpoint", "vrrp", "health", "l4", "l7", "internal/pool", "internal/certs", "internal/peer"},
 	"internal/events":     nil,
 	"internal/control":    {"internal/events"},
-	"internal/appliance":  {"internal/endpoint", "internal/resolve", "vrrp", "health", "l4", "l4/kernel", "l7", "internal/pool", "internal/listen", "internal/link", "internal/guard", "internal/config", "internal/control", "internal/events", "internal/peer", "internal/flowsync", "internal/steer"},
+	"internal/metrics":    {"internal/control"},
+	"internal/appliance":  {"internal/endpoint", "internal/resolve", "vrrp", "health", "l4", "l4/kernel", "l7", "internal/pool", "internal/listen", "internal/link", "internal/guard", "internal/config", "internal/control", "internal/metrics", "internal/events", "internal/peer", "internal/flowsync", "internal/steer"},
 	"internal/lab":        {"internal/control", "internal/link", "internal/peer", "vrrp"},
 	"cmd/applianctl":      {"internal/appliance", "internal/guard", "internal/config", "internal/control", "internal/lab", "internal/peer"},
 	"integration":         {"internal/control", "internal/lab"},
@@ -56,7 +57,9 @@ var confined = map[string][]string{
 	"github.com/BurntSushi/toml":     {"internal/config"},
 	"github.com/miekg/dns":           {"internal/resolve"},
 	"github.com/spf13/cobra":         {"cmd/applianctl"},
-	"github.com/cilium/ebpf":         {"l4/kernel", "internal/steer"},
+
+	"github.com/prometheus/client_golang": {"internal/metrics"},
+	"github.com/cilium/ebpf":              {"l4/kernel", "internal/steer"},
 }
 
 func TestImportsKeepTheLayers(t *testing.T) {

@@ -85,6 +85,11 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 	}
 	discard = append(discard, routers.discard)
 	next.routers = routers.next
+	web, err := a.stageWeb(node.Admin)
+	if err != nil {
+		return err
+	}
+	discard = append(discard, func() { a.discardWeb(web) })
 	mesh, link, err := a.peers.stage(node.Peer)
 	if err != nil {
 		return err
@@ -112,6 +117,7 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 	l4Change.Commit()
 	l7Change.Commit()
 	listeners.Commit()
+	a.commitWeb(web, node.Admin)
 	routers.retire(a)
 	a.current.Store(next)
 	a.kernel.commit()

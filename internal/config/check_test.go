@@ -42,7 +42,7 @@ priority = 256
 weight = 1
 
 [admin]
-listen = "127.0.0.1:9112"
+listen = "0.0.0.0:9112"
 soket = "x"
 
 [handover]
@@ -85,7 +85,7 @@ check = { type = "tcp", path = "/", interval = "1d" }
 				`f.toml:7:1: node.lb02.address: 192.168.15.11 is node lb01's already`,
 				`f.toml:8:1: node.lb02.priority: priority 256 is out of range; 1 to 254 are allowed, and 255 for the owner of the addresses`,
 				`f.toml:9:1: node.lb02.weight: unknown key; known here: address, priority, keepalived`,
-				`f.toml:12:1: admin.listen: is not supported by this version`,
+				`f.toml:12:1: admin.listen: whoever reaches 0.0.0.0:9112 would learn of all servers, clients and events; say in allow which networks may, such as ["192.168.15.0/24"], or listen on 127.0.0.1`,
 				`f.toml:13:1: admin.soket: unknown key; did you mean socket?`,
 				`f.toml:16:1: handover.drain: want a string such as "250ms", got integer`,
 				`f.toml:21:33: vrrp[0].addresses[1]: "bad" is not an address such as "192.168.15.3/24"`,

@@ -9,17 +9,10 @@ import (
 	"time"
 )
 
-// The options of a toml tag, behind the key's name.
-const (
-	// optionZero lets the key be given as 0 or "0s". Elsewhere the zero value
-	// stands for a default, and writing it down is a mistake.
-	optionZero = "zero"
-	// optionLater marks a blank field: a key that a later version will know.
-	optionLater = "later"
-)
-
-// later is the type of the blank fields that stand for keys to come.
-type later struct{}
+// optionZero, in a toml tag behind the key's name, lets the key be given as 0 or
+// "0s". Elsewhere the zero value stands for a default, and writing it down is a
+// mistake.
+const optionZero = "zero"
 
 // treeDecoder is implemented by types that read their value themselves.
 type treeDecoder interface {
@@ -186,10 +179,6 @@ func (r *report) decodeStruct(path string, table map[string]any, dst reflect.Val
 			continue
 		}
 		f := known[i]
-		if f.later {
-			r.unreadable(at, "is not supported by this version")
-			continue
-		}
 		value := dst.FieldByIndex(f.index)
 		before := len(r.problems)
 		r.decode(at, table[name], value)
@@ -214,9 +203,7 @@ func (r *report) refuseZero(path string, value reflect.Value) {
 func (r *report) unknownKey(path, name string, known []field) {
 	var names []string
 	for _, f := range known {
-		if !f.later {
-			names = append(names, f.name)
-		}
+		names = append(names, f.name)
 	}
 	at := join(path, name)
 	if meant, ok := closest(name, names); ok {
@@ -230,9 +217,9 @@ func (r *report) unknownKey(path, name string, known []field) {
 
 // field is one key that a struct knows.
 type field struct {
-	name        string
-	index       []int
-	zero, later bool
+	name  string
+	index []int
+	zero  bool
 }
 
 // fieldsOf returns the keys of a struct in the order of their fields. The keys
@@ -257,7 +244,6 @@ func fieldsOf(t reflect.Type) []field {
 			name:  options[0],
 			index: []int{i},
 			zero:  slices.Contains(options, optionZero),
-			later: slices.Contains(options, optionLater),
 		})
 	}
 	return fields

@@ -66,8 +66,12 @@ type Admin struct {
 	// /var/lib/appliance/events.jsonl. When it is empty the history ends with the
 	// process.
 	Events string `toml:"events,zero"`
-
-	_ later `toml:"listen,later"`
+	// Listen is where metrics, /healthz and the part of the API that changes
+	// nothing are shown by HTTP; none: nowhere.
+	Listen netip.AddrPort `toml:"listen"`
+	// Allow are the networks, besides the host itself, that are shown them;
+	// required if Listen is not on loopback.
+	Allow []netip.Prefix `toml:"allow"`
 }
 
 // DefaultSocket is where an appliance takes orders when its file does not say.

@@ -27,6 +27,7 @@ func (f *File) validate(r *report) {
 		r.invalid("admin.socket", "the path has %d bytes, from the folder of this file on if it is relative; a unix socket may have %d at most",
 			n, maxSocketPath)
 	}
+	f.validateAdmin(r)
 	if f.Handover.Drain > maxDrain {
 		r.invalid("handover.drain", "the drain may last %s at most: new clients wait for its end", "5m")
 	}
@@ -36,6 +37,28 @@ func (f *File) validate(r *report) {
 	f.validateServices(r)
 	f.validatePools(r)
 	f.validateTracks(r)
+}
+
+// validateAdmin reports a door for watchers that is open to everybody, or cannot
+// be opened.
+func (f *File) validateAdmin(r *report) {
+	a := f.Admin.Listen
+	switch {
+	case !a.IsValid():
+		if len(f.Admin.Allow) > 0 {
+			r.invalid("admin.allow", "the networks that may look at what? listen is missing, such as \"127.0.0.1:9112\"")
+		}
+		return
+	case a.Port() == 0:
+		r.invalid("admin.listen", "the port must be between 1 and 65535")
+	case !a.Addr().IsLoopback() && len(f.Admin.Allow) == 0:
+		r.invalid("admin.listen", "whoever reaches %s would learn of all servers, clients and events; say in allow which networks may, such as [\"192.168.15.0/24\"], or listen on 127.0.0.1", a)
+	}
+	for _, l := range f.listeners() {
+		if !l.udp && overlap(a, l.address) {
+			r.invalid("admin.listen", "%s is taken by %s", a, l)
+		}
+	}
 }
 
 // validateNodes reports mistakes in the nodes and missing ones.

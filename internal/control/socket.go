@@ -147,12 +147,7 @@ const maxRequest = 64 << 10
 
 func handler(b Backend, log zerolog.Logger, closing <-chan struct{}) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, log, b.Status(), nil)
-	})
-	mux.HandleFunc("GET /v1/sessions", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, log, b.Sessions(), nil)
-	})
+	shown(mux, b, log, closing)
 	mux.HandleFunc("POST /v1/cut", command(log, b.Cut))
 	mux.HandleFunc("POST /v1/failover", command(log, b.Failover))
 	mux.HandleFunc("POST /v1/failback", command(log, b.Failback))
@@ -165,8 +160,18 @@ func handler(b Backend, log zerolog.Logger, closing <-chan struct{}) http.Handle
 	mux.HandleFunc("POST /v1/server", command(log, func(ctx context.Context, r ServerRequest) (struct{}, error) {
 		return struct{}{}, b.SetServer(ctx, r)
 	}))
-	mux.HandleFunc("GET /v1/events", serveEvents(log, b.Events, closing))
 	return mux
+}
+
+// shown adds what only shows.
+func shown(mux *http.ServeMux, b Backend, log zerolog.Logger, closing <-chan struct{}) {
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, log, b.Status(), nil)
+	})
+	mux.HandleFunc("GET /v1/sessions", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, log, b.Sessions(), nil)
+	})
+	mux.HandleFunc("GET /v1/events", serveEvents(log, b.Events, closing))
 }
 
 // command wraps a function from request to answer as a handler.
