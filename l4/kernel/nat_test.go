@@ -210,3 +210,44 @@ func TestFloodOfSYNs(t *testing.T) {
 	}
 	r.connect(netip.AddrPortFrom(f.client.Addr(), 41000), f.vip, f.server)
 }
+
+func TestSourcesThatCannotBe(t *testing.T) {
+	t.Parallel()
+	eachFamily(t, func(t *testing.T, f family) {
+		r := newRig(t, Options{}, f.service())
+		sources := []string{"0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255"}
+		if f.vip.Addr().Is6() {
+			sources = []string{"::", "::1", "ff02::1", "::ffff:10.0.1.2"}
+		}
+		for _, a := range append(sources, f.vip.Addr().String()) {
+			from := netip.AddrPortFrom(netip.MustParseAddr(a), 40000)
+			r.leftByClient("a SYN from "+a, packet{proto: TCP, from: from, to: f.vip, flags: syn})
+		}
+		if s := r.stats(); s.Total != 0 {
+			t.Errorf("%d flows began", s.Total)
+		}
+	})
+}
+
+// TestServerAsClient has a server connect to the service that it is a server of.
+func TestServerAsClient(t *testing.T) {
+	t.Parallel()
+	eachFamily(t, func(t *testing.T, f family) {
+		r := newRig(t, Options{}, f.service())
+		self := netip.AddrPortFrom(f.server.Addr(), 40000)
+		in := packet{proto: TCP, from: self, to: f.vip, flags: syn, seq: 100}
+		seen := r.server(in)
+		if seen.to != f.server || seen.from.Addr() != f.vip.Addr() {
+			t.Fatalf("the SYN is %s to %s", seen.from, seen.to)
+		}
+		if got := r.server(packet{proto: TCP, from: f.server, to: seen.from, flags: syn | ack, seq: 500, ack: 101}); got.to != self || got.from != f.vip {
+			t.Errorf("the answer is %s to %s", got.from, got.to)
+		}
+		// With the port of the server itself, both directions would be one.
+		in.from = f.server
+		in.to = f.vip
+		if verdict, _ := r.in(r.toServer, r.fromServer(in)); verdict != redirect {
+			t.Errorf("verdict %#x", verdict)
+		}
+	})
+}

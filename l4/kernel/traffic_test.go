@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 )
@@ -104,6 +105,78 @@ func TestTraffic(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestManyConnections has many connections begin and end at the same time. In the
+// end nothing is left of them.
+func TestManyConnections(t *testing.T) {
+	t.Parallel()
+	f := families[0]
+	w := newNetwork(t)
+	w.serve(t, f.server)
+	w.serve(t, f.second)
+	p := w.open(t, Options{})
+	s := f.service()
+	s.Servers = append(s.Servers, Server{Addr: f.second})
+	if err := p.Set([]Service{s}); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	w.balancer.do(func() { err = p.Attach([]Interface{{Index: w.toClient.Index}, {Index: w.toServer.Index}}) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	const workers, each = 16, 60
+	var group sync.WaitGroup
+	for range workers {
+		group.Go(func() {
+			for i := range each {
+				var c net.Conn
+				var err error
+				w.client.do(func() { c, err = (&net.Dialer{Timeout: 10 * time.Second}).Dial("tcp", f.vip.String()) })
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+				if i%3 == 0 {
+					_ = c.(*net.TCPConn).SetLinger(0) // ends in a reset
+				}
+				var b [5]byte
+				if _, err := c.Write([]byte("hello")); err != nil {
+					t.Error(err)
+				} else if _, err := io.ReadFull(c, b[:]); err != nil {
+					t.Error(err)
+				}
+				c.Close()
+			}
+		})
+	}
+	group.Wait()
+	stats := func() ServiceStats {
+		all, err := p.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all.Services[0]
+	}
+	for end := time.Now().Add(10 * time.Second); stats().Current > 0 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	got := stats()
+	if got.Total != workers*each || got.Current != 0 || got.Broken != workers*each/3 || got.Fallback != (Fallback{}) || got.Dropped != 0 {
+		t.Errorf("%+v; want %d, a third of them broken, and none now", got, workers*each)
+	}
+	for _, srv := range got.Servers {
+		if srv.Total < workers*each/3 {
+			t.Errorf("%s had %d of %d", srv.Addr, srv.Total, got.Total)
+		}
+	}
+	p.sweepOnce(tick()+ticks(linger)+2, 0)
+	n := 0
+	if err := p.each(func(*programKey, *programFlow) bool { n++; return true }); err != nil || n > 0 {
+		t.Errorf("%d entries are left; %v", n, err)
+	}
 }
 
 // waitForTick waits for the program's next tick, when it looks for routes anew.

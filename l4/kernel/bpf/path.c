@@ -388,6 +388,18 @@ INLINE __u32 choose(const struct key *k, const struct service *s)
 	return server ? *server : 0;
 }
 
+// martian reports whether an address cannot be that of a client (RFC 1812 section
+// 5.3.7, RFC 4291 section 2): the stack drops what comes from there.
+INLINE int martian(const __be32 *addr)
+{
+	if (addr[0] || addr[1])
+		return (addr[0] & BE32(0xff000000)) == BE32(0xff000000);
+	if (addr[2] != BE32(0xffff)) // ::, ::1, and what is left of old mappings
+		return !addr[2];
+	__u32 first = BE32(addr[3]) >> 24;
+	return first == 0 || first == 127 || first >= 224;
+}
+
 // begin makes a flow for the first packet of a connection, or returns 0 if the
 // packet is no such, or the stack has to take it.
 NOINLINE struct flow *begin(struct __sk_buff *skb, const struct packet *p, __u32 now)
@@ -399,7 +411,7 @@ NOINLINE struct flow *begin(struct __sk_buff *skb, const struct packet *p, __u32
 	k.dport = p->key.dport;
 	k.proto = p->key.proto;
 	struct service *s = bpf_map_lookup_elem(&services, &k);
-	if (!s || p->ttl <= 1)
+	if (!s || p->ttl <= 1 || martian(p->key.saddr) || bpf_map_lookup_elem(&addresses, p->key.saddr))
 		return 0;
 
 	__u32 zero = 0;
