@@ -92,6 +92,7 @@ func (v *kernelView) addTo(s *control.Service) {
 	s.BytesOut += uint64(k.BytesToClient)
 	s.Errors["broken"] += uint64(k.Broken)
 	s.Errors["timed_out"] += uint64(k.TimedOut)
+	s.Errors["lost"] += uint64(k.Dropped)
 	s.Fallback = map[string]int64{
 		"no_server": k.Fallback.NoServer, "full": k.Fallback.Full, "half_open": k.Fallback.HalfOpen,
 		"no_port": k.Fallback.NoPort, "no_route": k.Fallback.NoRoute,
