@@ -157,7 +157,12 @@ func TestNoRoute(t *testing.T) {
 			t.Errorf("%s: fallback %+v", name, got.Fallback)
 		}
 	}
-	r := newRig(t, Options{}, f.service())
-	r.forward("0")
-	r.leftByClient("a connection without forwarding, and nothing known instead", begin)
+	for name, o := range map[string]Options{
+		"nothing known instead": {}, "the loopback interface instead": {Route: func(netip.Addr) int { return 1 }},
+		"no interface instead": {Route: func(netip.Addr) int { return 12345 }},
+	} {
+		r := newRig(t, o, f.service())
+		r.forward("0")
+		r.leftByClient("a connection without forwarding, and "+name, begin)
+	}
 }

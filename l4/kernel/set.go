@@ -215,7 +215,10 @@ func (p *Path) server(s *service, addr netip.AddrPort) (*server, error) {
 func (p *Path) serverValue(srv *server) programServer {
 	v := programServer{Addr: words(srv.addr.Addr()), Port: port(srv.addr.Port())}
 	if p.o.Route != nil {
-		v.Ifindex = uint32(max(p.o.Route(srv.addr.Addr()), 0))
+		// Behind the loopback interface, the first one, is only this node itself.
+		if i := p.o.Route(srv.addr.Addr()); i > 1 {
+			v.Ifindex = uint32(i)
+		}
 	}
 	return v
 }
