@@ -3,7 +3,7 @@
 VERSION ?= $(shell git describe --tags --always 2>/dev/null || echo 0.1.0-dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build test unit integration lint fuzz lab packages clean bpf soak soak-timing bench-failover bench-health bench-kernel bench-l4 bench-l7 scan-tls
+.PHONY: help build test unit integration lint fuzz lab packages clean bpf soak soak-timing bench-failover bench-handover bench-health bench-kernel bench-l4 bench-l7 scan-tls
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ soak-timing: packages ## adverts of 10 ms while both engines saturate the CPUs f
 
 bench-failover: packages ## lose the active node BENCH_CRASHES times (default 100), beside keepalived; writes docs/benchmarks.md
 	BENCH_INTO=$(CURDIR)/docs/benchmarks.md go test -count=1 -timeout 0 -tags bench -v -run '^TestBenchFailover$$' ./integration
+
+bench-handover: packages ## for how long connections stand still in BENCH_SWITCHES planned switches (default 10)
+	go test -count=1 -timeout 0 -tags bench -v -run '^TestBenchHandover$$' ./integration
 
 scan-tls: packages ## let testssl.sh judge the defaults of TLS, some minutes
 	go test -count=1 -timeout 0 -tags scan -v -run '^TestScan$$' ./integration

@@ -25,11 +25,11 @@ const streamPace = 20 * time.Millisecond
 type streams struct {
 	t        *testing.T
 	finished chan struct{}
-	all      []*stream
+	all      []*streaming
 }
 
-// stream is one of them.
-type stream struct {
+// streaming is one of them.
+type streaming struct {
 	name string
 	done chan struct{} // closed when it is over
 	// Of its goroutine until then:
@@ -89,7 +89,7 @@ func (s *streams) down(w http.ResponseWriter, r *http.Request) {
 // up is the server of an upload. It answers with how many lines have come, and the
 // longest time without one.
 func (s *streams) up(w http.ResponseWriter, r *http.Request) {
-	var got stream
+	var got streaming
 	err := got.readLines(bufio.NewReader(r.Body), func(string) {})
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -112,8 +112,8 @@ func chat(w http.ResponseWriter) {
 }
 
 // start begins a stream, which talk makes and ends by returning.
-func (s *streams) start(name string, talk func(*stream) error) {
-	one := &stream{name: name, done: make(chan struct{})}
+func (s *streams) start(name string, talk func(*streaming) error) {
+	one := &streaming{name: name, done: make(chan struct{})}
 	s.all = append(s.all, one)
 	go func() {
 		defer close(one.done)
@@ -122,7 +122,7 @@ func (s *streams) start(name string, talk func(*stream) error) {
 }
 
 // readLines reads numbered lines up to "end". A silence of 5 s is an error.
-func (s *stream) readLines(r *bufio.Reader, before func(string)) error {
+func (s *streaming) readLines(r *bufio.Reader, before func(string)) error {
 	last := time.Now()
 	for {
 		line, err := r.ReadString('\n')
@@ -177,7 +177,7 @@ func (s *streams) download(p *pair, target netip.AddrPort) {
 	if err != nil || response.StatusCode != http.StatusOK {
 		p.t.Fatalf("a download from %s: %v, %v", target, response, err)
 	}
-	s.start("download from "+target.String(), func(one *stream) error {
+	s.start("download from "+target.String(), func(one *streaming) error {
 		defer c.Close()
 		return one.readLines(bufio.NewReader(response.Body), func(string) {})
 	})
@@ -190,7 +190,7 @@ func (s *streams) upload(p *pair, target netip.AddrPort) {
 	if _, err := io.WriteString(c, "POST /up HTTP/1.1\r\nHost: lab.example\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"); err != nil {
 		p.t.Fatal(err)
 	}
-	s.start("upload to "+target.String(), func(one *stream) error {
+	s.start("upload to "+target.String(), func(one *streaming) error {
 		defer c.Close()
 		tick := time.NewTicker(streamPace)
 		defer tick.Stop()
@@ -225,7 +225,7 @@ func (s *streams) upload(p *pair, target netip.AddrPort) {
 // converse is a conversation on a connection: each line is answered before the
 // next.
 func (s *streams) converse(name string, r *bufio.Reader, w io.Writer, end func()) {
-	s.start(name, func(one *stream) error {
+	s.start(name, func(one *streaming) error {
 		defer end()
 		tick := time.NewTicker(streamPace)
 		defer tick.Stop()
@@ -266,7 +266,7 @@ func (s *streams) websocket(p *pair, target netip.AddrPort) {
 func (s *streams) visit(p *pair, target netip.AddrPort) {
 	p.t.Helper()
 	first := p.dial(target)
-	s.start("visitor of "+target.String(), func(one *stream) error {
+	s.start("visitor of "+target.String(), func(one *streaming) error {
 		c := net.Conn(first)
 		defer func() { c.Close() }()
 		r := bufio.NewReader(c)

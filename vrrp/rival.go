@@ -20,6 +20,9 @@ func (m *Machine) weighAsActive(now time.Time, v *peerView) {
 	h := &m.handover
 	if v.Node == h.predecessor && (v.Link != LinkUp || v.Known && v.State != Active) {
 		h.predecessor = ""
+		// It may have sent as the virtual router after this one has announced, and
+		// then switches look for that at the wrong port.
+		m.reassert(now)
 	}
 	if m.rival(now) == nil {
 		m.alarm(now, AlarmRival, "")

@@ -91,6 +91,12 @@ type passCall struct {
 	Milliseconds int64 `json:"milliseconds"`
 }
 
+// passReply says that what a passCall asks for is done.
+type passReply struct {
+	// MAC is the hardware address of the other node on the LAN.
+	MAC string `json:"mac"`
+}
+
 // passedCall ends a passing.
 type passedCall struct {
 	ID string `json:"id"`
@@ -119,8 +125,12 @@ func (l *lingering) prepare(ctx context.Context, heir string, vips []netip.Addr,
 	if _, err = s.parked.Park(s.addresses); err == nil {
 		call := passCall{ID: s.id, VRRP: l.member.config.Name, Addresses: texts(s.addresses), MAC: mac.String(), Milliseconds: time.Until(until).Milliseconds()}
 		asking, cancel := context.WithTimeout(ctx, askTime)
-		err = l.parts.peers.call(asking, heir, verbPass, call, nil)
+		var reply passReply
+		err = l.parts.peers.call(asking, heir, verbPass, call, &reply)
 		cancel()
+		if err == nil {
+			l.passBack(heir, call, reply.MAC)
+		}
 	}
 	if err != nil {
 		l.unpark(s)
@@ -133,6 +143,16 @@ func (l *lingering) prepare(ctx context.Context, heir string, vips []netip.Addr,
 	l.mu.Unlock()
 	go l.run(s)
 	return nil
+}
+
+// passBack has this node pass on to heir what comes here and belongs to connections
+// there. For a moment after the switch, what a neighbour or a switch has learnt last
+// may have been said here. A node that cannot do so goes without.
+func (l *lingering) passBack(heir string, c passCall, mac string) {
+	c.MAC = mac
+	if _, err := l.member.passing.begin(heir, c); err != nil {
+		l.log.Warn().Err(err).Msg("packets that come here for connections of the other node cannot be passed on; some may be reset by the switch")
+	}
 }
 
 // steerable returns those of addresses that connections can be passed on by.
@@ -226,6 +246,7 @@ func (l *lingering) run(s *stay) {
 	l.mu.Lock()
 	l.stay = nil
 	l.mu.Unlock()
+	l.member.passing.end(passedCall{ID: s.id})
 	l.parts.peers.asides.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), askTime)
 		defer cancel()

@@ -48,15 +48,16 @@ type passage struct {
 	over    chan struct{} // closed when the program is gone
 }
 
-// begin passes packets on to node from now on.
-func (p *passing) begin(node string, c passCall) error {
+// begin passes packets on to node from now on, and returns this node's hardware
+// address.
+func (p *passing) begin(node string, c passCall) (passReply, error) {
 	mac, err := net.ParseMAC(c.MAC)
 	if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
-		return fmt.Errorf("%q is no hardware address of a station", c.MAC)
+		return passReply{}, fmt.Errorf("%q is no hardware address of a station", c.MAC)
 	}
 	most := time.Duration(c.Milliseconds) * time.Millisecond
 	if most <= 0 || most > maxDrain {
-		return fmt.Errorf("%s is no time to drain", most)
+		return passReply{}, fmt.Errorf("%s is no time to drain", most)
 	}
 	options := steer.Options{Peer: mac, Elsewhere: p.parts.kernel.withoutSockets()}
 	for _, a := range steerable(*p.member.vips.Load()) {
@@ -65,10 +66,10 @@ func (p *passing) begin(node string, c passCall) error {
 		}
 	}
 	if len(options.Addresses) == 0 {
-		return errors.New("this node has none of the addresses")
+		return passReply{}, errors.New("this node has none of the addresses")
 	}
 	if options.Interface, options.Own, err = link.Ethernet(p.member.config.Interface); err != nil {
-		return err
+		return passReply{}, err
 	}
 	if options.At = virtualMAC(p.member.config); options.At == nil {
 		options.At = options.Own
@@ -79,14 +80,14 @@ func (p *passing) begin(node string, c passCall) error {
 	// The one before goes once there is the next: in between nothing gets lost.
 	program, err := steer.Attach(options)
 	if err != nil {
-		return err
+		return passReply{}, err
 	}
 	p.finish(errors.New("the next one begins"))
 	ctx, end := context.WithCancelCause(context.Background())
 	p.now = &passage{id: c.ID, node: node, program: program, end: end, over: make(chan struct{})}
 	p.now.within(most)
 	go p.run(ctx, p.now)
-	return nil
+	return passReply{MAC: options.Own.String()}, nil
 }
 
 // finish ends the passing, if there is one, and returns when it is over. The

@@ -327,7 +327,7 @@ func (l *peerLink) Called(ctx context.Context, node, verb string, body json.RawM
 		if m == nil {
 			return nil, fmt.Errorf("this node has no vrrp %s", c.VRRP)
 		}
-		return struct{}{}, m.passing.begin(node, c)
+		return m.passing.begin(node, c)
 	case verbPassed:
 		var c passedCall
 		if err := json.Unmarshal(body, &c); err != nil {

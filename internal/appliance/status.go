@@ -38,7 +38,9 @@ func (a *Appliance) status() control.Status {
 	for _, m := range current.routers {
 		r := describeRouter(m.router.Status())
 		r.VirtualMAC = virtualMAC(m.config).String()
-		r.Lingering, r.PassingOn = m.lingering.describe(), m.passing.describe()
+		if r.Lingering = m.lingering.describe(); r.Lingering == nil {
+			r.PassingOn = m.passing.describe()
+		}
 		s.VRRP = append(s.VRRP, r)
 	}
 	s.Peers = a.describePeers(current)

@@ -4,7 +4,9 @@
 // The new owner of an address gets all its packets, also those of connections
 // that the old one has not finished. A Program on the new owner's interface (tcx
 // ingress, bpf/steer.c) sends these on to the old owner, frame by frame, which
-// answers the clients directly. What it decides about a packet to one of the
+// answers the clients directly. One on the old owner's does the reverse, for the
+// moment in which neighbours and switches do not agree where the address is. What
+// it decides about a packet to one of the
 // addresses:
 //
 //	a request for a connection (SYN)                              this node's

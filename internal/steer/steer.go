@@ -35,8 +35,9 @@ type Program struct {
 	link    link.Link
 }
 
-// Attach begins to hand over. The caller calls Close. It needs CAP_BPF and
-// CAP_NET_ADMIN; without them, or on a kernel that is too old, the error says so.
+// Attach begins to hand over. The caller calls Close. It needs CAP_BPF, CAP_PERFMON
+// (the program calculates with addresses in packets) and CAP_NET_ADMIN; without
+// them, or on a kernel that is too old, the error says so.
 func Attach(o Options) (*Program, error) {
 	p := &Program{}
 	if err := load(&p.objects, o); err != nil {
@@ -97,8 +98,8 @@ func explain(err error) error {
 	switch {
 	case errors.Is(err, ebpf.ErrNotSupported):
 		return fmt.Errorf("this kernel cannot; Linux 6.6 or later, with BPF, can: %w", err)
-	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("CAP_BPF and CAP_NET_ADMIN are needed: %w", err)
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES): // the latter without CAP_PERFMON alone
+		return fmt.Errorf("CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are needed: %w", err)
 	}
 	return err
 }

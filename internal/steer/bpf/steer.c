@@ -26,6 +26,7 @@
 #define TIME_EXCEEDED 11
 #define PARAMETER_PROBLEM 12
 
+#define PACKET_HOST 0 /* of linux/if_packet.h */
 #define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
 #define ADDRESSES 64       /* as many as one virtual router may have, and more */
 #define PORTS 4096
@@ -111,6 +112,16 @@ static __always_inline int hand_over(struct __sk_buff *skb)
 	return bpf_redirect(skb->ifindex, 0);
 }
 
+/* Leaves a packet of a connection of this node to the stack, which would not have it
+ * if it is for the virtual MAC address and the interface that has this is gone: a
+ * switch may be late to learn that.
+ */
+static __always_inline int take_in(struct __sk_buff *skb)
+{
+	bpf_skb_change_type(skb, PACKET_HOST);
+	return TCX_NEXT;
+}
+
 /* Whether the endpoint of a packet, at this node, is one to look after. */
 static __always_inline int concerns(const struct address *a, __be16 port)
 {
@@ -154,7 +165,7 @@ static __always_inline int segment4(struct __sk_buff *skb, struct iphdr *ip, voi
 	tuple.ipv4.sport = tcp->source;
 	tuple.ipv4.dport = tcp->dest;
 	if (has_socket(skb, &tuple, sizeof(tuple.ipv4), ip, sizeof(*ip), tcp))
-		return TCX_NEXT;
+		return take_in(skb);
 	return hand_over(skb);
 }
 
@@ -204,7 +215,7 @@ static __always_inline int segment6(struct __sk_buff *skb, struct ipv6hdr *ip, v
 	tuple.ipv6.sport = tcp->source;
 	tuple.ipv6.dport = tcp->dest;
 	if (has_socket(skb, &tuple, sizeof(tuple.ipv6), ip, sizeof(*ip), tcp))
-		return TCX_NEXT;
+		return take_in(skb);
 	return hand_over(skb);
 }
 
