@@ -66,19 +66,30 @@ func (d *door) retire() { d.server.Load().retire() }
 func (d *door) secure() bool { return d.service.state.Load().certs != nil }
 
 // serve serves the connection of a client and returns when that is closed and
-// all its requests have ended.
+// all its requests have ended. The stacks of idle connections begin with its
+// frame and those below: they are to be small, so that the collector can shrink
+// them.
 func (d *door) serve(tcp *net.TCPConn, client netip.Addr) {
-	if !d.secure() {
-		h1 := newHTTP1Conn(d.server.Load(), tcp, nil, newPeer(client))
-		d.run(h1)
-		if h1.preface != nil {
-			d.run(newHTTP2Conn(h1.server, tcp, nil, h1.peer, h1.preface))
+	if d.secure() {
+		if c := d.encrypted(tcp, client); c != nil {
+			d.run(c)
 		}
 		return
 	}
+	h1 := newHTTP1Conn(d.server.Load(), tcp, nil, newPeer(client))
+	d.run(h1)
+	if h1.preface != nil {
+		d.run(newHTTP2Conn(h1.server, tcp, nil, h1.peer, h1.preface))
+	}
+}
+
+// encrypted does the TLS handshake and returns what the connection is then, which
+// counts already; nil if the handshake has failed.
+func (d *door) encrypted(tcp *net.TCPConn, client netip.Addr) runningConn {
 	raw, _ := tcp.SyscallConn() // fails only without a connection
 	c := &conn{TCPConn: tcp, raw: raw, stall: d.service.state.Load().cfg.Timeouts.EffectiveIdle(), began: time.Now()}
 	d.place.add(c)
+	defer d.place.remove(c)
 	t := tls.Server(c, d.service.tls)
 	err := d.handshake(t, c)
 	who := newPeer(client)
@@ -86,9 +97,8 @@ func (d *door) serve(tcp *net.TCPConn, client netip.Addr) {
 	if err != nil {
 		d.service.failedHandshake(who, c.began, err)
 		d.service.pipeline.log.Debug().Stringer("client", client).Err(err).Msg("TLS handshake failed")
-		d.place.remove(c)
 		c.Close()
-		return
+		return nil
 	}
 	var next runningConn
 	if who.session.protocol == protocolHTTP2 {
@@ -97,8 +107,7 @@ func (d *door) serve(tcp *net.TCPConn, client netip.Addr) {
 		next = newHTTP1Conn(d.server.Load(), tcp, t, who)
 	}
 	d.place.add(next) // before c goes: one of them counts
-	d.place.remove(c)
-	d.run(next)
+	return next
 }
 
 // runningConn is a connection to a client that speaks one version of HTTP.
