@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -308,28 +309,27 @@ func TestHTTP2Timeouts(t *testing.T) {
 
 // A body of known length that trickles is given up.
 func TestHTTP2BodyThatTrickles(t *testing.T) {
-	c := &http2Conn{server: &server{set: doorSettings{idle: patience, limits: http2Limits{window: 1 << 20}}}}
-	st := &http2Stream{conn: c}
-	st.body.wake = make(chan struct{}, 1)
 	for _, tc := range []struct {
 		length, got int64
 		took        time.Duration
 		slow        bool
 	}{{10000, 1, time.Minute, true}, {10000, 1, time.Second, false}, {100000, 50000, time.Minute, false}, {-1, 1, time.Hour, false}} {
-		st.body.begin(st, tc.length)
-		st.body.began, st.body.got = time.Now().Add(-tc.took), tc.got
-		time.AfterFunc(10*time.Millisecond, func() {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			st.ended = true
-			st.body.wakeUp()
+		synctest.Test(t, func(t *testing.T) {
+			c := &http2Conn{server: &server{set: doorSettings{idle: patience, limits: http2Limits{window: 1 << 20}}}}
+			st := &http2Stream{conn: c}
+			st.body.wake = make(chan struct{}, 1)
+			st.body.begin(st, tc.length)
+			st.body.began, st.body.got = time.Now().Add(-tc.took), tc.got
+			time.AfterFunc(time.Second, func() {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				st.ended = true
+				st.body.wakeUp()
+			})
+			if _, err := st.body.Read(make([]byte, 1)); tc.slow != isTimeout(err) || !tc.slow && err != io.EOF {
+				t.Errorf("%+v: %v", tc, err)
+			}
 		})
-		st.ended = false
-		_, err := st.body.Read(make([]byte, 1))
-		if tc.slow != isTimeout(err) || !tc.slow && err != io.EOF {
-			t.Errorf("%+v: %v", tc, err)
-		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 
