@@ -356,10 +356,6 @@ func webSocketServer(t *testing.T, wrong string) string {
 	})
 }
 
-func webSocketAsk(p *http2Peer) {
-	p.ask(1, false, "CONNECT", "/chat", "sec-websocket-version", "13", "sec-websocket-protocol", "chat")
-}
-
 // WebSocket by HTTP/2 gets to a server of HTTP/1.1 (RFC 8441).
 func TestHTTP2WebSocket(t *testing.T) {
 	r, addr := clear2(t, webSocketServer(t, ""), nil)
