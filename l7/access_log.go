@@ -108,8 +108,10 @@ func (t *trail) answered() {
 // ownEnd tells why an answer of our own was given, by its status.
 func ownEnd(status int) accesslog.End {
 	switch status {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusProxyAuthRequired:
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
 		return accesslog.Denied
+	case http.StatusTooManyRequests:
+		return accesslog.Limited
 	case http.StatusNotFound:
 		return accesslog.NotFound
 	case http.StatusRequestEntityTooLarge, http.StatusRequestHeaderFieldsTooLarge, http.StatusRequestURITooLong:
@@ -129,10 +131,21 @@ func ownEnd(status int) accesslog.End {
 	return accesslog.Own
 }
 
-// brokenEnd tells why an exchange broke off on the client's side.
-func (a *accessLog) brokenEnd(ex *exchange, err error) accesslog.End {
+// settle decides why an exchange ended that ended with err; ctx is over if all are
+// to end.
+func (t *trail) settle(ctx context.Context, ex *exchange, err error) {
 	switch {
-	case a.engine.ctx.Err() != nil:
+	case err != nil && t.end != accesslog.ServerCut && t.end != accesslog.ServerSlow:
+		t.end = brokenEnd(ctx, ex, err)
+	case t.end == "":
+		t.end = accesslog.Done
+	}
+}
+
+// brokenEnd tells why an exchange broke off on the client's side.
+func brokenEnd(ctx context.Context, ex *exchange, err error) accesslog.End {
+	switch {
+	case ctx.Err() != nil:
 		return accesslog.Stopped
 	case isTimeout(err) && !ex.over():
 		return accesslog.ClientStalled
@@ -152,16 +165,10 @@ func (a *accessLog) begin(ex *exchange) {
 	}
 }
 
-// finish logs an exchange that has ended with err.
-func (a *accessLog) finish(ex *exchange, err error) {
+// finish logs an exchange that has ended.
+func (a *accessLog) finish(ex *exchange) {
 	defer a.file.Release()
 	t := &ex.trail
-	switch {
-	case err != nil && t.end != accesslog.ServerCut && t.end != accesslog.ServerSlow:
-		t.end = a.brokenEnd(ex, err)
-	case t.end == "":
-		t.end = accesslog.Done
-	}
 	now := time.Now()
 	r := accesslog.Record{
 		Time: t.began, Service: a.service, Client: ex.peer.text, Proxy: ex.peer.proxy, ID: ex.id, User: ex.user,

@@ -86,8 +86,9 @@ func (p *pipeline) permit(ctx context.Context, st *state, fa *forwardAuth, ex *e
 	switch {
 	case ctx.Err() != nil || ex.over():
 		return true, errAborted
-	case errors.Is(err, pool.ErrNoServer), errors.Is(err, pool.ErrFull):
+	case errors.Is(err, pool.ErrNoServer), errors.Is(err, pool.ErrQueueFull), errors.Is(err, errQueueTimeout):
 		p.count.noServer.Add(1)
+		ex.because(noServerEnd(err), err)
 		return true, p.refuse(ex, http.StatusServiceUnavailable)
 	case err != nil && isTimeout(err):
 		return true, p.refuse(ex, http.StatusGatewayTimeout)
@@ -132,6 +133,9 @@ func (p *pipeline) ask(ctx context.Context, st *state, fa *forwardAuth, ex *exch
 	var err error
 	for n := range tried {
 		server, none := fa.pool.PickFor(ex.peer.addr, tried[:n]...)
+		if none == pool.ErrFull && n == 0 {
+			server, none = p.wait(ctx, fa.pool, ex.peer.addr, sub)
+		}
 		if none != nil {
 			return nil, cmp.Or(err, none)
 		}
@@ -157,7 +161,7 @@ func (p *pipeline) askServer(ctx context.Context, up *upstream, server *pool.Ser
 		return nil, err
 	}
 	defer a.close()
-	server.Succeeded()
+	server.Answered(a.head().status)
 	head := a.head()
 	v := &verdict{status: head.status}
 	for _, f := range answerFields(nil, head.fields) {

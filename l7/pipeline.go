@@ -37,8 +37,10 @@ func (p *pipeline) serve(ctx context.Context, st *state, ex *exchange) error {
 	ex.count, ex.rules = &p.count, nil
 	st.access.begin(ex)
 	err := p.route(ctx, st, ex)
+	ex.trail.settle(ctx, ex, err)
+	p.count.ended(ex.trail.end)
 	if a := ex.trail.log; a != nil {
-		a.finish(ex, err)
+		a.finish(ex)
 	}
 	return err
 }
@@ -176,10 +178,17 @@ func (p *pipeline) forward(ctx context.Context, st *state, to *target, ex *excha
 	ex.from, ex.up = servers, to.up
 	retry := retryOf(ex)
 	var tried [mostTries]*pool.Server
-	n, refused, failed := 0, http.StatusBadGateway, error(nil)
+	n, refused, failed, none := 0, http.StatusBadGateway, error(nil), error(nil)
 	for n < retry.EffectiveTries() {
-		server, err := p.pick(servers, ex, tried[:n])
-		if err != nil {
+		var server *pool.Server
+		var err error
+		if server, none = p.pick(servers, ex, tried[:n]); none == pool.ErrFull && n == 0 {
+			server, none = p.wait(ctx, servers, ex.hashed(), ex)
+		}
+		if none == errAborted {
+			return none
+		}
+		if none != nil {
 			break
 		}
 		tried[n] = server
@@ -217,8 +226,9 @@ func (p *pipeline) forward(ctx context.Context, st *state, to *target, ex *excha
 	}
 	if n == 0 {
 		p.count.noServer.Add(1)
-		p.log.Debug().Str("pool", servers.Name()).Msg("no usable server")
-		if ex.rules != nil && ex.rules.maintenance != nil {
+		p.log.Debug().Str("pool", servers.Name()).Err(none).Msg("no server for a request")
+		ex.because(noServerEnd(none), none)
+		if none == pool.ErrNoServer && ex.rules != nil && ex.rules.maintenance != nil {
 			return p.maintain(ex, ex.rules.maintenance)
 		}
 		return p.refuse(ex, http.StatusServiceUnavailable)
@@ -280,7 +290,7 @@ func (p *pipeline) attempt(ctx context.Context, st *state, server *pool.Server, 
 		server.Failed(time.Now())
 		return &statusError{head.status}
 	}
-	server.Succeeded()
+	server.Answered(head.status)
 	if head.status == http.StatusSwitchingProtocols {
 		return p.upgrade(ctx, st, server, ex, a)
 	}

@@ -217,18 +217,20 @@ func (r *rules) onRequest(ex *exchange) {
 
 // pick returns the server that gets a request next, picked.
 func (p *pipeline) pick(from *pool.Pool, ex *exchange, tried []*pool.Server) (*pool.Server, error) {
-	client := ex.peer.addr
-	if r := ex.rules; r != nil {
-		if r.sticky != nil && len(tried) == 0 {
-			if server := r.sticky.pick(from, ex); server != nil {
-				return server, nil
-			}
-		}
-		if r.hashBy != nil {
-			client = r.hashBy.address(ex)
+	if r := ex.rules; r != nil && r.sticky != nil && len(tried) == 0 {
+		if server := r.sticky.pick(from, ex); server != nil {
+			return server, nil
 		}
 	}
-	return from.PickFor(client, tried...)
+	return from.PickFor(ex.hashed(), tried...)
+}
+
+// hashed returns the address that a pool chooses by.
+func (ex *exchange) hashed() netip.Addr {
+	if r := ex.rules; r != nil && r.hashBy != nil {
+		return r.hashBy.address(ex)
+	}
+	return ex.peer.addr
 }
 
 // onAnswer adds to the fields of a server's answer what the client has to know.

@@ -3,6 +3,8 @@ package l7
 import (
 	"net/netip"
 	"sync/atomic"
+
+	"appliance/l7/accesslog"
 )
 
 // ServiceStats describes a service at one moment. Counters begin at zero when
@@ -26,6 +28,9 @@ type ServiceStats struct {
 	TLSFailures int64
 	// NoServer is the number of requests for which no server was usable.
 	NoServer int64
+	// Troubles counts the requests that were refused or not answered whole, by the
+	// reasons that the access log has for it.
+	Troubles map[string]int64
 	// BytesIn and BytesOut are the bodies' bytes from and to clients, and what
 	// upgraded connections carried.
 	BytesIn  int64
@@ -38,12 +43,25 @@ type counters struct {
 	noRequests, tlsFailures     atomic.Int64
 	responses                   [5]atomic.Int64
 	bytesIn, bytesOut           atomic.Int64
+	troubles                    [len(accesslog.Troubles)]atomic.Int64
 }
 
 // answered counts the final status of an answer.
 func (c *counters) answered(status int) {
 	if class := status/100 - 1; class >= 0 && class < len(c.responses) {
 		c.responses[class].Add(1)
+	}
+}
+
+// ended counts why a request ended, if it did not end well.
+func (c *counters) ended(end accesslog.End) {
+	if end == accesslog.Done {
+		return
+	}
+	for i, e := range accesslog.Troubles {
+		if e == end {
+			c.troubles[i].Add(1)
+		}
 	}
 }
 
@@ -63,6 +81,10 @@ func (s *service) stats() ServiceStats {
 
 		BytesIn:  c.bytesIn.Load(),
 		BytesOut: c.bytesOut.Load(),
+	}
+	out.Troubles = make(map[string]int64, len(c.troubles))
+	for i, e := range accesslog.Troubles {
+		out.Troubles[string(e)] = c.troubles[i].Load()
 	}
 	for i := range c.responses {
 		out.Responses[i] = c.responses[i].Load()

@@ -145,6 +145,9 @@ func (a *Appliance) describeServices(current *setup, known *knowledge, seen *ker
 			Responses: classes(s.Responses),
 			Errors:    map[string]uint64{"no_request": uint64(s.NoRequests), "tls_handshake": uint64(s.TLSFailures)},
 		})
+		for why, n := range s.Troubles {
+			services[len(services)-1].Errors[why] = uint64(n)
+		}
 	}
 	return services
 }

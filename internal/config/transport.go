@@ -66,7 +66,8 @@ func (f *File) validateTransport(r *report, path string, p Pool) {
 }
 
 // validatePlainServers reports pools whose servers are to be spoken to by TLS or
-// HTTP/2, and that are used by a service which passes on what clients send.
+// HTTP/2, or judged by their answers, and that are used by a service which passes on
+// what clients send.
 func (f *File) validatePlainServers(r *report) {
 	said := make(map[string]bool)
 	for _, s := range f.services() {
@@ -75,6 +76,10 @@ func (f *File) validatePlainServers(r *report) {
 		}
 		for _, name := range s.pools {
 			p, path := f.poolOf(s, name)
+			if p.Outlier != nil && p.Outlier.Count5xx && !said[path+".outlier"] {
+				said[path+".outlier"] = true
+				r.invalid(path+".outlier.count_5xx", "service %s uses this pool, and services of [[l4]] see no answers of HTTP", s.name)
+			}
 			if p.Plain() || said[path] {
 				continue
 			}

@@ -11,6 +11,9 @@ import (
 type Outlier struct {
 	// ConsecutiveFailures is how many connections in a row must fail; default 5.
 	ConsecutiveFailures int `toml:"consecutive_failures"`
+	// Count5xx has answers count that tell of a server's failure: 500 to 599, but
+	// for 501 and 505. Only services of l7 see them.
+	Count5xx bool `toml:"count_5xx"`
 	// Base is how long the first ejection lasts; default 30 s. The n-th lasts n
 	// times as long, up to Max, default 5 m. For each Base that the server has
 	// stayed in since, one of the ejections before is forgotten.
@@ -126,6 +129,16 @@ func (s *Server) Succeeded() {
 	if s.failures.Load() != 0 {
 		s.failures.Store(0)
 	}
+}
+
+// Answered tells of an answer of HTTP, which ends a row of failures unless it counts
+// as one.
+func (s *Server) Answered(status int) {
+	if status >= 500 && status != 501 && status != 505 && s.pool.counts5xx.Load() {
+		s.Failed(time.Now())
+		return
+	}
+	s.Succeeded()
 }
 
 // eject takes a server out, unless it is out already or too many others are.

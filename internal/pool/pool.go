@@ -34,6 +34,7 @@ type Pool struct {
 
 	// failureLimit is how many failures in a row eject a server; 0 for never.
 	failureLimit atomic.Int64
+	counts5xx    atomic.Bool
 	settings     atomic.Pointer[Config] // as of the latest Update
 	queue        queue
 	downs        downs
@@ -122,6 +123,7 @@ func (p *Pool) Update(cfg Config, known func(endpoint.Endpoint) (Health, bool)) 
 	}
 	p.outlier = cfg.Outlier
 	p.failureLimit.Store(0)
+	p.counts5xx.Store(p.outlier != nil && p.outlier.Count5xx)
 	if p.outlier != nil {
 		p.failureLimit.Store(int64(p.outlier.EffectiveConsecutiveFailures()))
 	}

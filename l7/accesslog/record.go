@@ -10,7 +10,8 @@ const (
 	Done          End = "done"           // the server's answer was passed on whole
 	Upgraded      End = "upgraded"       // the connection was a tunnel, and both sides have ended
 	Own           End = "own"            // answered here, as configured
-	Denied        End = "denied"         // by a rule: network, rate, password, forward_auth
+	Denied        End = "denied"         // by a rule: network, password, forward_auth
+	Limited       End = "limited"        // the client had as much as it may
 	NotFound      End = "not_found"      // no route, or no such file
 	BadRequest    End = "bad_request"    // no request, or one that is not passed on
 	TooLarge      End = "too_large"      // the head, or the body
@@ -18,6 +19,8 @@ const (
 	ClientGone    End = "client_gone"    // the client left before it had the whole answer
 	ClientStalled End = "client_stalled" // the client took nothing of the answer for too long
 	NoServer      End = "no_server"      // none was usable
+	Full          End = "full"           // all had as much as they may, and so had the queue
+	QueueTimeout  End = "queue_timeout"  // and none became free in time
 	ConnectFailed End = "connect_failed" // none accepted a connection
 	ServerFailed  End = "server_failed"  // no answer, or one that is none
 	ServerSlow    End = "server_slow"    // no answer in time, or a pause in it that was too long
@@ -25,6 +28,12 @@ const (
 	Stopped       End = "stopped"        // cut off by the appliance, which stops
 	TLSFailed     End = "tls_failed"     // no request: the handshake failed
 )
+
+// Troubles are the ends of requests that were refused, or not answered whole.
+var Troubles = [...]End{
+	Denied, Limited, NotFound, BadRequest, TooLarge, ClientSlow, ClientGone, ClientStalled, NoServer, Full, QueueTimeout,
+	ConnectFailed, ServerFailed, ServerSlow, ServerCut, Stopped,
+}
 
 // Record is one request. Strings may be empty, durations below zero: then there
 // is nothing to say about the matter.

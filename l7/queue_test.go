@@ -1,0 +1,120 @@
+package l7
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"appliance/internal/pool"
+)
+
+// full makes a service "web" whose server takes one request at a time and has as
+// many wait as queue says. free lets the server answer once.
+func full(t *testing.T, queue int, timeout time.Duration) (r *rig, addr netip.AddrPort, free chan struct{}, highest *atomic.Int64) {
+	t.Helper()
+	free, highest = make(chan struct{}), new(atomic.Int64)
+	var now atomic.Int64
+	server := web(t, func(w http.ResponseWriter, r *http.Request) {
+		if n := now.Add(1); n > highest.Load() {
+			highest.Store(n)
+		}
+		<-free
+		now.Add(-1)
+		io.WriteString(w, "hello")
+	})
+	r = newRig(t)
+	r.pools["p"] = pool.New(pool.Config{Name: "p", Queue: queue, QueueTimeout: timeout, Servers: []pool.ServerConfig{{Address: server, MaxConnections: 1}}})
+	addr = r.addr()
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p"})
+	return r, addr, free, highest
+}
+
+// Requests wait while all servers are full, as many as may, and each gets its turn.
+func TestQueue(t *testing.T) {
+	r, addr, free, highest := full(t, 3, time.Minute)
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			if got := body(t, get(t, client(t, addr, protocolHTTP1), "http://a/")); got != "hello" {
+				t.Errorf("%q", got)
+			}
+		})
+		r.until(fmt.Sprint(i, " requests wait"), func() bool {
+			return r.pools["p"].Waiting() == i && r.pools["p"].Servers()[0].Current() == 1
+		})
+	}
+	resp := get(t, client(t, addr, protocolHTTP1), "http://a/")
+	if text := body(t, resp); resp.StatusCode != 503 {
+		t.Errorf("beyond the queue: %s %q", resp.Status, text)
+	}
+	for range 4 {
+		free <- struct{}{}
+	}
+	wg.Wait()
+	if highest.Load() != 1 {
+		t.Errorf("%d requests at a time", highest.Load())
+	}
+	r.until("all is counted", func() bool { return r.stats("web").Current == 0 })
+	if s := r.stats("web"); s.Troubles["full"] != 1 || s.NoServer != 1 || s.Responses[1] != 4 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Who has waited for too long is told so, and who leaves gives the place up.
+func TestQueueThatIsLeft(t *testing.T) {
+	r, addr, free, _ := full(t, 1, 300*time.Millisecond)
+	first := make(chan string)
+	go func() { first <- body(t, get(t, client(t, addr, protocolHTTP1), "http://a/")) }()
+	r.until("the server is full", func() bool { return r.pools["p"].Servers()[0].Current() == 1 })
+	resp := get(t, client(t, addr, protocolHTTP1), "http://a/")
+	if body(t, resp); resp.StatusCode != 503 {
+		t.Errorf("too late: %s", resp.Status)
+	}
+	free <- struct{}{}
+	if got := <-first; got != "hello" {
+		t.Errorf("%q", got)
+	}
+
+	r, addr, free, _ = full(t, 1, time.Minute)
+	go func() { first <- body(t, get(t, client(t, addr, protocolHTTP1), "http://a/")) }()
+	r.until("the server is full", func() bool { return r.pools["p"].Servers()[0].Current() == 1 })
+	c, _ := dial(t, addr, nil)
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	r.until("a request waits", func() bool { return r.pools["p"].Waiting() == 1 })
+	c.(*net.TCPConn).Close()
+	r.until("it does not wait any more", func() bool { return r.pools["p"].Waiting() == 0 })
+	free <- struct{}{}
+	if got := <-first; got != "hello" {
+		t.Errorf("%q", got)
+	}
+	r.until("it is counted", func() bool { return r.stats("web").Troubles["client_gone"] == 1 })
+}
+
+// Answers that tell of a server's failure eject it where the pool counts them.
+func TestAnswersThatEject(t *testing.T) {
+	for _, counts := range []bool{true, false} {
+		failing := web(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) })
+		r := newRig(t)
+		r.pools["p"] = pool.New(pool.Config{Name: "p", Balance: pool.First, Outlier: &pool.Outlier{ConsecutiveFailures: 3, Count5xx: counts},
+			Servers: []pool.ServerConfig{{Address: failing}, {Address: named(t, "other")}}})
+		addr := r.addr()
+		r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p"})
+		failed := 0
+		for range 8 {
+			resp := get(t, client(t, addr, protocolHTTP1), "http://a/")
+			body(t, resp)
+			if resp.StatusCode == 500 {
+				failed++
+			}
+		}
+		if want := map[bool]int{true: 3, false: 8}[counts]; failed != want {
+			t.Errorf("counts %t: %d of 8 requests failed, want %d", counts, failed, want)
+		}
+	}
+}
