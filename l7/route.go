@@ -147,7 +147,7 @@ func newTarget(r Route, common Rules, own *rules, pools map[string]*pool.Pool) (
 		to.respond = newFixed(r.Respond)
 		return to, nil
 	case r.Files != nil:
-		to.files = &static{r.Files.Root, r.Files.EffectiveIndex()}
+		to.files = &static{root: r.Files.Root, index: r.Files.EffectiveIndex()}
 		if r.Pool == "" {
 			return to, nil
 		}

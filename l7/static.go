@@ -59,10 +59,11 @@ func checkFolder(root string) error {
 	return r.Close()
 }
 
-// static answers from a folder. The folder is opened for each request, so that
-// one that has taken its place is seen.
+// static answers from a folder. The folder is opened for each request that no kept
+// file is for, so that one that has taken its place is seen.
 type static struct {
 	root, index string
+	cache       fileCache
 }
 
 // file answers with a file. If the route has a pool too, what is no file goes
@@ -74,31 +75,63 @@ func (p *pipeline) file(ctx context.Context, st *state, to *target, ex *exchange
 		}
 		return p.say(ex, http.StatusMethodNotAllowed, field{Name: "Allow", Value: "GET, HEAD"})
 	}
-	o, err := to.files.open(ex)
+	o, kept, err := to.files.open(ex)
 	switch {
 	case err == errNoSlash:
 		return p.say(ex, http.StatusMovedPermanently, field{Name: "Location", Value: withSlash(ex.target)})
 	case err != nil:
 		return p.noFile(ctx, st, to, ex, err)
+	case kept != nil:
+		return p.tellCached(ex, kept)
 	}
 	defer o.file.Close()
 	w := &fileAnswer{p: p, ex: ex, coding: o.coding}
 	if conditions := ex.conditions(); conditions != nil {
-		w.header = http.Header{"Content-Type": {o.kind}, "Etag": {o.tag()}}
-		if compressible(o.kind) {
-			w.header["Vary"] = []string{"Accept-Encoding"}
-		}
+		w.header = o.conditional()
 		http.ServeContent(w, conditions, "", o.info.ModTime(), o.file)
 	} else {
 		w.whole(o)
 	}
-	if w.err == nil {
-		w.err = ex.answer.Finish(nil)
+	return w.finish()
+}
+
+func (w *fileAnswer) finish() error { return finishFile(w.ex, w.err) }
+
+// finishFile ends an answer that has come about with err.
+func finishFile(ex *exchange, err error) error {
+	if err == nil {
+		err = ex.answer.Finish(nil)
 	}
-	if w.err == nil {
+	if err == nil {
 		ex.because(accesslog.Own, nil)
 	}
-	return w.err
+	return err
+}
+
+// conditional returns what http.ServeContent has to know of a file.
+func (o *openedFile) conditional() http.Header {
+	h := http.Header{"Content-Type": {o.kind}, "Etag": {o.tag()}}
+	if compressible(o.kind) {
+		h["Vary"] = []string{"Accept-Encoding"}
+	}
+	return h
+}
+
+// appendHead appends the head of an answer that has all of the file.
+func (o *openedFile) appendHead(head fields) fields {
+	head = append(head,
+		field{Name: "Content-Type", Value: o.kind},
+		field{Name: "Content-Length", Value: strconv.FormatInt(o.info.Size(), 10)},
+		field{Name: "Last-Modified", Value: o.info.ModTime().UTC().Format(http.TimeFormat)},
+		field{Name: "ETag", Value: o.tag()},
+		field{Name: "Accept-Ranges", Value: "bytes"})
+	if compressible(o.kind) {
+		head = append(head, field{Name: "Vary", Value: "Accept-Encoding"})
+	}
+	if o.coding != "" {
+		head = append(head, field{Name: "Content-Encoding", Value: o.coding})
+	}
+	return head
 }
 
 // openedFile is a file that answers a request.
@@ -123,59 +156,59 @@ func (o *openedFile) tag() string {
 // which the links of its page would lead elsewhere.
 var errNoSlash = errors.New("a folder without a slash")
 
-// open opens the file that a request asks for; the caller closes it.
-func (s *static) open(ex *exchange) (o openedFile, err error) {
+// open opens the file that a request asks for; the caller closes it. Or the file is
+// kept, and there is nothing to close.
+func (s *static) open(ex *exchange) (o openedFile, kept *cachedForm, err error) {
+	if kept := s.cache.get(ex); kept != nil {
+		return o, kept, nil
+	}
 	name, slash, ok := fileName(ex.out.target)
 	if !ok {
-		return o, fs.ErrNotExist
+		return o, nil, fs.ErrNotExist
 	}
 	root, err := os.OpenRoot(s.root)
 	if err != nil {
-		return o, err
+		return o, nil, err
 	}
 	defer root.Close()
 	if o.file, o.info, err = openFile(root, name); err != nil {
-		return o, err
+		return o, nil, err
 	}
 	if o.info.IsDir() {
 		o.file.Close()
 		name = path.Join(name, s.index)
 		if o.file, o.info, err = openFile(root, name); err != nil {
-			return o, err
+			return o, nil, err
 		}
 		if !slash {
 			o.file.Close()
-			return o, errNoSlash
+			return o, nil, errNoSlash
 		}
 		slash = false
 	}
 	if slash || !o.info.Mode().IsRegular() {
 		o.file.Close()
-		return o, fs.ErrNotExist
+		return o, nil, fs.ErrNotExist
 	}
-	if o.kind = contentType(name); compressible(o.kind) {
+	o.kind = contentType(name)
+	if o.info.Size() <= cachedFile {
+		if kept := s.cache.load(root, name, o, ex); kept != nil {
+			o.file.Close()
+			return o, kept, nil
+		}
+	}
+	if compressible(o.kind) {
 		if coding, packed, info := openPacked(root, name, ex.fields); packed != nil {
 			o.file.Close()
 			o.file, o.info, o.coding = packed, info, coding
 		}
 	}
-	return o, nil
+	return o, nil, nil
 }
 
 // whole answers with all of a file.
 func (w *fileAnswer) whole(o openedFile) {
-	head := append(w.ex.out.head[:0],
-		field{Name: "Content-Type", Value: o.kind},
-		field{Name: "Content-Length", Value: strconv.FormatInt(o.info.Size(), 10)},
-		field{Name: "Last-Modified", Value: o.info.ModTime().UTC().Format(http.TimeFormat)},
-		field{Name: "ETag", Value: o.tag()},
-		field{Name: "Accept-Ranges", Value: "bytes"})
-	if compressible(o.kind) {
-		head = append(head, field{Name: "Vary", Value: "Accept-Encoding"})
-	}
-	if w.coding != "" {
-		head = append(head, field{Name: "Content-Encoding", Value: w.coding})
-	}
+	head := o.appendHead(w.ex.out.head[:0])
 	w.ex.out.head = head
 	w.p.count.answered(http.StatusOK)
 	w.began = true

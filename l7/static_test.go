@@ -222,3 +222,63 @@ func TestAcceptsCoding(t *testing.T) {
 		}
 	}
 }
+
+// A file that is changed, removed, or becomes another one because its folder has been
+// replaced, is seen within a second or so, and so are its packed forms.
+func TestFilesThatChange(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, text string) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("one/a.css", "first")
+	put("two/a.css", "of two")
+	if err := os.Symlink("one", filepath.Join(dir, "now")); err != nil {
+		t.Fatal(err)
+	}
+	r, addr := ruledService(t, Config{Routes: []Route{{Files: &Files{Root: filepath.Join(dir, "now")}}}})
+	becomes := func(want string, change func()) {
+		t.Helper()
+		change()
+		changed := time.Now()
+		r.until("the answer is "+want, func() bool {
+			resp, text := askFor(t, addr, "/a.css", "Accept-Encoding: gzip")
+			return fmt.Sprint(resp.StatusCode, " ", text) == want
+		})
+		if took := time.Since(changed); took > cachedFor+2*time.Second {
+			t.Errorf("%s: after %v", want, took)
+		}
+	}
+	becomes("200 first", func() {})
+	becomes("200 other", func() { put("one/a.css", "other") })
+	becomes("200 packed", func() { put("one/a.css.gz", "packed") })
+	becomes("200 of two", func() {
+		if os.Symlink("two", filepath.Join(dir, "next")) != nil || os.Rename(filepath.Join(dir, "next"), filepath.Join(dir, "now")) != nil {
+			t.Fatal("cannot replace the link")
+		}
+	})
+	becomes("404 404 Not Found\n", func() { os.Remove(filepath.Join(dir, "two/a.css")) })
+}
+
+// What is kept of a folder is bounded.
+func TestKeptFilesAreBounded(t *testing.T) {
+	var c fileCache
+	now := time.Now()
+	for i := range 1000 {
+		ex := &exchange{now: now}
+		ex.out.target = fmt.Sprint("/", i, "?q")
+		c.put(ex, &cachedFiles{until: now.Add(cachedFor), forms: make([]cachedForm, 1), size: 30 << 10})
+		if c.get(ex) == nil || c.size > cachedMost || len(c.files) > cachedMost/(30<<10) {
+			t.Fatalf("%d files of %d bytes", len(c.files), c.size)
+		}
+		if ex.now = now.Add(cachedFor); c.get(ex) != nil {
+			t.Fatal("a file is kept for too long")
+		}
+	}
+}
