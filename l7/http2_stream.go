@@ -1,8 +1,6 @@
 package l7
 
 import (
-	"crypto/sha1"
-	"encoding/base64"
 	"io"
 	"net/http"
 	"strconv"
@@ -384,10 +382,9 @@ func (a *http2Answer) wakeUp() {
 // accept sends the answer to a WebSocket's request once the server has agreed,
 // and hands the stream over.
 func (st *http2Stream) accept(head fields) (io.ReadWriteCloser, error) {
-	sum := sha1.Sum([]byte(st.key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) // RFC 6455, section 4.2.2
 	a := &st.answer
 	a.tunnel = false
-	if head.get("Sec-WebSocket-Accept") != base64.StdEncoding.EncodeToString(sum[:]) {
+	if head.get("Sec-WebSocket-Accept") != webSocketAccept(st.key) {
 		err := a.WriteHead(http.StatusBadGateway, nil)
 		if err == nil {
 			err = a.Finish(nil)

@@ -66,15 +66,21 @@ type muxDial struct {
 // roundTripMux is roundTrip by HTTP/2.
 func (u *upstream) roundTripMux(ctx context.Context, server *pool.Server, ex *exchange, interim func(ex *exchange, status int, head fields)) (answer, error) {
 	ex.out.wire = u.requestBlock(ex.out.wire[:0], ex)
+	connect := u.connectBlock(ex)
 	maybeSent, unprocessed := false, 0
 	ex.out.upload.reset()
 	for {
 		st := newMuxStream(ex, server)
+		st.connect = connect
+		began := time.Now()
 		kept, err := u.openStream(ctx, st)
+		ex.now = time.Now()
+		if !kept {
+			ex.trail.connect = ex.now.Sub(began)
+		}
 		if err != nil {
 			return nil, &connectError{err: err, maybeSent: maybeSent}
 		}
-		ex.now = time.Now()
 		if !ex.hold.take(st) {
 			st.close()
 			return nil, errAborted
@@ -95,6 +101,7 @@ func (u *upstream) roundTripMux(ctx context.Context, server *pool.Server, ex *ex
 		st.close()
 		switch {
 		case again:
+			ex.trail.retries++
 		case unprocessed > unprocessedTries:
 			return nil, &connectError{err: err, maybeSent: maybeSent}
 		default:
@@ -219,19 +226,7 @@ func (u *upstream) forget(c *muxConn) {
 // requestBlock appends the head of the request that the server gets to b, as a
 // block of fields (RFC 9113, section 8.3.1).
 func (u *upstream) requestBlock(b []byte, ex *exchange) []byte {
-	scheme := "http"
-	if u.transport.tls != nil {
-		scheme = "https"
-	}
-	host := ex.out.host
-	if host == "" {
-		host = ex.server.Endpoint().Host()
-	}
-	b = appendTableSize(b)
-	b = appendHeaderField(b, ":method", ex.method)
-	b = appendHeaderField(b, ":scheme", scheme)
-	b = appendHeaderField(b, ":authority", host)
-	b = appendHeaderField(b, ":path", ex.out.target)
+	b = u.appendPseudo(b, ex, ex.method)
 	for i := range ex.out.request {
 		f := &ex.out.request[i]
 		switch kindOf(f.Name) {
@@ -242,4 +237,21 @@ func (u *upstream) requestBlock(b []byte, ex *exchange) []byte {
 		}
 	}
 	return b
+}
+
+// appendPseudo appends the pseudo-header fields of a request.
+func (u *upstream) appendPseudo(b []byte, ex *exchange, method string) []byte {
+	scheme := "http"
+	if u.transport.tls != nil {
+		scheme = "https"
+	}
+	host := ex.out.host
+	if host == "" {
+		host = ex.server.Endpoint().Host()
+	}
+	b = appendTableSize(b)
+	b = appendHeaderField(b, ":method", method)
+	b = appendHeaderField(b, ":scheme", scheme)
+	b = appendHeaderField(b, ":authority", host)
+	return appendHeaderField(b, ":path", ex.out.target)
 }

@@ -43,6 +43,7 @@ type muxConn struct {
 	window   int64  // what may be sent on all streams together
 	received int64  // and has not been given back to the server
 	leaving  bool   // there are to be no more streams
+	connects bool   // the server takes extended CONNECT
 	err      error  // why nothing can be sent or read any more
 	idleFrom time.Time
 	heard    time.Time // when something came last
@@ -126,6 +127,11 @@ func (c *muxConn) open(st *muxStream) bool {
 		c.heard = time.Now() // only from now on it has to say something
 	}
 	out := c.queue()
+	st.connects = st.connect != nil && c.connects
+	if st.connects {
+		out.b = appendHead(out.b, st.id, st.connect, false)
+		return true
+	}
 	out.b = appendHead(out.b, st.id, ex.out.wire, ex.body == nil)
 	st.sent = ex.body == nil
 	st.rest = ex.whole != nil

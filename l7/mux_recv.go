@@ -290,6 +290,8 @@ func (c *muxConn) setUp(f *http2.SettingsFrame) http2.ErrCode {
 			}
 			c.initial = int64(s.Val)
 			c.wakeSenders()
+		case http2.SettingEnableConnectProtocol:
+			c.connects = s.Val == 1
 		case http2.SettingMaxFrameSize:
 			if s.Val < frameMost || s.Val > 1<<24-1 {
 				code = http2.ErrCodeProtocol

@@ -27,13 +27,18 @@ type muxStream struct {
 	timer  *time.Timer
 
 	// The exchange's own.
-	part   int  // of the first of in that next has returned
-	rest   bool // a body that is there has to be sent yet
-	closed bool // close has been called
+	part int  // of the first of in that next has returned
+	rest bool // a body that is there has to be sent yet
+	// connect is the head of an extended CONNECT, for a server that takes it; nil: the
+	// request is for no WebSocket. connects says that it was sent.
+	connect  []byte
+	connects bool
+	closed   bool // close has been called
 
 	// Guarded by conn.mu.
 	window  int64 // what may be sent
 	sent    bool  // all of the request has been
+	stopped bool  // nothing more is to be
 	gone    bool  // the stream does not exist any more for the server
 	err     error // why there is no more than what is here
 	heads   []muxInterim
@@ -89,6 +94,7 @@ func (st *muxStream) breakOff() {
 	c := st.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	st.stopped = true
 	st.fail(errAborted)
 }
 
@@ -235,7 +241,7 @@ func (st *muxStream) sendBody(u *upload, p []byte, last bool) error {
 	c := st.conn
 	for {
 		c.mu.Lock()
-		if st.sent || st.err != nil || st.ended || st.closed {
+		if st.sent || st.err != nil || st.stopped || st.ended && !st.connects || st.closed {
 			c.mu.Unlock()
 			return errStopped
 		}
@@ -317,6 +323,7 @@ func (st *muxStream) gotHead(h *muxHead) error {
 	if st.bodyless() {
 		st.length = 0
 	}
+	st.opened()
 	if err := st.gotEnd(h.end); err != nil {
 		return err
 	}
@@ -416,36 +423,44 @@ func (st *muxStream) have() int {
 }
 
 func (st *muxStream) next() ([]byte, error) {
-	c := st.conn
 	var began time.Time
 	for {
-		c.mu.Lock()
-		st.settle()
-		if len(st.in) > 0 && st.in[0].r < st.in[0].w {
-			in := st.in[0]
-			part := in.b[in.r:in.w]
-			st.part = len(part)
-			c.mu.Unlock()
-			c.flush()
-			return part, nil
-		}
-		ended, err := st.ended, st.err
-		c.mu.Unlock()
-		c.flush()
-		switch {
-		case ended:
-			st.trailers = st.lines
-			return nil, io.EOF
-		case err != nil:
-			return nil, st.failure(err)
+		part, err, wait := st.take()
+		if !wait {
+			return part, err
 		}
 		if began.IsZero() {
 			began = time.Now()
 		}
-		if err := st.await(st.wake, began, c.up.settings.response); err != nil {
+		if err := st.await(st.wake, began, st.conn.up.settings.response); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// take is next, but does not wait: it says that there is nothing yet.
+func (st *muxStream) take() (part []byte, err error, wait bool) {
+	c := st.conn
+	c.mu.Lock()
+	st.settle()
+	if len(st.in) > 0 && st.in[0].r < st.in[0].w {
+		in := st.in[0]
+		part = in.b[in.r:in.w]
+		st.part = len(part)
+	}
+	ended, err := st.ended, st.err
+	c.mu.Unlock()
+	c.flush()
+	switch {
+	case part != nil:
+		return part, nil, false
+	case ended:
+		st.trailers = st.lines
+		return nil, io.EOF, false
+	case err != nil:
+		return nil, st.failure(err), false
+	}
+	return nil, nil, true
 }
 
 // settle frees the part that next has returned before. conn.mu is held.
@@ -468,9 +483,6 @@ func (st *muxStream) splice(answerWriter) error { return nil }
 
 // release has nothing to give: others use the connection all the time.
 func (st *muxStream) release() {}
-
-// stream is never called: HTTP/2 has no status 101.
-func (st *muxStream) stream() io.ReadWriteCloser { return nil }
 
 func (st *muxStream) close() {
 	c := st.conn
