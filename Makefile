@@ -3,10 +3,10 @@
 VERSION ?= $(shell git describe --tags --always 2>/dev/null || echo 0.1.0-dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build test unit integration lint fuzz lab packages clean bpf soak soak-timing bench-failover bench-handover bench-health bench-kernel bench-l4 bench-l7 scan-tls
+.PHONY: help build test unit integration lint fuzz lab packages clean bpf soak soak-timing bench-failover bench-handover bench-health bench-kernel bench-l4 bench-l7 scan-tls bench-kernel-failover
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the static binary build/applianctl
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o build/applianctl ./cmd/applianctl
@@ -52,6 +52,9 @@ bench-handover: packages ## for how long connections stand still in BENCH_SWITCH
 
 scan-tls: packages ## let testssl.sh judge the defaults of TLS, some minutes
 	go test -count=1 -timeout 0 -tags scan -v -run '^TestScan$$' ./integration
+
+bench-kernel-failover: packages ## lose the active node under 5,000 new connections a second of the kernel path; writes docs/kernel.md
+	BENCH_INTO=$(CURDIR)/docs/kernel.md go test -count=1 -timeout 0 -tags bench -v -run '^TestBenchKernelFailover$$' ./integration
 
 lab: ## a pair in namespaces, narrated
 	go run ./cmd/applianctl lab

@@ -260,7 +260,7 @@ func vridOf(c contestant) int {
 // calibrate shows that the client itself is no bottleneck.
 func (b *failoverBench) calibrate(vip netip.AddrPort) {
 	b.t.Helper()
-	p, s := startProbes(b.Client, vip), startStream(b.Client, vip)
+	p, s := startProbes(b.Client, vip), startLongStream(b.Client, vip)
 	time.Sleep(2 * time.Second)
 	begun := time.Now()
 	time.Sleep(3 * time.Second)
@@ -284,7 +284,7 @@ func (b *failoverBench) lose(c contestant, way string, o *outcome) {
 		b.t.Fatalf("%s: nobody is active", c.name())
 	}
 	heir := b.Other(gone)
-	p, s := startProbes(b.Client, c.vip()), startStream(b.Client, c.vip())
+	p, s := startProbes(b.Client, c.vip()), startLongStream(b.Client, c.vip())
 	defer p.stop()
 	defer s.stop()
 	p.waitSuccesses(b.t, 100)
@@ -736,17 +736,17 @@ func longestGap(times []time.Time, from, to time.Time) (longest time.Duration) {
 	return longest
 }
 
-// stream is one long-lived connection, again and again.
-type stream struct {
+// longStream is one long-lived connection, again and again.
+type longStream struct {
 	stop func()
 
 	mu     sync.Mutex
 	echoes []time.Time
 }
 
-func startStream(from *lab.Host, greeting netip.AddrPort) *stream {
+func startLongStream(from *lab.Host, greeting netip.AddrPort) *longStream {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &stream{}
+	s := &longStream{}
 	done := make(chan struct{})
 	s.stop = func() {
 		cancel()
@@ -764,7 +764,7 @@ func startStream(from *lab.Host, greeting netip.AddrPort) *stream {
 }
 
 // once sends bytes by one connection until it breaks.
-func (s *stream) once(ctx context.Context, from *lab.Host, to netip.AddrPort) {
+func (s *longStream) once(ctx context.Context, from *lab.Host, to netip.AddrPort) {
 	dialling, cancel := context.WithTimeout(ctx, streamPatient)
 	defer cancel()
 	c, err := from.Dial(dialling, to)
@@ -789,7 +789,7 @@ func (s *stream) once(ctx context.Context, from *lab.Host, to netip.AddrPort) {
 	}
 }
 
-func (s *stream) waitEchoes(t *testing.T, more int) {
+func (s *longStream) waitEchoes(t *testing.T, more int) {
 	t.Helper()
 	count := func() int {
 		s.mu.Lock()
@@ -800,7 +800,7 @@ func (s *stream) waitEchoes(t *testing.T, more int) {
 	eventually(t, 30*time.Second, fmt.Sprintf("%d echoes", more), func() bool { return count() >= from+more })
 }
 
-func (s *stream) gap(from, to time.Time) time.Duration {
+func (s *longStream) gap(from, to time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var within []time.Time
