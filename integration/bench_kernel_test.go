@@ -271,7 +271,7 @@ func TestBenchKernelFailover(t *testing.T) {
 		})
 		p.restart(p.LB01)
 		p.lose(results["cable cut"], rate, p.LB02, func() {
-			if err := p.Cut(p.LB02.Host, lab.LAN, lab.Silent); err != nil {
+			if err := p.Cut(p.LB02.Host, lab.LAN, lab.Unplugged); err != nil {
 				t.Fatal(err)
 			}
 		})

@@ -94,6 +94,13 @@ listen   = ["192.168.15.3:7"]
 servers  = ["172.16.1.51:7"]
 
 [[l4]]
+name    = "seen"
+mode    = "kernel"
+forward = "dnat"
+listen  = ["192.168.15.3:3308"]
+servers = ["172.16.1.51:3308"]
+
+[[l4]]
 name            = "bounded"
 mode            = "auto"
 listen          = ["192.168.15.3:3307"]
@@ -148,15 +155,16 @@ func newKernelPair(t *testing.T, config string) *pair {
 		p.on(n.Host, "ip", "address", "add", fmt.Sprintf("fd15::1%d/64", i+1), "dev", lab.LAN, "nodad")
 		p.on(n.Host, "ip", "address", "add", fmt.Sprintf("fd16::1%d/64", i+1), "dev", lab.SRV, "nodad")
 	}
-	p.echo6()
+	p.echo(netip.AddrPortFrom(kernelServer6, lab.EchoPort), func(net.Conn) string { return "web1" })
+	p.echo(netip.AddrPortFrom(p.Servers[0].Address, 3308), func(c net.Conn) string { return c.RemoteAddr().String() })
 	p.echoUDP()
 	return p
 }
 
-// echo6 has the first server greet and echo by IPv6.
-func (p *pair) echo6() {
+// echo has the first server greet with a word and echo.
+func (p *pair) echo(at netip.AddrPort, greeting func(net.Conn) string) {
 	p.t.Helper()
-	l, err := p.Servers[0].Host.Listen(netip.AddrPortFrom(kernelServer6, lab.EchoPort))
+	l, err := p.Servers[0].Host.Listen(at)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -169,7 +177,7 @@ func (p *pair) echo6() {
 			}
 			go func() {
 				defer c.Close()
-				fmt.Fprintln(c, "web1")
+				fmt.Fprintln(c, greeting(c))
 				io.Copy(c, c)
 			}()
 		}
@@ -350,6 +358,11 @@ func TestKernelPath(t *testing.T) {
 		t.Error("the service that the proxy carries does not work")
 	}
 
+	// A server that sees the client.
+	if k := p.talk(netip.AddrPortFrom(p.VIP, 3308)); k.server != k.conn.LocalAddr().String() {
+		t.Errorf("with dnat the server sees %s instead of %v", k.server, k.conn.LocalAddr())
+	}
+
 	// Datagrams.
 	if err := p.Client.Do(func() error {
 		c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(p.VIP, 7)))
@@ -376,6 +389,22 @@ func TestKernelPath(t *testing.T) {
 
 	p.drainInKernel(talks)
 	p.cutInKernel(talks[0])
+	p.reloadInKernel()
+
+	// An interface that goes, and comes back as another one of its name.
+	if err := p.Remove(p.LB02.Host, lab.LAN); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "lb02 says that it lacks the interface", func() bool {
+		s := p.service(p.LB02, "tcp")
+		return s.Path == "proxy" && strings.Contains(s.PathReason, "eth0")
+	})
+	if err := p.Return(p.LB02.Host, lab.LAN); err != nil {
+		t.Fatal(err)
+	}
+	p.inKernel(p.LB02, "tcp")
+	eventually(t, 20*time.Second, "the program is attached again", func() bool { return p.programs(p.LB02) == 2 })
+	eventually(t, 20*time.Second, "lb02 is a backup again", func() bool { return p.status(p.LB02).VRRP[0].State == "backup" })
 
 	// Nothing of it is left behind, however the process ends.
 	if n := p.programs(p.LB01); n < 2 {
@@ -455,6 +484,27 @@ func (p *pair) cutInKernel(k *talk) {
 		return
 	}
 	p.t.Errorf("no session has the client %v: %+v", k.conn.LocalAddr(), sessions)
+}
+
+// reloadInKernel moves a service to the proxy and back; its connections go on.
+func (p *pair) reloadInKernel() {
+	p.t.Helper()
+	before := p.talk(netip.AddrPortFrom(p.VIP, 3306))
+	proxied := replaced(p.t, kernelConfig, "name   = \"tcp\"\nmode   = \"kernel\"", "name   = \"tcp\"")
+	for _, config := range []string{proxied, kernelConfig} {
+		if err := p.LB01.WriteConfig(config); err != nil {
+			p.t.Fatal(err)
+		}
+		p.command(p.LB01, "reload")
+		if config == proxied {
+			eventually(p.t, 20*time.Second, "the proxy carries the service", func() bool { return p.service(p.LB01, "tcp").Path == "" })
+		} else {
+			p.inKernel(p.LB01, "tcp")
+		}
+		after := p.talk(netip.AddrPortFrom(p.VIP, 3306))
+		goOn(p.t, []*talk{before, after}, "after a reload")
+		before = after
+	}
 }
 
 // Connections of the kernel path outlive the node that carried them, however it
