@@ -32,7 +32,7 @@ func TestRefusedConnectIsRetried(t *testing.T) {
 	if serving.Total != 4 || serving.ConnectErrors != 0 || serving.BytesToServer != 20 || serving.BytesToClient != 20 {
 		t.Errorf("the living server has %+v, want 4 connections with 20 bytes each way", serving)
 	}
-	if refusing.ConnectErrors == 0 || refusing.ConnectErrors != refusing.Total || refusing.Current != 0 {
+	if refusing.ConnectErrors == 0 || refusing.ConnectErrors != refusing.Total || refusing.Errors.Refused != refusing.Total || refusing.Current != 0 {
 		t.Errorf("the dead server has %+v, want all connections failed and none left", refusing)
 	}
 	if st := h.engine.Stats()[0]; st.Refused != 0 || st.Total != 4 {
@@ -45,8 +45,8 @@ func TestSilentServerIsPassedOver(t *testing.T) {
 	silent := silentPort(t)
 	p := h.serve(Timeouts{Connect: 100 * time.Millisecond}, silent, backend(t, greet("hello")))
 	expect(t, h.dial(entrance), "hello")
-	if st := p.Servers()[0].Stats(); st.ConnectErrors != 1 {
-		t.Errorf("the silent server has %+v, want 1 failed connect", st)
+	if st := p.Servers()[0].Stats(); st.ConnectErrors != 1 || st.Errors.TimedOut != 1 {
+		t.Errorf("the silent server has %+v, want 1 connect that timed out", st)
 	}
 }
 

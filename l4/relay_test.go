@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"appliance/internal/pool"
 )
 
 func TestServerSpeaksFirst(t *testing.T) {
@@ -119,7 +121,7 @@ func TestResetOfTheClientReachesTheServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newHouse(t)
 			ended := make(chan error, 1)
-			h.serve(Timeouts{}, backend(t, func(c *net.TCPConn) {
+			p := h.serve(Timeouts{}, backend(t, func(c *net.TCPConn) {
 				_, _ = io.WriteString(c, "go")
 				ended <- serve(c)
 			}))
@@ -132,13 +134,16 @@ func TestResetOfTheClientReachesTheServer(t *testing.T) {
 			if got := h.end(); !strings.Contains(got, "reset by peer") && !strings.Contains(got, "broken pipe") {
 				t.Errorf("the connection ended with %q", got)
 			}
+			if st := p.Servers()[0].Stats(); st.Errors != (pool.Errors{}) {
+				t.Errorf("the server has %+v, but it was the client", st.Errors)
+			}
 		})
 	}
 }
 
 func TestResetOfTheServerReachesTheClient(t *testing.T) {
 	h := newHouse(t)
-	h.serve(Timeouts{}, backend(t, func(c *net.TCPConn) {
+	p := h.serve(Timeouts{}, backend(t, func(c *net.TCPConn) {
 		_, _ = io.WriteString(c, "Content-Length: 1000000\r\n\r\n...")
 		_, _ = c.Read(make([]byte, 1))
 		resetConn(c)
@@ -148,6 +153,9 @@ func TestResetOfTheServerReachesTheClient(t *testing.T) {
 	expectReset(t, c)
 	if got := h.end(); got != "server to client: read: connection reset by peer" {
 		t.Errorf("the connection ended with %q", got)
+	}
+	if st := p.Servers()[0].Stats(); st.Errors.Broken != 1 {
+		t.Errorf("the server has %+v, want 1 broken", st)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"appliance/internal/endpoint"
 	"appliance/internal/listen"
+	"appliance/internal/pool"
 )
 
 // service is what lives on over reloads under one name: the counters.
@@ -28,7 +29,7 @@ type service struct {
 	bytesToServer atomic.Int64
 	bytesToClient atomic.Int64
 
-	arrivals meter
+	arrivals pool.Meter
 	clients  clients
 }
 
@@ -101,7 +102,7 @@ func newDoor(e *Engine, s *service, cfg Config, t *table) *door {
 // A client for which there is no server is reset.
 func (d *door) Take(fd int, local, peer netip.AddrPort) {
 	d.service.total.Add(1)
-	d.service.arrivals.add(time.Now())
+	d.service.arrivals.Add(time.Now())
 	if !d.engine.enter(local.Addr()) {
 		d.refused(peer, errors.New("the engine is shutting down"))
 		reset(fd)
@@ -152,7 +153,7 @@ func (d *door) stats() ServiceStats {
 		Current:       s.current.Load(),
 		Total:         s.total.Load(),
 		Refused:       s.refused.Load(),
-		Rate:          s.arrivals.rate(time.Now()),
+		Rate:          s.arrivals.Rate(time.Now()),
 		Limited:       s.limited.Load(),
 		Malformed:     s.malformed.Load(),
 		Broken:        s.broken.Load(),

@@ -16,7 +16,7 @@ import (
 var (
 	errIdle      = errors.New("idle timeout")
 	errHalfClose = errors.New("half-close timeout")
-	errTimeout   = errors.New("connect timeout")
+	errTimeout   = error(connectTimeout{})
 	errHeader    = errors.New("header timeout")
 	errQueue     = errors.New("no server became free in time")
 	errNoRoute   = errors.New("no route for the server name, and no pool for the rest")
@@ -429,6 +429,9 @@ func (s *session) end() {
 		s.door.service.timedOut.Add(1)
 	case s.why != nil:
 		s.door.service.broken.Add(1)
+		if s.server.failed {
+			s.target.Broke()
+		}
 	}
 	s.door.log.Debug().
 		Stringer("client", s.source).

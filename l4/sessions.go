@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"appliance/internal/pool"
@@ -98,34 +97,3 @@ func (e *Engine) serverDown(target *pool.Server) {
 type downError struct{ server string }
 
 func (e *downError) Error() string { return "server " + e.server + " is down" }
-
-// meter counts events and tells how many there were in the last second.
-type meter struct {
-	second     atomic.Int64 // the one that is counted
-	this, last atomic.Int64
-}
-
-// add counts one at now. Events of several goroutines at the turn of a second
-// may be counted in the wrong one.
-func (m *meter) add(now time.Time) {
-	m.turn(now.Unix())
-	m.this.Add(1)
-}
-
-// rate returns how many there were in the last second that is over.
-func (m *meter) rate(now time.Time) int64 {
-	m.turn(now.Unix())
-	return m.last.Load()
-}
-
-func (m *meter) turn(second int64) {
-	was := m.second.Load()
-	if second == was || !m.second.CompareAndSwap(was, second) {
-		return
-	}
-	n := m.this.Swap(0)
-	if second != was+1 {
-		n = 0
-	}
-	m.last.Store(n)
-}

@@ -2,7 +2,6 @@ package l4
 
 import (
 	"testing"
-	"time"
 )
 
 func TestSessionsAreListedAndCut(t *testing.T) {
@@ -33,24 +32,5 @@ func TestSessionsAreListedAndCut(t *testing.T) {
 	expect(t, b, "y")
 	if st := h.engine.Stats()[0]; st.Broken != 1 || st.Current != 1 {
 		t.Errorf("%+v, want one broken, one left", st)
-	}
-}
-
-func TestMeter(t *testing.T) {
-	var m meter
-	at := func(s float64) time.Time { return time.UnixMilli(int64(s * 1000)) }
-	for _, s := range []float64{100, 100.5, 101.2} {
-		m.add(at(s))
-	}
-	for s, want := range map[float64]int64{101.9: 2} {
-		if got := m.rate(at(s)); got != want {
-			t.Errorf("at %v: %d, want %d", s, got, want)
-		}
-	}
-	if got := m.rate(at(102.1)); got != 1 {
-		t.Errorf("a second later: %d, want 1", got)
-	}
-	if got := m.rate(at(200)); got != 0 {
-		t.Errorf("much later: %d, want 0", got)
 	}
 }

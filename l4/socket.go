@@ -21,6 +21,14 @@ import (
 // unlike with TCP, the kernel says so at once.
 var errBacklog = errors.New("the server's queue of connections is full")
 
+// connectTimeout is how a connect ends that took too long.
+type connectTimeout struct{}
+
+func (connectTimeout) Error() string { return "connect timeout" }
+
+// Timeout tells internal/pool of what kind the error is.
+func (connectTimeout) Timeout() bool { return true }
+
 // connect returns a socket with these options that is about
 // to be connected to a server.
 func connect(to endpoint.Endpoint, options []listen.Option) (fd int, err error) {

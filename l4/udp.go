@@ -211,7 +211,7 @@ func (p *udpPort) key(b *batch, i int) udpKey {
 func (p *udpPort) begin(key udpKey) *udpSession {
 	d := p.door.Load()
 	d.service.total.Add(1)
-	d.service.arrivals.add(time.Now())
+	d.service.arrivals.Add(time.Now())
 	if n := d.service.current.Add(1); d.limits.all > 0 && n > int64(d.limits.all) {
 		d.service.current.Add(-1)
 		d.service.limited.Add(1)

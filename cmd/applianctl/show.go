@@ -93,7 +93,7 @@ func renderServiceDetails(w io.Writer, services []control.Service) {
 }
 
 func renderServerDetails(w io.Writer, now time.Time, pools []control.Pool) {
-	fmt.Fprintln(w, "POOL/SERVER\tADDRESS\tHEALTH\tFOR\tADMIN\tWEIGHT\tCURRENT\tMAX\tTOTAL\tFAILED\tCONNECT\tIN\tOUT\tLAST CHECK")
+	fmt.Fprintln(w, "POOL/SERVER\tADDRESS\tHEALTH\tFOR\tADMIN\tWEIGHT\tCURRENT\tMAX\tRATE\tTOTAL\tREFUSED\tTIMED OUT\tUNREACHABLE\tBROKEN\tCONNECT\tIN\tOUT\tLAST CHECK")
 	for _, p := range pools {
 		for _, s := range p.Servers {
 			most, took := "-", "-"
@@ -103,8 +103,9 @@ func renderServerDetails(w io.Writer, now time.Time, pools []control.Pool) {
 			if s.ConnectSeconds > 0 {
 				took = milliseconds(s.ConnectSeconds)
 			}
-			fmt.Fprintf(w, "%s/%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n", p.Name, s.Name, s.Address, health(s),
-				age(now, s.Since), s.Admin, s.Weight, s.Current, most, s.Total, s.ConnectErrors, took,
+			fmt.Fprintf(w, "%s/%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%d/s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", p.Name, s.Name, s.Address, health(s),
+				age(now, s.Since), s.Admin, s.Weight, s.Current, most, s.Rate, s.Total,
+				s.Errors["refused"], s.Errors["timed_out"], s.Errors["unreachable"], s.Errors["broken"], took,
 				size(s.BytesIn), size(s.BytesOut), lastCheck(s))
 		}
 	}

@@ -113,6 +113,7 @@ func (v *kernelView) addToServer(services []l4.Config, pool string, address neti
 			s.Current += k.Current + k.HalfOpen
 			s.Total += uint64(k.Total)
 			s.ConnectErrors += uint64(k.Refused)
+			s.Errors["refused"] += uint64(k.Refused)
 			s.BytesIn += uint64(k.BytesToServer)
 			s.BytesOut += uint64(k.BytesToClient)
 		}

@@ -184,6 +184,10 @@ func (a *Appliance) describePool(current *setup, name string, seen *kernelView) 
 			Name: s.Label, Address: s.Address, Weight: s.Weight, Backup: s.Backup,
 			Health: s.Health.State.String(), Since: s.Health.Since, Admin: s.Admin.String(),
 			Current: s.Current, Total: uint64(s.Total), ConnectErrors: uint64(s.ConnectErrors),
+			Rate: s.Rate, Errors: map[string]uint64{
+				"refused": uint64(s.Errors.Refused), "timed_out": uint64(s.Errors.TimedOut),
+				"unreachable": uint64(s.Errors.Unreachable), "broken": uint64(s.Errors.Broken),
+			},
 			BytesIn: uint64(s.BytesToServer), BytesOut: uint64(s.BytesToClient),
 			ConnectSeconds: s.ConnectTime.Seconds(), MaxConnections: s.MaxConnections,
 		}

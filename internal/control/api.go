@@ -216,6 +216,11 @@ type Server struct {
 	Current       int64  `json:"current"`
 	Total         uint64 `json:"total"`
 	ConnectErrors uint64 `json:"connect_errors"`
+	// Rate is how many connections or requests were picked for it in the last
+	// second.
+	Rate int64 `json:"rate,omitempty"`
+	// Errors counts what went wrong, by kind: those of connects, and "broken".
+	Errors map[string]uint64 `json:"errors"`
 	// ConnectError says why the latest of those failed, at ConnectErrorAt; absent
 	// if none has.
 	ConnectError   string     `json:"connect_error,omitempty"`

@@ -114,10 +114,16 @@ type Ejection struct {
 // Out reports whether the server is ejected at now.
 func (e Ejection) Out(now time.Time) bool { return e.out && now.Before(e.Until) }
 
-// Failed counts a failure that a client noticed, or would have noticed: a
-// connection that the server did not accept, an answer that is none. After so
-// many in a row as the pool's Outlier allows, it ejects the server.
+// Failed counts a failure after the server had accepted, which a client noticed, or
+// would have noticed: an answer that is none. After so many failures in a row, of
+// connects too, as the pool's Outlier allows, it ejects the server.
 func (s *Server) Failed(now time.Time) {
+	s.errors.broken.Add(1)
+	s.failed(now)
+}
+
+// failed is Failed without the count.
+func (s *Server) failed(now time.Time) {
 	limit := s.pool.failureLimit.Load()
 	if limit > 0 && s.failures.Add(1) >= limit {
 		s.pool.eject(s, now)

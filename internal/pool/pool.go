@@ -174,7 +174,7 @@ func (p *Pool) PickFor(client netip.Addr, tried ...*Server) (*Server, error) {
 			s.current.Add(-1) // somebody else was faster; choose again
 			continue
 		}
-		s.total.Add(1)
+		s.count()
 		return s, nil
 	}
 }

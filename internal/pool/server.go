@@ -28,6 +28,8 @@ type Server struct {
 	failures      atomic.Int64 // in a row
 	connectTime   atomic.Int64 // nanoseconds, of the latest connect
 	connectError  atomic.Pointer[Failure]
+	errors        errorCounts
+	arrivals      Meter
 }
 
 // state is what decides whether, and how often, a server is picked.
@@ -138,7 +140,18 @@ func (s *Server) ConnectFailed(err error) {
 	now := time.Now()
 	s.connectErrors.Add(1)
 	s.connectError.Store(&Failure{err.Error(), now})
-	s.Failed(now)
+	s.errors.connect(err)
+	s.failed(now)
+}
+
+// Broke counts a connection that the server broke off, which says nothing against
+// it by itself: there are protocols that end so.
+func (s *Server) Broke() { s.errors.broken.Add(1) }
+
+// count counts a connection that was picked.
+func (s *Server) count() {
+	s.total.Add(1)
+	s.arrivals.Add(time.Now())
 }
 
 // ServerStats describes a server at one moment.
@@ -160,6 +173,10 @@ type ServerStats struct {
 	Current       int64
 	Total         int64
 	ConnectErrors int64
+	// Rate is how many were picked in the last second.
+	Rate int64
+	// Errors are what went wrong; those of connects add up to ConnectErrors.
+	Errors Errors
 	// ConnectError is the latest of those; zero if there was none.
 	ConnectError Failure
 	// BytesToServer and BytesToClient are payload, without headers of TCP.
@@ -194,6 +211,8 @@ func (s *Server) Stats() ServerStats {
 		Current:       s.current.Load(),
 		Total:         s.total.Load(),
 		ConnectErrors: s.connectErrors.Load(),
+		Rate:          s.arrivals.Rate(time.Now()),
+		Errors:        s.errors.load(),
 		BytesToServer: s.bytesToServer.Load(),
 		BytesToClient: s.bytesToClient.Load(),
 

@@ -15,6 +15,6 @@ func (p *Pool) Take(s *Server) bool {
 		s.current.Add(-1)
 		return false
 	}
-	s.total.Add(1)
+	s.count()
 	return true
 }
