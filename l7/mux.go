@@ -148,7 +148,9 @@ func (u *upstream) openStream(ctx context.Context, st *muxStream) (kept bool, er
 		u.mu.Lock()
 		set.dialing = nil
 		if err == nil {
-			set.conns = append(set.conns, c)
+			if c.alive() { // or it has been forgotten already
+				set.conns = append(set.conns, c)
+			}
 			// Whoever has made it has room on it, before those that wait.
 			open := c.open(st)
 			if u.retired {
@@ -164,6 +166,9 @@ func (u *upstream) openStream(ctx context.Context, st *muxStream) (kept bool, er
 		}
 		d.err = err
 		close(d.done)
+		if len(set.conns) == 0 {
+			delete(u.muxes, st.server.Endpoint())
+		}
 		u.mu.Unlock()
 		return false, err
 	}

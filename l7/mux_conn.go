@@ -144,6 +144,13 @@ func (c *muxConn) open(st *muxStream) bool {
 	return true
 }
 
+// alive reports whether the connection has not failed yet.
+func (c *muxConn) alive() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err == nil
+}
+
 // remove ends a stream. c.mu is held.
 func (c *muxConn) remove(st *muxStream) {
 	if c.streams[st.id] != st {

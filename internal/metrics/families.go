@@ -104,7 +104,7 @@ var (
 	l7NoServer  = counter("l7_no_server", "Requests refused for want of a server.", "service")
 	l7Received  = counter("l7_received_bytes", "Bodies, and what upgraded connections carried, from clients.", "service")
 	l7Sent      = counter("l7_sent_bytes", "The same to clients.", "service")
-	l7Errors    = counter("l7_errors", "What has not become a request, by kind.", "service", "kind")
+	l7Errors    = counter("l7_errors", "Requests that were refused or not answered whole, and what has not become one, by kind.", "service", "kind")
 )
 
 var (
