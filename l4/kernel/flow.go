@@ -138,6 +138,11 @@ func (p *Path) install(flow *Flow, now uint32) bool {
 		return false
 	}
 	there, back := p.entries(s, srv, flow, &k, seen)
+	if old.Flags&flagInstalled != 0 && there.sameWay(&old) {
+		// The usual case: it is still there. Its way back is what it was.
+		old.Seen, old.Flags = there.Seen, there.Flags
+		return p.objects.Flows.Update(&k, &old, ebpf.UpdateExist) == nil
+	}
 	backKey := otherKey(&k, &there)
 	var taken programFlow
 	if p.objects.Flows.Lookup(&backKey, &taken) == nil && otherKey(&backKey, &taken) != k {
@@ -156,6 +161,12 @@ func (p *Path) install(flow *Flow, now uint32) bool {
 		return false
 	}
 	return true
+}
+
+// sameWay reports whether f makes of packets what g makes of them.
+func (f *programFlow) sameWay(g *programFlow) bool {
+	return f.Service == g.Service && f.Server == g.Server && f.Mode == g.Mode &&
+		f.Saddr == g.Saddr && f.Daddr == g.Daddr && f.Sport == g.Sport && f.Dport == g.Dport
 }
 
 // possible reports whether packets can have the addresses of flow.

@@ -87,6 +87,13 @@ func TestRemoveInstalled(t *testing.T) {
 	if flows := r.flows(); len(flows) != 1 || flows[0].Idle < 9*time.Second {
 		t.Errorf("%+v; want the flow, idle for 10 s", flows)
 	}
+	flow.Idle, flow.ServerEnded = 0, true
+	if n := r.path.Install([]Flow{flow}); n != 0 {
+		t.Fatalf("%d refused", n)
+	}
+	if flows := r.flows(); len(flows) != 1 || flows[0].Idle > 2*time.Second || !flows[0].ServerEnded {
+		t.Errorf("%+v; want the flow as it has become", flows)
+	}
 	// The other node had another connection with the same port.
 	flow.Port = 30000
 	if n := r.path.Install([]Flow{flow}); n != 0 {
