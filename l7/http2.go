@@ -80,7 +80,7 @@ const (
 	goAwayTime = time.Second
 	// resetsRemembered is of how many streams that we have reset we know that
 	// frames for them may be under way still.
-	resetsRemembered = 32
+	resetsRemembered = 256
 )
 
 // What clients may do but have no use in doing often costs a connection some of

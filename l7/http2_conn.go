@@ -49,8 +49,8 @@ type http2Conn struct {
 	mu       sync.Mutex
 	streams  []*http2Stream // that are open, or whose exchange has not ended
 	lastID   uint32         // the highest of the client's streams
-	resets   [resetsRemembered]uint32
-	resetsAt int
+	resets   []uint32       // streams that we have reset, the latest resetsRemembered
+	resetsAt int            // where the next one goes when there are so many
 	nuisance nuisance
 	idleFrom time.Time // when the last exchange ended
 	readBy   time.Time // the deadline for reading, as the poller has it

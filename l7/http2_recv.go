@@ -76,7 +76,7 @@ func (c *http2Conn) idle(id uint32) bool { return id%2 == 0 || id > c.lastID && 
 // underWayStill reports whether a client may send frames for a stream that it has
 // not heard the end of. c.mu is held.
 func (c *http2Conn) underWayStill(id uint32) bool {
-	return id > c.lastID || slices.Contains(c.resets[:], id)
+	return id > c.lastID || slices.Contains(c.resets, id)
 }
 
 // data takes a part of a request's body.
@@ -271,8 +271,12 @@ func (c *http2Conn) resetStream(id uint32, code http2.ErrCode) {
 
 // remember notes that frames for a stream may be under way still. c.mu is held.
 func (c *http2Conn) remember(id uint32) {
+	if len(c.resets) < resetsRemembered {
+		c.resets = append(c.resets, id)
+		return
+	}
 	c.resets[c.resetsAt] = id
-	c.resetsAt = (c.resetsAt + 1) % len(c.resets)
+	c.resetsAt = (c.resetsAt + 1) % resetsRemembered
 }
 
 // answer gives an answer that is nothing but a status, below the pipeline. c.mu is

@@ -297,6 +297,7 @@ func (st *http2Stream) begin() {
 			ex.body, ex.whole, ex.length = nil, nil, 0
 		}
 		c.take(int64(len(b.buf)))
+		b.r = len(b.buf) // it is in other hands
 		c.startFlush()
 	}
 	c.mu.Unlock()

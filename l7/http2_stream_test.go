@@ -125,6 +125,37 @@ func TestHTTP2UploadWaitsForTheServer(t *testing.T) {
 	}
 }
 
+// The window of a connection is opened by what has come, and never by more,
+// however bodies end.
+func TestHTTP2ConnectionWindow(t *testing.T) {
+	_, addr := clear2(t, web(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/read" {
+			io.Copy(io.Discard, r.Body)
+		}
+	}), func(c *Config) {
+		c.Routes = []Route{{Paths: []string{"/fixed"}, Respond: &Respond{Body: "x"}}}
+		c.HTTP2.Window = 64 << 10
+	})
+	p := http2Dial(t, addr)
+	p.until("the settings", func() bool { return p.settled == 1 && p.windows[0] > 0 })
+	p.windows[0] = 0
+	sent, id := 0, uint32(1)
+	for i := range 90 {
+		path := []string{"/read", "/fixed", "/"}[i%3]
+		p.ask(id, false, "POST", path)
+		_ = p.WriteDataPadded(id, false, make([]byte, 5000), make([]byte, i))
+		_ = p.WriteData(id, true, make([]byte, 5000))
+		sent += 10001 + i
+		p.answer(id)
+		id += 2
+	}
+	_ = p.WritePing(false, [8]byte{1})
+	p.until("all that was said before", func() bool { return p.pings == 1 })
+	if got := int(p.windows[0]); got > sent || got < sent-2*64<<10 {
+		t.Errorf("the window was opened by %d for %d bytes", got, sent)
+	}
+}
+
 // An answer keeps to the windows of the stream and the connection.
 func TestHTTP2AnswerKeepsToWindows(t *testing.T) {
 	_, addr := clear2(t, web(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, strings.Repeat("x", 200000)) }), nil)
