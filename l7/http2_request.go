@@ -1,8 +1,6 @@
 package l7
 
 import (
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"net/http"
 	"strconv"
@@ -262,22 +260,6 @@ func (st *http2Stream) joinCookies() {
 		}
 	}
 	st.fields = append(st.fields.without("cookie"), field{Name: "cookie", Value: string(st.scratch)})
-}
-
-// webSocket makes of an extended CONNECT what a server of HTTP/1.1 knows (RFC
-// 8441, section 5). The key is ours, for HTTP/2 has none.
-func (st *http2Stream) webSocket() {
-	var key [16]byte
-	_, _ = rand.Read(key[:]) // never fails
-	st.key = base64.StdEncoding.EncodeToString(key[:])
-	ex := &st.ex
-	ex.method = http.MethodGet
-	st.fields = append(st.fields.without("sec-websocket-key"),
-		field{Name: "Connection", Value: "Upgrade"}, field{Name: "Upgrade", Value: "websocket"},
-		field{Name: "Sec-WebSocket-Key", Value: st.key})
-	st.tunnel = true
-	st.answer.tunnel = true
-	ex.upgrade = st.accept
 }
 
 // begin begins the exchange. What has come of the body meanwhile is a body that
