@@ -278,7 +278,10 @@ func (c *boundConn) unbind() {
 		c.breaker = nil
 		return
 	}
-	c.stop()
+	if c.stop != nil { // TLS closes what is below it, and so does whoever opened it
+		c.stop()
+		c.stop = nil
+	}
 }
 
 // rebind binds the connection to ctx instead of what it was bound to, which has

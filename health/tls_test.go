@@ -2,6 +2,7 @@ package health
 
 import (
 	"bufio"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -16,9 +17,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
+
+	"appliance/internal/endpoint"
 )
 
 // certificate makes a certificate that signs itself, for names, which expires
@@ -253,4 +259,44 @@ func FuzzHTTPAnswer(f *testing.F) {
 			t.Errorf("status %d with a body of %d bytes", status, len(body))
 		}
 	})
+}
+
+// What checks by TLS is closed twice, by TLS and by who opened it; and servers that ask
+// get to see our certificate, whatever the checker binds connections to.
+func TestTLSOfTheChecker(t *testing.T) {
+	server, ca := certificate(t, year, "127.0.0.1")
+	pair, cert := certificate(t, year, "lb.example.com")
+	keyDER, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}
+	address := serve(t, func(conn net.Conn) {
+		encrypted := tls.Server(conn, config)
+		_ = encrypted.Handshake()
+		_, _ = io.Copy(io.Discard, encrypted)
+	})
+	changes := make(chan string, 8)
+	c := NewChecker(zerolog.Nop(), func(target Target, r Result) { changes <- target.Check.Cert + " " + r.State.String() })
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	shown := Config{Type: TLS, Verify: true, CAFile: ca, Cert: cert, Key: key, Interval: ample, Timeout: ample}
+	hidden := shown
+	hidden.Cert, hidden.Key = "", ""
+	c.Set([]Target{shown.For(endpoint.IP(address)), hidden.For(endpoint.IP(address))})
+	seen := []string{<-changes, <-changes}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{cert + " up", " down"} {
+		if !slices.Contains(seen, want) {
+			t.Errorf("%q, want %q among them", seen, want)
+		}
+	}
 }
