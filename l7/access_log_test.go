@@ -220,7 +220,14 @@ func TestAccessLogEnds(t *testing.T) {
 
 func TestAccessLogOfTLS(t *testing.T) {
 	r := newRig(t)
-	r.pool("p", web(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
+	waiting := make(chan struct{})
+	r.pool("p", web(t, func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.Path == "/wait" {
+			close(waiting)
+			<-req.Context().Done()
+		}
+		io.WriteString(w, "ok")
+	}))
 	path := filepath.Join(t.TempDir(), "access.log")
 	addr := r.addr()
 	cfg := Config{
@@ -237,6 +244,18 @@ func TestAccessLogOfTLS(t *testing.T) {
 			l.Scheme != "https" || l.BytesOut != 2 || l.Target != "/x" {
 			t.Errorf("%s: %+v", proto, l)
 		}
+	}
+	// A stream that is no request, and one whose client does not want the answer.
+	h2, _ := http2Frames(t, addr, nil)
+	write(t, h2, ask(1, ":authority", "blog.example.com"))
+	if l := line(); l.End != "bad_request" || l.Status != 0 || l.Protocol != "HTTP/2.0" || l.Problem == "" {
+		t.Errorf("%+v", l)
+	}
+	write(t, h2, ask(3, ":authority", "blog.example.com", ":path", "/wait"))
+	<-waiting
+	write(t, h2, frame{kind: 3, stream: 3, payload: []byte{0, 0, 0, 8}}.bytes())
+	if l := line(); l.End != "client_gone" || l.Status != 0 || l.Target != "/wait" || l.Server == "" {
+		t.Errorf("%+v", l)
 	}
 	_, err := tls.Dial("tcp", addr.String(), &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11, InsecureSkipVerify: true})
 	if err == nil {

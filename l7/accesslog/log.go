@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -111,7 +112,8 @@ func open(path string) (io.WriteCloser, error) {
 	if path == Stdout {
 		return standardOutput{os.Stdout}, nil
 	}
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+	// Without waiting for whoever may read from a named pipe some day.
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NONBLOCK, 0o640)
 }
 
 // Hold keeps the log open until Release is called. It reports false if it is
