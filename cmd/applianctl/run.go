@@ -71,7 +71,11 @@ func newGuardCommand() *cobra.Command {
 			// A service manager may signal all processes of a service: the
 			// guard ends when its appliance has, not before.
 			signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1)
-			return guard.Watch(c.InOrStdin(), guard.LAN{})
+			files, err := guard.NewFiles(os.Stdin)
+			if err != nil {
+				return err
+			}
+			return guard.Watch(files, guard.LAN{})
 		},
 	}
 }

@@ -173,7 +173,7 @@ func newAppliance(o Options, node *config.Node) *Appliance {
 	a.flows = newFlowLink(o.Log, a.history, flowSurroundings{
 		send: a.peers.send, links: a.peers.statuses, ours: a.ours, theirs: a.theirs, known: a.known,
 	})
-	a.kernel = newKernelPath(o.Log, a.current.Load, a.flows)
+	a.kernel = newKernelPath(o.Log, a.current.Load, a.flows, func(files []*os.File) { a.guard.Keep(files) })
 	a.wire = newWire(o.Log, a.checker.Results)
 	a.wire.evaluated = a.kernel.poke
 	a.l4 = l4.New(o.Log, a.wire.udp)

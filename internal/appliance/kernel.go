@@ -2,8 +2,10 @@ package appliance
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/netip"
+	"os"
 	"reflect"
 	"slices"
 	"sync"
@@ -38,6 +40,7 @@ type packets interface {
 	Install([]kernel.Flow) (refused int)
 	Remove([]kernel.Flow)
 	Cut(func(kernel.Flow) bool) (int, error)
+	Links() ([]*os.File, error)
 	Close() error
 }
 
@@ -57,6 +60,9 @@ type kernelPath struct {
 	log     zerolog.Logger
 	current func() *setup
 	flows   *flowLink
+	// keep has attachments outlive this process until its addresses are gone, and
+	// owns them; nil gives those of before up.
+	keep    func([]*os.File)
 	poked   chan struct{}
 	servers atomic.Pointer[map[pairing]bool] // of the services in force
 	holders atomic.Pointer[[]*member]        // those of active
@@ -82,9 +88,9 @@ type placement struct {
 	wanted bool   // that it is not: the file asks for what the kernel path cannot do
 }
 
-func newKernelPath(log zerolog.Logger, current func() *setup, flows *flowLink) *kernelPath {
+func newKernelPath(log zerolog.Logger, current func() *setup, flows *flowLink, keep func([]*os.File)) *kernelPath {
 	k := &kernelPath{
-		log: log, current: current, flows: flows, poked: make(chan struct{}, 1),
+		log: log, current: current, flows: flows, keep: keep, poked: make(chan struct{}, 1),
 		active: make(map[*member]bool), placed: make(map[string]placement),
 	}
 	k.servers.Store(&map[pairing]bool{})
@@ -190,6 +196,7 @@ func (k *kernelPath) close() error {
 		return nil
 	}
 	k.flows.close(path)
+	k.keep(nil)
 	return path.Close()
 }
 
@@ -260,7 +267,10 @@ func (k *kernelPath) attach(s *setup, services []kernel.Service) error {
 	if reflect.DeepEqual(interfaces, k.interfaces) {
 		return err
 	}
-	if attachErr := k.path.Attach(interfaces); attachErr != nil {
+	attachErr := k.path.Attach(interfaces)
+	links, linksErr := k.path.Links()
+	k.keep(links)
+	if attachErr = errors.Join(attachErr, linksErr); attachErr != nil {
 		k.interfaces = nil // again, the next time
 		return attachErr
 	}

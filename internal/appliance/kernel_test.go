@@ -3,6 +3,7 @@ package appliance
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -61,6 +62,8 @@ func (p *program) Cut(meant func(kernel.Flow) bool) (n int, err error) {
 	p.Remove(cut)
 	return len(cut), nil
 }
+
+func (p *program) Links() ([]*os.File, error) { return nil, nil }
 
 func (p *program) Close() error { return nil }
 
@@ -132,7 +135,7 @@ func newTestPath(s *setup) (*kernelPath, *program) {
 	p := &program{table: newTable()}
 	k := newKernelPath(zerolog.Nop(), func() *setup { return s }, newFlowLink(zerolog.Nop(), nil, flowSurroundings{
 		links: func() []peer.Status { return nil },
-	}))
+	}), func([]*os.File) {})
 	k.path = p
 	return k, p
 }

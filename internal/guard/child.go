@@ -39,11 +39,14 @@ type Farewell struct {
 	Message []byte
 }
 
-// message is one line on the pipe: what is held under a name from now on. A
+// message is one line on the socket: what is held under a name from now on. A
 // Holding without addresses is held no more.
 type message struct {
 	Name    string
 	Holding Holding
+	// Keep says, instead of both, how many descriptors came with the line, which
+	// are to be kept open instead of those before.
+	Keep *int `json:",omitempty"`
 	// Goodbye says that the appliance ends in order: nothing is left to do.
 	Goodbye bool `json:",omitempty"`
 }
@@ -59,6 +62,7 @@ type Broom interface {
 // what could not be swept.
 func Watch(pipe io.Reader, broom Broom) error {
 	held := make(map[string]Holding)
+	files, _ := pipe.(*Files)
 	lines := json.NewDecoder(pipe)
 	for {
 		var m message
@@ -69,6 +73,8 @@ func Watch(pipe io.Reader, broom Broom) error {
 			return sweep(held, broom)
 		case m.Goodbye:
 			return nil
+		case m.Keep != nil:
+			files.keep(*m.Keep)
 		case len(m.Holding.Addresses) == 0:
 			delete(held, m.Name)
 		default:

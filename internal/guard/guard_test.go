@@ -28,7 +28,11 @@ const (
 func TestMain(m *testing.M) {
 	switch os.Getenv(part) {
 	case "guard":
-		if err := Watch(os.Stdin, scribe(os.Getenv(sweptInto))); err != nil {
+		files, err := NewFiles(os.Stdin)
+		if err == nil {
+			err = Watch(files, scribe(os.Getenv(sweptInto)))
+		}
+		if err != nil {
 			os.Exit(1)
 		}
 	case "victim":
@@ -122,6 +126,51 @@ func TestGuardThatIsDismissedSweepsNothing(t *testing.T) {
 		t.Errorf("swept %q, %v", text, err)
 	}
 	g.Hold("VI_1", holding("eth0")) // too late, and no harm
+}
+
+// What the guard keeps ends when it is given something else, or with it, and not
+// with the appliance.
+func TestGuardKeepsFiles(t *testing.T) {
+	g, err := Start(guardCommand(filepath.Join(t.TempDir(), "swept")), zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A pipe of which the guard alone has the writing end has no end.
+	pipe := func() *os.File {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close() })
+		g.Keep([]*os.File{w})
+		return r
+	}
+	ended := func(r *os.File) bool {
+		r.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		_, err := r.Read(make([]byte, 1))
+		return errors.Is(err, io.EOF)
+	}
+	first := pipe()
+	if ended(first) {
+		t.Error("the guard keeps nothing")
+	}
+	second := pipe()
+	first.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := first.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("what was kept before is kept still: %v", err)
+	}
+	if ended(second) {
+		t.Error("the guard keeps nothing any more")
+	}
+	g.Hold("VI_1", holding("eth0")) // lines without files go between
+	g.Keep(nil)
+	second.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := second.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("kept after it was to be given up: %v", err)
+	}
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // broom remembers what it swept.

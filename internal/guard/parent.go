@@ -1,10 +1,9 @@
 package guard
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"net"
 	"os"
 	"os/exec"
 	"time"
@@ -27,6 +26,7 @@ type Guard struct {
 
 type update struct {
 	message message
+	files   []*os.File    // of message.Keep
 	told    chan struct{} // closed when it is in the pipe, or cannot be
 }
 
@@ -53,7 +53,20 @@ func Start(command func() *exec.Cmd, log zerolog.Logger) (*Guard, error) {
 // addresses is held no more. It returns when the guard has been told, so that
 // whatever is acquired after it is swept if this process dies.
 func (g *Guard) Hold(name string, h Holding) {
-	u := update{message{Name: name, Holding: h}, make(chan struct{})}
+	g.update(update{message: message{Name: name, Holding: h}})
+}
+
+// Keep has the guard keep these files open, instead of those it kept before, until
+// it ends: what ends with the last of its descriptors outlives this process until
+// the guard has swept. It returns when the guard has been told. The files are g's,
+// which closes them when it is given others, or is closed.
+func (g *Guard) Keep(files []*os.File) {
+	keep := len(files)
+	g.update(update{message: message{Keep: &keep}, files: files})
+}
+
+func (g *Guard) update(u update) {
+	u.told = make(chan struct{})
 	select {
 	case g.updates <- u:
 		<-u.told
@@ -71,20 +84,22 @@ func (g *Guard) Close() error {
 
 // child is a guard process that runs.
 type child struct {
-	pipe  io.WriteCloser
+	pipe  *net.UnixConn
 	ended chan error
 }
 
 func (g *Guard) launch() (*child, error) {
-	cmd := g.command()
-	pipe, err := cmd.StdinPipe()
+	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, err
 	}
+	defer theirs.Close()
+	cmd := g.command()
+	cmd.Stdin = theirs
 	if err := cmd.Start(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, ours.Close())
 	}
-	c := &child{pipe: pipe, ended: make(chan error, 1)}
+	c := &child{pipe: ours, ended: make(chan error, 1)}
 	go func() { c.ended <- cmd.Wait() }()
 	return c, nil
 }
@@ -92,7 +107,8 @@ func (g *Guard) launch() (*child, error) {
 // run owns the guard process and what it has been told.
 func (g *Guard) run(c *child) {
 	defer close(g.done)
-	held := make(map[string]Holding)
+	held, kept := make(map[string]Holding), []*os.File(nil)
+	defer func() { closeAll(kept) }()
 	var again <-chan time.Time
 	for {
 		var ended <-chan error
@@ -101,17 +117,19 @@ func (g *Guard) run(c *child) {
 		}
 		select {
 		case u := <-g.updates:
-			held[u.message.Name] = u.message.Holding
-			if len(u.message.Holding.Addresses) == 0 {
+			if u.message.Keep != nil {
+				closeAll(kept)
+				kept = u.files
+			} else if held[u.message.Name] = u.message.Holding; len(u.message.Holding.Addresses) == 0 {
 				delete(held, u.message.Name)
 			}
-			g.tell(c, u.message)
+			g.tell(c, u.message, u.files...)
 			close(u.told)
 		case err := <-ended:
 			g.log.Error().Err(err).Msg("the guard process ended; until the next one runs, addresses outlive a crash by their lease")
 			c, again = nil, time.After(restartPause)
 		case <-again:
-			c, again = g.relaunch(held)
+			c, again = g.relaunch(held, kept)
 		case answer := <-g.closing:
 			answer <- g.dismiss(c)
 			return
@@ -120,7 +138,7 @@ func (g *Guard) run(c *child) {
 }
 
 // relaunch starts the next guard process and tells it all.
-func (g *Guard) relaunch(held map[string]Holding) (*child, <-chan time.Time) {
+func (g *Guard) relaunch(held map[string]Holding, kept []*os.File) (*child, <-chan time.Time) {
 	c, err := g.launch()
 	if err != nil {
 		g.log.Error().Err(err).Msg("the guard process cannot be started")
@@ -129,15 +147,18 @@ func (g *Guard) relaunch(held map[string]Holding) (*child, <-chan time.Time) {
 	for name, h := range held {
 		g.tell(c, message{Name: name, Holding: h})
 	}
+	if n := len(kept); n > 0 {
+		g.tell(c, message{Keep: &n}, kept...)
+	}
 	return c, nil
 }
 
-// tell writes to the guard; that it has died is noticed by its end.
-func (g *Guard) tell(c *child, m message) {
+// tell writes to the guard, files with it; that it has died is noticed by its end.
+func (g *Guard) tell(c *child, m message, files ...*os.File) {
 	if c == nil {
 		return
 	}
-	if err := json.NewEncoder(c.pipe).Encode(m); err != nil {
+	if err := send(c.pipe, m, files); err != nil {
 		g.log.Warn().Err(err).Msg("the guard process does not listen")
 	}
 }

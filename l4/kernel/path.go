@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -261,6 +262,30 @@ func (p *Path) Attach(interfaces []Interface) error {
 	}
 	p.macs = macs
 	return errors.Join(problems...)
+}
+
+// Links returns the attachments. While one of these files is open, in whatever
+// process, the program stays attached and goes on with the flows there are, also
+// when the Path is gone. The caller closes them.
+func (p *Path) Links() ([]*os.File, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var files []*os.File
+	for _, l := range p.links {
+		owner, ok := l.(interface{ FD() int })
+		if !ok {
+			continue // no link of this package is like that
+		}
+		fd, err := unix.FcntlInt(uintptr(owner.FD()), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			for _, f := range files {
+				f.Close()
+			}
+			return nil, fmt.Errorf("kernel path: %w", err)
+		}
+		files = append(files, os.NewFile(uintptr(fd), "link"))
+	}
+	return files, nil
 }
 
 // attach attaches the program to an interface, before what is there.
