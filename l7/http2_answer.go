@@ -219,7 +219,8 @@ func (a *http2Answer) send(p []byte, end bool) error {
 }
 
 // A client opens the windows as it takes data: for each frame it may do so for
-// the stream and the connection, unless it lets us send it in crumbs.
+// the stream and the connection, and send a PING, by which gRPC measures the way;
+// unless it lets us send it in crumbs.
 const (
 	creditData  = 3
 	creditLeast = 512

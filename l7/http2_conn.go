@@ -60,7 +60,7 @@ type http2Conn struct {
 
 	window   int64 // what may be sent on all streams together
 	initial  int64 // the window of a new stream
-	credit   int   // WINDOW_UPDATEs that have a reason
+	credit   int   // frames that the data we have sent is a reason for
 	taken    int64 // of bodies, and not yet told to the client
 	received int64 // what may yet be received on all streams together
 	out      *outbox

@@ -10,9 +10,7 @@ import (
 func (c *http2Conn) windowUpdate(f *http2.WindowUpdateFrame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.credit > 0 {
-		c.credit--
-	} else if err := c.spendLocked(costFrame); err != nil {
+	if err := c.useCredit(); err != nil {
 		return err
 	}
 	if f.StreamID == 0 {
@@ -34,6 +32,16 @@ func (c *http2Conn) windowUpdate(f *http2.WindowUpdateFrame) error {
 	}
 	st.answer.wakeUp()
 	return nil
+}
+
+// useCredit counts a frame that is a nuisance unless we have sent data, which it
+// may be an answer to. c.mu is held.
+func (c *http2Conn) useCredit() error {
+	if c.credit > 0 {
+		c.credit--
+		return nil
+	}
+	return c.spendLocked(costFrame)
 }
 
 // windowMost is the largest window that there is.
@@ -85,7 +93,7 @@ func (c *http2Conn) ping(f *http2.PingFrame) error {
 		}
 		return c.spendLocked(costFrame)
 	}
-	if err := c.spendLocked(costFrame); err != nil {
+	if err := c.useCredit(); err != nil {
 		return err
 	}
 	out := c.queue()

@@ -21,8 +21,19 @@ func TestHTTP2Floods(t *testing.T) {
 			case <-r.Context().Done():
 			}
 		}
+		for range 500 {
+			if r.URL.Path != "/stream" {
+				break
+			}
+			io.WriteString(w, "x")
+			w.(http.Flusher).Flush()
+			time.Sleep(time.Millisecond) // so that pieces are pieces
+		}
 		io.WriteString(w, "hello")
-	}), func(c *Config) { c.HTTP2.MaxNuisance = 300 })
+	}), func(c *Config) {
+		c.HTTP2.MaxNuisance = 300
+		c.Routes = []Route{{Paths: []string{"/fixed"}, Respond: &Respond{Body: "x"}}}
+	})
 	for _, tc := range []struct {
 		name string
 		do   func(p *http2Peer, i int)
@@ -119,13 +130,31 @@ func TestHTTP2Floods(t *testing.T) {
 				t.Errorf("request %d: %s", i, got)
 			}
 		}},
+		{"bodies that are not wanted", func(p *http2Peer, i int) {
+			id := uint32(2*i + 1)
+			p.ask(id, false, "POST", "/fixed")
+			p.until("the end of the answer", func() bool { a := p.answers[id]; return a != nil && a.ended && a.reset != "" })
+			for range 5 {
+				_ = p.WriteData(id, false, []byte("under way"))
+			}
+			_ = p.WriteRSTStream(id, http2.ErrCodeCancel)
+		}},
+		{"a PING for each piece of an answer", func(p *http2Peer, i int) {
+			if i == 0 {
+				p.ask(1, true, "GET", "/stream")
+			}
+			p.until("a piece", func() bool { return p.answers[1] != nil && len(p.answers[1].body) > 2*i+1 })
+			for range 3 {
+				_ = p.WritePing(false, [8]byte{})
+			}
+		}},
 	} {
 		p := http2Dial(t, addr)
 		for i := range 250 {
 			tc.do(p, i)
 		}
-		p.ask(1001, true, "GET", "/")
-		if got := p.outcome(1001); got != "200" {
+		p.ask(10001, true, "GET", "/")
+		if got := p.outcome(10001); got != "200" {
 			t.Errorf("%s: in the end %s", tc.name, got)
 		}
 		p.conn.Close()

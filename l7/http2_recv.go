@@ -94,6 +94,9 @@ func (c *http2Conn) data(f *http2.DataFrame) error {
 	if st == nil || st.ended {
 		c.take(size)
 		c.startFlush()
+		if st == nil && c.underWayStill(f.StreamID) && len(f.Data()) > 0 {
+			return nil
+		}
 		if err := c.spendLocked(costFrame); err != nil {
 			return err
 		}

@@ -69,7 +69,8 @@ func (st *http2Stream) finish() {
 			out := c.queue()
 			out.b = appendReset(out.b, st.id, code)
 			c.remember(st.id)
-		} else {
+		}
+		if whole {
 			c.nuisance.refund(refundAnswer)
 		}
 	}
