@@ -75,15 +75,23 @@ func echo(t *testing.T, c net.Conn, size int) {
 func TestTraffic(t *testing.T) {
 	t.Parallel()
 	eachFamily(t, func(t *testing.T, f family) {
-		for _, mode := range []Mode{NAT, DNAT} {
+		for _, mode := range []Mode{NAT, DNAT, Direct} {
 			for _, forwarding := range []string{"1", "0"} {
 				t.Run(fmt.Sprintf("%s/forwarding %s", mode, forwarding), func(t *testing.T) {
 					w := newNetwork(t)
 					w.forward(forwarding)
-					w.serve(t, f.server)
-					p := w.open(t, Options{Route: func(netip.Addr) int { return w.toServer.Index }})
 					s := f.service()
 					s.Mode = mode
+					if mode == Direct {
+						// Its answers come by the balancer here, which is its way to
+						// everything, and could go any other.
+						w.server.ip("addr add " + f.vip.Addr().String() + " dev lo")
+						w.serve(t, f.vip)
+						s.Servers[0].Addr = netip.AddrPortFrom(f.server.Addr(), f.vip.Port())
+					} else {
+						w.serve(t, f.server)
+					}
+					p := w.open(t, Options{Route: func(netip.Addr) int { return w.toServer.Index }})
 					if err := p.Set([]Service{s}); err != nil {
 						t.Fatal(err)
 					}
@@ -103,6 +111,64 @@ func TestTraffic(t *testing.T) {
 					}
 				})
 			}
+		}
+	})
+}
+
+// TestNarrowWay sends to a server behind an interface that takes less at a time
+// than the client's: the client hears of it and sends smaller packets.
+func TestNarrowWay(t *testing.T) {
+	t.Parallel()
+	eachFamily(t, func(t *testing.T, f family) {
+		w := newNetwork(t)
+		w.balancer.ip("link set s0 mtu 1320")
+		var l net.Listener
+		var err error
+		w.server.do(func() { l, err = net.Listen("tcp", f.server.String()) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		const size = 1 << 20
+		got := make(chan int64, 1)
+		go func() {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			n, _ := io.Copy(io.Discard, c)
+			got <- n
+		}()
+		p := w.open(t, Options{})
+		if err := p.Set([]Service{f.service()}); err != nil {
+			t.Fatal(err)
+		}
+		w.balancer.do(func() { err = p.Attach([]Interface{{Index: w.toClient.Index}, {Index: w.toServer.Index}}) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := w.dial(t, f.vip)
+		if _, err := c.Write(make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case n := <-got:
+			if n != size {
+				t.Errorf("%d bytes came; want %d", n, size)
+			}
+		case <-time.After(20 * time.Second):
+			t.Error("the bytes did not come")
+		}
+		stats, err := p.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stats.Services[0].Dropped == 0 {
+			t.Error("nothing was too big; the test has tried nothing")
 		}
 	})
 }
