@@ -85,7 +85,11 @@ func TestTraffic(t *testing.T) {
 					if mode == Direct {
 						// Its answers come by the balancer here, which is its way to
 						// everything, and could go any other.
-						w.server.ip("addr add " + f.vip.Addr().String() + " dev lo")
+						nodad := ""
+						if f.vip.Addr().Is6() {
+							nodad = " nodad" // usable at once
+						}
+						w.server.ip("addr add " + f.vip.Addr().String() + " dev lo" + nodad)
 						w.serve(t, f.vip)
 						s.Servers[0].Addr = netip.AddrPortFrom(f.server.Addr(), f.vip.Port())
 					} else {
