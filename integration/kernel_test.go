@@ -388,7 +388,7 @@ func TestKernelPath(t *testing.T) {
 	}
 
 	p.drainInKernel(talks)
-	p.cutInKernel(talks[0])
+	p.cutInKernel()
 	p.reloadInKernel()
 
 	// An interface that goes, and comes back as another one of its name.
@@ -461,8 +461,9 @@ func (p *pair) drainInKernel(talks []*talk) {
 }
 
 // cutInKernel lists the flows, and cuts one.
-func (p *pair) cutInKernel(k *talk) {
+func (p *pair) cutInKernel() {
 	p.t.Helper()
+	k := p.talk(netip.AddrPortFrom(p.VIP, 3306))
 	var sessions []control.Session
 	if err := json.Unmarshal([]byte(p.command(p.LB01, "show", "sessions", "--json")), &sessions); err != nil {
 		p.t.Fatal(err)
