@@ -376,11 +376,17 @@ func (r *flowRun) forget(n *flowNode, except map[flowsync.Key]struct{}) {
 	}
 }
 
-// told are changes of the kernel path in the words of the link.
+// told are changes of the kernel path in the words of the link. That a flow timed
+// out is not told: it does there too, unless its packets come there by now, and
+// then it must not end for being idle here.
 func told(changes []kernel.Change) []flowsync.Change {
-	all := make([]flowsync.Change, len(changes))
-	for i, c := range changes {
-		all[i] = flowsync.Change{Flow: outward(c.Flow), Gone: c.Kind == kernel.Ended}
+	all := make([]flowsync.Change, 0, len(changes))
+	for _, c := range changes {
+		gone := c.Kind == kernel.Ended
+		if gone && c.Flow.Idle > 0 {
+			continue
+		}
+		all = append(all, flowsync.Change{Flow: outward(c.Flow), Gone: gone})
 	}
 	return all
 }

@@ -224,8 +224,12 @@ func TestFlowsAreTheSameInBothWords(t *testing.T) {
 	if got := inward(outward(f)); got != f {
 		t.Errorf("%+v became %+v", f, got)
 	}
-	all := told([]kernel.Change{{Kind: kernel.Established, Flow: f}, {Kind: kernel.Refreshed, Flow: f}, {Kind: kernel.Ended, Flow: f}})
-	if !slices.Equal(all, []flowsync.Change{{Flow: outward(f)}, {Flow: outward(f)}, {Flow: outward(f), Gone: true}}) {
+	ended := testFlow(10)
+	all := told([]kernel.Change{
+		{Kind: kernel.Established, Flow: f}, {Kind: kernel.Refreshed, Flow: f}, {Kind: kernel.Ended, Flow: ended},
+		{Kind: kernel.Ended, Flow: f}, // it has timed out
+	})
+	if !slices.Equal(all, []flowsync.Change{{Flow: outward(f)}, {Flow: outward(f)}, {Flow: outward(ended), Gone: true}}) {
 		t.Errorf("%+v", all)
 	}
 }

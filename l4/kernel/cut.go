@@ -20,6 +20,7 @@ func (p *Path) Cut(meant func(Flow) bool) (int, error) {
 		back := otherKey(k, f)
 		_ = p.objects.Flows.Delete(&back)
 		if p.objects.Flows.Delete(k) == nil { // else it has just ended by itself
+			flow.Idle = 0 // that of its end
 			ends = append(ends, Change{Kind: Ended, Flow: flow})
 		}
 		return true

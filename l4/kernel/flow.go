@@ -224,18 +224,30 @@ func (p *Path) entries(s *service, srv *server, flow *Flow, k *programKey, seen 
 	return there, back
 }
 
-// Remove forgets installed flows that have ended on the other node. Only
-// Protocol, Client and Listen count. A flow whose packets come here by now stays.
+// seen reports whether a packet of the direction with this key came in the present
+// tick.
+func (p *Path) seen(k *programKey, now uint32) bool {
+	var f programFlow
+	return p.objects.Flows.Lookup(k, &f) == nil && age(now, f.Seen) == 0
+}
+
+// Remove forgets flows that have just ended on the other node. Only Protocol,
+// Client and Listen count. A flow whose packets come here by now stays; one that
+// came here earlier, before its address moved, does not.
 func (p *Path) Remove(flows []Flow) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now := tick()
 	for i := range flows {
 		k := flowKey(flows[i].Protocol, flows[i].Client, flows[i].Listen)
 		var there programFlow
-		if p.objects.Flows.Lookup(&k, &there) != nil || there.Flags&flagInstalled == 0 || there.Reverse != 0 {
+		if p.objects.Flows.Lookup(&k, &there) != nil || there.Reverse != 0 {
 			continue
 		}
 		back := otherKey(&k, &there)
+		if there.Flags&flagInstalled == 0 && (age(now, there.Seen) == 0 || p.seen(&back, now)) {
+			continue
+		}
 		_ = p.objects.Flows.Delete(&k)
 		_ = p.objects.Flows.Delete(&back)
 	}

@@ -234,6 +234,12 @@ NOINLINE int track_tcp(const struct packet *p, struct flow *f)
 		if ((p->flags & (SYN | ACK)) == (SYN | ACK) && first->phase == PHASE_NEW) {
 			first->expect = p->seq + 1;
 			__sync_fetch_and_or(&first->flags, FLAG_SYNACK);
+		} else if ((p->flags & (SYN | ACK)) == (SYN | ACK) && first->phase == PHASE_ESTABLISHED) {
+			// The server knows of no connection there any more and begins another
+			// one. This one ended while its packets went by the other node, which
+			// has to hear of the new one.
+			__sync_fetch_and_and(&first->flags, ~(FLAG_CLIENT_FIN | FLAG_SERVER_FIN));
+			tell(k, first, CHANGE_ESTABLISHED);
 		}
 	} else if (first->phase == PHASE_NEW && (p->flags & (SYN | ACK)) == ACK) {
 		// Only who has got the server's SYN knows what to acknowledge. With direct
