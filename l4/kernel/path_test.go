@@ -1,14 +1,60 @@
 package kernel
 
-import "testing"
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
 
-func TestOpen(t *testing.T) {
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+func TestSupported(t *testing.T) {
 	t.Parallel()
-	p, err := Open(Options{})
-	if err != nil {
+	if err := Supported(); err != nil {
+		missing(t, err.Error())
+	}
+}
+
+func TestWhyNot(t *testing.T) {
+	t.Parallel()
+	for want, err := range map[string]error{
+		"CAP_BPF":                    unix.EPERM,
+		"without eBPF":               unix.ENOSYS,
+		"Linux 6.6":                  ebpf.ErrNotSupported,
+		"refuses the program: R1 !x": &ebpf.VerifierError{Cause: unix.EACCES, Log: []string{"0: r1", "R1 !x", "processed 3 insns"}},
+		"device or resource busy":    unix.EBUSY,
+	} {
+		got := explain(fmt.Errorf("loading: %w", err))
+		if !errors.Is(got, ErrUnsupported) || !strings.Contains(got.Error(), want) {
+			t.Errorf("%v becomes %q; want it to say %q", err, got, want)
+		}
+	}
+}
+
+// TestAttach attaches to what there is, and says what there is not.
+func TestAttach(t *testing.T) {
+	t.Parallel()
+	w := newNetwork(t)
+	p := w.open(t, Options{})
+	attach := func(interfaces ...Interface) (err error) {
+		w.balancer.do(func() { err = p.Attach(interfaces) })
+		return err
+	}
+	if err := attach(Interface{Index: w.toClient.Index}, Interface{Index: w.toServer.Index}); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Close(); err != nil {
-		t.Fatal(err)
+	err := attach(Interface{Index: w.toServer.Index}, Interface{Index: 1}, Interface{Index: 12345})
+	if err == nil || !strings.Contains(err.Error(), "lo carries no Ethernet") || !strings.Contains(err.Error(), "12345") {
+		t.Errorf("error %v; want one about lo and one about 12345", err)
+	}
+	if len(p.links) != 1 || p.links[w.toServer.Index] == nil {
+		t.Errorf("attached to %v; want s0 alone", p.links)
+	}
+	// An interface that is gone takes its link along.
+	w.balancer.ip("link del s0")
+	if err := attach(Interface{Index: w.toClient.Index}); err != nil {
+		t.Error(err)
 	}
 }
