@@ -122,6 +122,7 @@ func (p *Path) sweepOnce(now, since uint32) (told []Change) {
 		c.count(f)
 		if since > 0 && idle < since && f.Phase == phaseEstablished && f.Flags&flagInstalled == 0 {
 			if flow, ok := p.flow(k, f, now); ok {
+				flow.Idle = time.Duration(idle) << 30
 				told = append(told, Change{Kind: Refreshed, Flow: flow})
 			}
 		}

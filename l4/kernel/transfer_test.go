@@ -244,7 +244,12 @@ func TestTimeouts(t *testing.T) {
 	if err := r.path.objects.Flows.Put(&k, &back); err != nil {
 		t.Fatal(err)
 	}
-	if r.path.sweepOnce(tick()+ticks(3*time.Minute), 0); len(r.flows()) != 1 {
+	later := tick() + ticks(2*time.Minute+10*time.Second)
+	told := r.path.sweepOnce(later, ticks(RefreshInterval))
+	if len(r.flows()) != 1 {
 		t.Error("a flow that only the server uses timed out")
+	}
+	if len(told) != 1 || told[0].Kind != Refreshed || told[0].Flow.Idle > 15*time.Second {
+		t.Errorf("told %+v; want the flow, idle for 10 s", told)
 	}
 }
