@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -323,7 +325,7 @@ func (l *lossOf) add(began time.Time, flows []*flowRecord) {
 			if f.err != nil {
 				l.lost++
 				l.lateness = append(l.lateness, began.Sub(f.connected))
-				l.errors[kindOfFlow(f.err)]++
+				l.errors["under way: "+kindOfFlow(f.err)]++
 				if young {
 					l.youngLost++
 				}
@@ -332,7 +334,7 @@ func (l *lossOf) add(began time.Time, flows []*flowRecord) {
 			l.later++
 			if f.err != nil {
 				l.laterLost++
-				l.errors["later: "+kindOfFlow(f.err)]++
+				l.errors["begun after it: "+kindOfFlow(f.err)]++
 			}
 		}
 		if f.began.Before(began) && f.began.After(began.Add(-time.Second)) {
@@ -374,8 +376,12 @@ what was connected before the event and got no answer within %v afterwards, or a
 			msOf(l.stalls.at(0.5)), msOf(l.stalls.at(0.99)), msOf(l.stalls.at(1)), msOf(l.lag.at(0.5)), msOf(l.longestLag))
 	}
 	for _, name := range names {
-		if l := results[name]; len(l.errors) > 0 {
-			fmt.Fprintf(&b, "\n%s: %v; age of those that were lost: %v.\n", name, l.errors, l.lateness)
+		l := results[name]
+		for _, kind := range slices.Sorted(maps.Keys(l.errors)) {
+			fmt.Fprintf(&b, "\n%s: %d, %s.\n", name, l.errors[kind], kind)
+		}
+		if l.lost > 0 {
+			fmt.Fprintf(&b, "\n%s: age of those that were lost: %v.\n", name, l.lateness)
 		}
 	}
 	return b.String()

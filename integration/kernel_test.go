@@ -218,6 +218,27 @@ func (p *pair) talk(to netip.AddrPort) *talk {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	return p.greeted(c, to)
+}
+
+// talkFrom is talk from a port of the client's choice, by IPv4.
+func (p *pair) talkFrom(port int, to netip.AddrPort) *talk {
+	p.t.Helper()
+	var c net.Conn
+	if err := p.Client.Do(func() (err error) {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{Port: port}, Timeout: 10 * time.Second}
+		c, err = d.Dial("tcp4", to.String())
+		return err
+	}); err != nil {
+		p.t.Fatal(err)
+	}
+	return p.greeted(c.(*net.TCPConn), to)
+}
+
+// greeted waits for the greeting on a connection.
+func (p *pair) greeted(c *net.TCPConn, to netip.AddrPort) *talk {
+	p.t.Helper()
+	var err error
 	p.t.Cleanup(func() { c.Close() })
 	k := &talk{conn: c, read: bufio.NewReader(c)}
 	c.SetDeadline(time.Now().Add(10 * time.Second))
@@ -531,17 +552,22 @@ func TestKernelPathConnectionsOutliveTheirNode(t *testing.T) {
 // outlive has the connections of a pair outlive one event after the other.
 func (p *pair) outlive() {
 	p.t.Helper()
-	talks := p.talks(24)
+	const port = 1234
+	talks, short := p.talks(24), p.talkFrom(port, netip.AddrPortFrom(p.VIP, 3306))
 	p.copied(p.LB01)
 
 	p.command(p.LB01, "failover")
 	p.waitActive(p.LB02)
-	goOn(p.t, talks, "after a planned switch")
+	goOn(p.t, append(talks, short), "after a planned switch")
+	short.conn.SetLinger(0) // its port is free at once
+	short.conn.Close()
 	talks = append(talks, p.talks(6)...)
 	p.copied(p.LB02)
 	p.command(p.LB01, "failback")
 	p.waitActive(p.LB01)
 	goOn(p.t, talks, "after the way back")
+	// Another connection from the port of one that ended on the other node.
+	talks = append(talks, p.talkFrom(port, netip.AddrPortFrom(p.VIP, 3306)))
 	p.copied(p.LB01)
 
 	if err := p.LB01.Kill(); err != nil {
