@@ -224,11 +224,14 @@ func (p *Path) entries(s *service, srv *server, flow *Flow, k *programKey, seen 
 	return there, back
 }
 
-// seen reports whether a packet of the direction with this key came in the present
-// tick.
+// lately is how many ticks ago a packet of a flow may have come here for the flow to
+// be this node's, whatever the other one says of its end.
+const lately = 1
+
+// seen reports whether a packet of the direction with this key came lately.
 func (p *Path) seen(k *programKey, now uint32) bool {
 	var f programFlow
-	return p.objects.Flows.Lookup(k, &f) == nil && age(now, f.Seen) == 0
+	return p.objects.Flows.Lookup(k, &f) == nil && age(now, f.Seen) <= lately
 }
 
 // Remove forgets flows that have just ended on the other node. Only Protocol,
@@ -245,7 +248,7 @@ func (p *Path) Remove(flows []Flow) {
 			continue
 		}
 		back := otherKey(&k, &there)
-		if there.Flags&flagInstalled == 0 && (age(now, there.Seen) == 0 || p.seen(&back, now)) {
+		if there.Flags&flagInstalled == 0 && (age(now, there.Seen) <= lately || p.seen(&back, now)) {
 			continue
 		}
 		_ = p.objects.Flows.Delete(&k)
