@@ -6,7 +6,10 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
+
+	"golang.org/x/net/http2"
 
 	"appliance/internal/pool"
 )
@@ -92,6 +95,56 @@ func TestOnServerDown(t *testing.T) {
 		}
 		if reset {
 			close(release)
+		}
+	}
+}
+
+// By HTTP/2 it is the streams that are broken off; the connection stays.
+func TestOnServerDownByHTTP2(t *testing.T) {
+	asked, codes := make(chan uint32, 4), make(chan http2.ErrCode, 4)
+	dying := frames(t, func(p *muxPeer) {
+		for {
+			f, err := p.framer.ReadFrame()
+			if err != nil {
+				return
+			}
+			switch f := f.(type) {
+			case *http2.MetaHeadersFrame:
+				asked <- f.StreamID
+			case *http2.RSTStreamFrame:
+				codes <- f.ErrCode
+			}
+		}
+	})
+	r := newRig(t)
+	p := pool.New(pool.Config{Name: "p", Balance: pool.First, Checked: true, OnServerDown: pool.DownReset,
+		Servers: []pool.ServerConfig{{Address: dying}, {Address: http2Web(t, nil, nil, nil, mirror)}}})
+	r.pools["p"] = p
+	r.wires = map[string]Transport{"p": byHTTP2}
+	for _, s := range p.Servers() {
+		p.SetHealth(s.Address(), pool.Health{State: pool.Up})
+	}
+	addr := r.addr()
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p"})
+	statuses := make(chan string, 2)
+	ask := func(method string) {
+		resp := say(t, addr, method+" / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+		body(t, resp)
+		statuses <- fmt.Sprint(method, " ", resp.StatusCode)
+	}
+	for _, method := range []string{"PUT", "POST"} {
+		go ask(method)
+		<-asked
+	}
+	p.SetHealth(dying, pool.Health{State: pool.Down})
+	got := []string{<-statuses, <-statuses}
+	slices.Sort(got)
+	if got[0] != "POST 502" || got[1] != "PUT 200" {
+		t.Errorf("%v", got)
+	}
+	for range 2 {
+		if code := <-codes; code != http2.ErrCodeCancel {
+			t.Errorf("reset with %s", code)
 		}
 	}
 }
