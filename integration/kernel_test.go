@@ -35,6 +35,9 @@ priority = 90
 [peer]
 secret_file = "peer.secret"
 
+[kernel]
+flows = 200000
+
 [[vrrp]]
 name              = "VI_1"
 virtual_router_id = 50
@@ -368,6 +371,9 @@ func TestKernelPath(t *testing.T) {
 	tcp, tcp6, bounded := p.service(p.LB01, "tcp"), p.service(p.LB01, "tcp6"), p.service(p.LB01, "bounded")
 	if tcp.Current != 6 || tcp.Total != 6 || tcp.BytesIn == 0 || tcp.BytesOut == 0 || tcp.Fault != "" {
 		t.Errorf("%+v", tcp)
+	}
+	if k := p.status(p.LB01).Kernel; !k.Loaded || k.FlowLimit != 200000 || k.Reason != "" {
+		t.Errorf("%+v", k)
 	}
 	if tcp6.Path != "kernel" || tcp6.Current != 3 {
 		t.Errorf("%+v", tcp6)

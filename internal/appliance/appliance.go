@@ -284,6 +284,9 @@ func (a *Appliance) unchangeable(node *config.Node) error {
 	if a.options.Events == "" && node.Admin.Events != old.Admin.Events {
 		return fmt.Errorf("admin.events would become %q instead of %q; restart to do that", node.Admin.Events, old.Admin.Events)
 	}
+	if a.kernel.loaded() && node.Kernel != old.Kernel {
+		return fmt.Errorf("kernel.flows would become %d instead of %d; restart to do that", node.Kernel.Flows, old.Kernel.Flows)
+	}
 	return nil
 }
 

@@ -119,7 +119,7 @@ func (k *kernelPath) commit() {
 
 // open loads the program. The caller holds the lock.
 func (k *kernelPath) open(s *setup) {
-	path, err := kernel.Open(kernel.Options{Ports: ports(s), Route: link.RouteTo})
+	path, err := kernel.Open(kernel.Options{Flows: s.node.Kernel.Flows, Ports: ports(s), Route: link.RouteTo})
 	if err != nil {
 		if k.trouble == nil || k.trouble.Error() != err.Error() {
 			k.log.Warn().Err(err).Msg("services of the kernel path run on the proxy")
@@ -184,6 +184,13 @@ func (k *kernelPath) count() {
 		}
 	}
 	k.totals, k.rates = totals, rates
+}
+
+// loaded reports whether the program is in the kernel.
+func (k *kernelPath) loaded() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.path != nil
 }
 
 // close unloads the program.

@@ -39,6 +39,8 @@ type File struct {
 
 	// Peer is the table [peer]; nil without it.
 	Peer *Peer `toml:"peer"`
+	// Kernel is the table [kernel].
+	Kernel Kernel `toml:"kernel"`
 }
 
 func (f *File) setDefaults() {
@@ -81,6 +83,19 @@ const DefaultSocket = "/run/appliance/control.sock"
 const DefaultEvents = "/var/lib/appliance/events.jsonl"
 
 func (a *Admin) setDefaults() { a.Socket, a.Events = DefaultSocket, DefaultEvents }
+
+// Kernel says how the kernel path is loaded.
+type Kernel struct {
+	// Flows is how many connections it has room for, 1024 to MaxFlows; 0 for its
+	// default, 262,144.
+	Flows int `toml:"flows"`
+}
+
+// The bounds of Kernel.Flows.
+const (
+	MinFlows = 1 << 10
+	MaxFlows = 1 << 22
+)
 
 // Handover says how the virtual addresses are given away in peace.
 type Handover struct {

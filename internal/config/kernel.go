@@ -51,6 +51,9 @@ func (f *File) isVirtual(address netip.Addr) bool {
 // validateKernel reports what services with mode "kernel" ask for and the kernel
 // path cannot do.
 func (f *File) validateKernel(r *report) {
+	if n := f.Kernel.Flows; n != 0 && (n < MinFlows || n > MaxFlows) {
+		r.invalid("kernel.flows", "%d is out of range; %d to %d are allowed", n, MinFlows, MaxFlows)
+	}
 	for i, s := range f.L4 {
 		if s.Mode != l4.ModeKernel {
 			continue

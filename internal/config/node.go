@@ -34,9 +34,10 @@ type Node struct {
 	// Pools are all pools by name, those of services with servers of their own
 	// among them.
 	Pools map[string]Pool
-	// Admin and Handover are as in the file, defaults filled in.
+	// Admin, Handover and Kernel are as in the file, defaults filled in.
 	Admin    Admin
 	Handover Handover
+	Kernel   Kernel
 	// Peer is the link to the other nodes; nil if there is none.
 	Peer *PeerNode
 }
@@ -96,6 +97,7 @@ func (f *File) ForNode(name string) (*Node, error) {
 		OnProxy:  make(map[string][]string),
 		Admin:    f.Admin,
 		Handover: f.Handover,
+		Kernel:   f.Kernel,
 		Peer:     f.peerNode(name),
 	}
 	maps.Copy(n.Pools, f.Pools)
