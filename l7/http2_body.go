@@ -143,42 +143,41 @@ func (b *http2Body) await() error {
 	if b.began.IsZero() {
 		b.began = now
 	}
-	if took := now.Sub(b.began); b.length > 0 && took > minRateFrom && b.got < int64(took.Seconds()*minRate) {
+	got, patience := b.got, c.server.set.idle
+	if !b.heard.IsZero() { // a frame is on its way, slowly
+		got += frameMost
+		patience -= now.Sub(b.heard)
+	}
+	if took := now.Sub(b.began); b.length > 0 && took > minRateFrom && got < int64(took.Seconds()*minRate) {
 		c.mu.Unlock()
 		return errSlowBody
 	}
 	b.waiting = true
 	c.mu.Unlock()
-	patience := c.server.set.idle
-	for {
-		if b.st.tunnel {
-			<-b.wake
-			break
-		}
-		if b.timer == nil {
-			b.timer = time.NewTimer(patience)
-		} else {
-			b.timer.Reset(patience)
-		}
-		select {
-		case <-b.wake:
-			b.timer.Stop()
-		case <-b.timer.C:
-			c.mu.Lock()
-			heard := time.Since(b.heard)
-			c.mu.Unlock()
-			if patience = c.server.set.idle - heard; patience > 0 {
-				continue // a frame is on its way, slowly
-			}
-			c.mu.Lock()
-			b.waiting = false
-			c.mu.Unlock()
-			return errQuietBody
-		}
-		break
+	if b.st.tunnel {
+		<-b.wake
+		c.mu.Lock()
+		b.waiting = false
+		return nil
+	}
+	if b.timer == nil {
+		b.timer = time.NewTimer(patience)
+	} else {
+		b.timer.Reset(patience)
+	}
+	quiet := false
+	select {
+	case <-b.wake:
+		b.timer.Stop()
+	case <-b.timer.C:
+		quiet = true
 	}
 	c.mu.Lock()
 	b.waiting = false
+	if quiet && time.Since(b.heard) >= c.server.set.idle {
+		c.mu.Unlock()
+		return errQuietBody
+	}
 	return nil
 }
 

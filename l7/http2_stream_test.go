@@ -364,6 +364,36 @@ func TestHTTP2BodyThatTrickles(t *testing.T) {
 	}
 }
 
+// So is one whose frame trickles, but not before it has had time for a whole one.
+func TestHTTP2FrameThatTrickles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &http2Conn{server: &server{set: doorSettings{idle: time.Minute, limits: http2Limits{window: 1 << 20}}}}
+		st := &http2Stream{conn: c}
+		st.body.wake = make(chan struct{}, 1)
+		st.body.begin(st, 10000)
+		began := time.Now()
+		over := make(chan struct{})
+		go func() { // each byte that comes
+			for {
+				select {
+				case <-over:
+					return
+				case <-time.After(10 * time.Second):
+					c.mu.Lock()
+					st.body.heard = time.Now()
+					c.mu.Unlock()
+				}
+			}
+		}()
+		_, err := st.body.Read(make([]byte, 1))
+		close(over)
+		if took := time.Since(began); !isTimeout(err) || took < 2*time.Minute || took > 4*time.Minute {
+			t.Errorf("%v after %v", err, took)
+		}
+		synctest.Wait()
+	})
+}
+
 // webSocketServer answers an upgrade as RFC 6455 wants it, or with wrong, and then
 // sends back what comes.
 func webSocketServer(t *testing.T, wrong string) string {
