@@ -8,6 +8,8 @@
 // wire.go carries health and faults to the elections. handover.go lets
 // connections end before a virtual address goes. peerlink.go joins the elections
 // to those of the other nodes. commands.go, moves.go and status.go answer the
-// control socket. watchers.go tells the elections what others do to
+// control socket. kernel.go has services carried by the kernel path, carried.go
+// tells it which addresses are here, and flows.go tells the other nodes what it
+// carries. watchers.go tells the elections what others do to
 // their addresses; history.go writes down what happened.
 package appliance

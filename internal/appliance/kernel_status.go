@@ -159,7 +159,7 @@ func (s *setup) labels() map[pairing][2]string {
 	return all
 }
 
-// services returns the names of services by protocol and address.
+// servicesAt returns the names of services by protocol and address.
 func (s *setup) servicesAt() map[pairing]string {
 	all := make(map[pairing]string)
 	for _, c := range s.node.L4 {
