@@ -298,7 +298,7 @@ func (c *Checker) replace(ctx context.Context, waiting *schedule, targets []Targ
 const handshakePace = 500 * time.Microsecond
 
 // shakesHands reports whether a check begins with a TLS handshake.
-func shakesHands(check Config) bool { return check.Type == TLS || check.Type == HTTPS }
+func shakesHands(check Config) bool { return check.Type == TLS || check.Type == HTTPS || check.TLS }
 
 // newJob returns a job whose first probe is due at now.
 func (c *Checker) newJob(ctx context.Context, target Target, now time.Time) *job {

@@ -90,8 +90,12 @@ type Config struct {
 	Headers Headers `toml:"headers"`
 	Status  string  `toml:"status"`
 
+	// TLS has checks by postgres, redis and smtp encrypted: redis from the start,
+	// postgres by its SSLRequest, smtp by STARTTLS. A server that does not know it
+	// fails.
+	TLS bool `toml:"tls"`
 	// ServerName, Verify, CAFile and ExpiryWarningDays belong to tls and https
-	// checks. ServerName is the name to ask for (SNI) and, where Verify is set,
+	// checks, and to those with TLS. ServerName is the name to ask for (SNI) and, where Verify is set,
 	// the one that the certificate must be for; default the host of an https
 	// check, or else the address, which is not sent. Verify wants a certificate
 	// by an authority of CAFile, in PEM, or else of the system. The check warns
@@ -100,7 +104,7 @@ type Config struct {
 	Verify            bool   `toml:"verify"`
 	CAFile            string `toml:"ca_file"`
 	ExpiryWarningDays int    `toml:"expiry_warning_days"`
-	// Cert and Key belong to tls and https checks: files in PEM with a chain of
+	// Cert and Key belong to the same checks: files in PEM with a chain of
 	// certificates and its key, for servers that ask who we are. They are read for
 	// each check.
 	Cert string `toml:"cert"`

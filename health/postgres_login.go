@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strings"
 )
@@ -138,18 +139,30 @@ func (s *postgresSession) query(text string) (value string, err error) {
 // runs its query. Otherwise it passes when the target is ready for logins: it
 // asks for one, and any answer will do but that it cannot now.
 func preparePostgres(target Target) (probe, error) {
-	cache := new(scramCache)
+	cache, client := new(scramCache), optionalTLS(target)
 	return func(ctx context.Context) (finding, error) {
 		check := target.Check
 		password, err := readPassword(check.PasswordFile)
 		if err != nil {
 			return finding{}, err
 		}
-		conn, err := dial(ctx, target.Address)
+		bound, err := dial(ctx, target.Address)
 		if err != nil {
 			return finding{}, err
 		}
+		var conn net.Conn = bound
 		defer func() { _ = conn.Close() }()
+		warning := ""
+		if client != nil {
+			if err := pgWantTLS(bound); err != nil {
+				return finding{}, err
+			}
+			encrypted, of, err := client.handshake(bound)
+			if err != nil {
+				return finding{}, err
+			}
+			conn, warning = encrypted, of
+		}
 		s := &postgresSession{w: conn, packets: postgresReader{r: conn, left: maxPostgresAnswer}, scram: cache}
 		var words string
 		if check.User == "" {
@@ -157,8 +170,26 @@ func preparePostgres(target Target) (probe, error) {
 		} else {
 			words, err = s.check(check, password)
 		}
-		return finding{words: words}, err
+		return finding{words, warning}, err
 	}, nil
+}
+
+// pgWantTLS asks a server to go on encrypted, before anything else.
+func pgWantTLS(conn io.ReadWriter) error {
+	if _, err := conn.Write(pgSSLRequest()); err != nil {
+		return err
+	}
+	var answer [1]byte
+	if _, err := io.ReadFull(conn, answer[:]); err != nil {
+		return err
+	}
+	switch answer[0] {
+	case 'S':
+		return nil
+	case 'N', pgError: // the second one is older than the request
+		return errors.New("the server does not speak TLS")
+	}
+	return errNotPostgres
 }
 
 // check logs in and runs the query of a check, if it has one.

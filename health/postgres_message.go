@@ -82,6 +82,12 @@ func pgStartup(user, database string) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(body))+4), body...)
 }
 
+// pgSSLRequest returns the message that asks for TLS, which has no kind either.
+func pgSSLRequest() []byte {
+	const code = 80877103
+	return binary.BigEndian.AppendUint32([]byte{0, 0, 0, 8}, code)
+}
+
 // pgRefusal is an error of a server.
 type pgRefusal struct {
 	Code    string // SQLSTATE, five characters

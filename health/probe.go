@@ -59,7 +59,7 @@ func prepareKind(target Target) (probe, error) {
 	case Redis:
 		return prepareRedis(target), nil
 	case SMTP:
-		return withoutWarning(target, probeSMTP), nil
+		return prepareSMTP(target), nil
 	case SSH:
 		return withoutWarning(target, probeSSH), nil
 	case DNS:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,7 +39,7 @@ func prepareRedis(target Target) probe {
 	if check.Role != "" {
 		questions, found = append(questions, newRedisQuestion(wantRole(check.Role), "ROLE")), found+" as "+check.Role
 	}
-	lines := newLineReader(nil)
+	lines, client := newLineReader(nil), optionalTLS(target)
 	return func(ctx context.Context) (finding, error) {
 		asked := questions
 		if check.PasswordFile != "" {
@@ -52,13 +53,22 @@ func prepareRedis(target Target) probe {
 			}
 			asked = slices.Concat([]redisQuestion{newRedisQuestion(wantText("OK"), login...)}, asked)
 		}
-		conn, err := dial(ctx, target.Address)
+		bound, err := dial(ctx, target.Address)
 		if err != nil {
 			return finding{}, err
 		}
+		var conn net.Conn = bound
 		defer func() { _ = conn.Close() }()
+		warning := ""
+		if client != nil {
+			encrypted, of, err := client.handshake(bound)
+			if err != nil {
+				return finding{}, err
+			}
+			conn, warning = encrypted, of
+		}
 		lines.Reset(io.LimitReader(conn, maxRedisAnswer))
-		return finding{words: found}, askRedis(conn, lines, asked)
+		return finding{found, warning}, askRedis(conn, lines, asked)
 	}
 }
 

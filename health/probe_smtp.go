@@ -12,29 +12,57 @@ import (
 
 var errNotSMTP = errors.New("the answer is not SMTP")
 
-// probeSMTP passes when the target greets with 220 and answers EHLO with 250
-// (RFC 5321). It takes its leave with QUIT, whose answer does not matter.
-func probeSMTP(ctx context.Context, target Target) (string, error) {
-	conn, err := dial(ctx, target.Address)
-	if err != nil {
-		return "", err
+// prepareSMTP returns a probe that passes when the target greets with 220 and
+// answers EHLO with 250 (RFC 5321), where the check asks for TLS also after
+// STARTTLS (RFC 3207). It takes its leave with QUIT, whose answer does not matter.
+func prepareSMTP(target Target) probe {
+	client := optionalTLS(target)
+	return func(ctx context.Context) (finding, error) {
+		bound, err := dial(ctx, target.Address)
+		if err != nil {
+			return finding{}, err
+		}
+		var conn net.Conn = bound
+		defer func() { _ = conn.Close() }()
+		lines := newLineReader(conn)
+		banner, err := smtpReply(lines, 220)
+		if err != nil {
+			return finding{}, err
+		}
+		found := finding{words: "greeted: " + printable(banner)}
+		hello := "EHLO " + addressLiteral(bound.LocalAddr()) + "\r\n"
+		if err := smtpAsk(conn, lines, hello, 250); err != nil {
+			return finding{}, &stageError{"greeted, EHLO failed", err}
+		}
+		if client != nil {
+			if err := smtpAsk(conn, lines, "STARTTLS\r\n", 220); err != nil {
+				return finding{}, &stageError{"greeted, STARTTLS failed", err}
+			}
+			if lines.Buffered() > 0 { // somebody has put in what nobody has encrypted
+				return finding{}, errNotSMTP
+			}
+			encrypted, warning, err := client.handshake(bound)
+			if err != nil {
+				return finding{}, err
+			}
+			conn, found.warning = encrypted, warning
+			lines.Reset(conn)
+			if err := smtpAsk(conn, lines, hello, 250); err != nil {
+				return finding{}, &stageError{"encrypted, EHLO failed", err}
+			}
+		}
+		_ = smtpAsk(conn, lines, "QUIT\r\n", 221)
+		return found, nil
 	}
-	defer func() { _ = conn.Close() }()
-	lines := newLineReader(conn)
-	banner, err := smtpReply(lines, 220)
-	if err != nil {
-		return "", err
+}
+
+// smtpAsk sends a command and wants a reply of that code.
+func smtpAsk(w io.Writer, r *bufio.Reader, command string, want int) error {
+	if _, err := io.WriteString(w, command); err != nil {
+		return err
 	}
-	if _, err := io.WriteString(conn, "EHLO "+addressLiteral(conn.LocalAddr())+"\r\n"); err != nil {
-		return "", err
-	}
-	if _, err := smtpReply(lines, 250); err != nil {
-		return "", &stageError{"greeted, EHLO failed", err}
-	}
-	if _, err := io.WriteString(conn, "QUIT\r\n"); err == nil {
-		_, _ = smtpReply(lines, 221)
-	}
-	return "greeted: " + printable(banner), nil
+	_, err := smtpReply(r, want)
+	return err
 }
 
 // smtpReply reads a reply of one line or more, and returns the text of its

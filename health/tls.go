@@ -49,6 +49,14 @@ func newTLSClient(check Config, name string, protocols ...string) *tlsClient {
 	return c
 }
 
+// optionalTLS returns the client of a check that may be without; nil then.
+func optionalTLS(target Target) *tlsClient {
+	if !target.Check.TLS {
+		return nil
+	}
+	return newTLSClient(target.Check, hostName("", target.Address))
+}
+
 // handshake returns the encrypted connection over conn, and what is to be said
 // about its certificates. The caller closes either of them.
 func (c *tlsClient) handshake(conn *boundConn) (encrypted *tls.Conn, warning string, err error) {

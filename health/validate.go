@@ -80,7 +80,10 @@ func (c Config) validateRhythm(problem func(key, message string)) {
 
 // validateBelonging reports keys that do not belong to the check's type.
 func (c Config) validateBelonging(problem func(key, message string)) {
-	web, secured := []Type{HTTP, HTTPS}, []Type{TLS, HTTPS}
+	web, secured, securable := []Type{HTTP, HTTPS}, []Type{TLS, HTTPS}, []Type{Postgres, Redis, SMTP}
+	if c.TLS && slices.Contains(securable, c.Type) {
+		secured = append(secured, c.Type)
+	}
 	for _, f := range []struct {
 		key string
 		set bool
@@ -92,7 +95,7 @@ func (c Config) validateBelonging(problem func(key, message string)) {
 		{"expect_regexp", c.ExpectRegexp != "", []Type{TCP, HTTP, HTTPS, UDP}},
 		{"method", c.Method != "", web}, {"path", c.Path != "", web}, {"host", c.Host != "", web},
 		{"headers", c.Headers != "", web}, {"status", c.Status != "", web},
-		{"server_name", c.ServerName != "", secured}, {"verify", c.Verify, secured},
+		{"tls", c.TLS, securable}, {"server_name", c.ServerName != "", secured}, {"verify", c.Verify, secured},
 		{"ca_file", c.CAFile != "", secured}, {"expiry_warning_days", c.ExpiryWarningDays != 0, secured},
 		{"cert", c.Cert != "", secured}, {"key", c.Key != "", secured},
 		{"user", c.User != "", []Type{MySQL, Postgres, Redis}},
@@ -104,6 +107,8 @@ func (c Config) validateBelonging(problem func(key, message string)) {
 	} {
 		switch {
 		case !f.set || slices.Contains(f.of, c.Type) || !slices.Contains(types, c.Type):
+		case slices.Contains(securable, c.Type) && slices.Contains(f.of, TLS):
+			problem(f.key, fmt.Sprintf("%s goes with tls = true", f.key))
 		case f.of == nil:
 			problem(f.key, fmt.Sprintf("a check of type %s has no %s", c.Type, f.key))
 		default:

@@ -35,6 +35,8 @@ type checks struct {
 	*pair
 	server *lab.Host
 	dir    string // that every user may read
+	// cert and key are of shop.example.com, in PEM, for a day.
+	cert, key []byte
 }
 
 // serverPort is the interface of a server.
@@ -54,6 +56,11 @@ func checkedServers() []*checked {
 			name: "redis", port: 6379,
 			check: `type = "redis", password_file = "check.password", role = "master"`, passed: "answered PONG as master",
 			wrong: `type = "redis", password_file = "check.password", role = "slave"`, because: "its role is master, want slave",
+		},
+		{
+			name: "redis-tls", port: 6380,
+			check: `type = "redis", password_file = "check.password", tls = true, server_name = "shop.example.com", verify = true, ca_file = "check.pem"`, passed: "answered PONG",
+			wrong: `type = "redis", password_file = "check.password", tls = true, verify = true, ca_file = "check.pem"`, because: "the certificate does not pass",
 		},
 		{
 			name: "tls", port: 8443, start: (*checks).tls,
@@ -76,6 +83,11 @@ func checkedServers() []*checked {
 			wrong: `type = "postgres", user = "old", password_file = "check.password", database = "postgres", query = "SELECT pg_is_in_recovery()", expect = "t"`, because: `query answered "f", want "t"`,
 		},
 		{
+			name: "postgres-tls", port: 5432,
+			check: `type = "postgres", user = "lb", password_file = "check.password", database = "postgres", query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", expect = "t", tls = true, server_name = "shop.example.com", verify = true, ca_file = "check.pem"`, passed: "logged in, query answered t",
+			wrong: `type = "postgres", tls = true, verify = true`, because: "the certificate does not pass",
+		},
+		{
 			name: "postgres-anonymous", port: 5432,
 			check: `type = "postgres"`, passed: "accepts logins",
 			wrong: `type = "postgres", user = "lb", password_file = "check.pem"`, because: "password authentication failed",
@@ -84,6 +96,11 @@ func checkedServers() []*checked {
 			name: "smtp", port: 25, start: (*checks).smtp,
 			check: `type = "smtp"`, passed: "greeted: mail.example.com ESMTP",
 			wrong: `type = "smtp", port = 22`, because: "the answer is not SMTP",
+		},
+		{
+			name: "smtp-tls", port: 25,
+			check: `type = "smtp", tls = true, server_name = "shop.example.com", verify = true, ca_file = "check.pem"`, passed: "greeted: mail.example.com ESMTP",
+			wrong: `type = "smtp", tls = true, verify = true`, because: "the certificate does not pass",
 		},
 		{
 			name: "ssh", port: 22, start: (*checks).ssh,
@@ -124,7 +141,9 @@ func TestEveryKindOfCheck(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	c := &checks{pair: p, server: p.Servers[0].Host, dir: dir}
+	c.cert, c.key = newCertificate(t, "shop.example.com")
 	c.write("check.password", checkedPassword+"\n")
+	c.write("check.pem", string(c.cert))
 	c.startAll(all)
 	if err := p.LB01.StartAppliance(); err != nil {
 		t.Fatal(err)
@@ -373,18 +392,25 @@ func (c *checks) showsManners(all []*checked) {
 }
 
 func (c *checks) redis() (*lab.Process, string) {
+	pem := c.pem("redis.pem")
 	return c.run(need(c.t, "redis-server", "redis-server"), "--port", "6379", "--bind", "172.16.1.51", "--save", "",
+		"--tls-port", "6380", "--tls-cert-file", pem, "--tls-key-file", pem, "--tls-auth-clients", "no",
 		"--requirepass", checkedPassword, "--dir", c.dir)
 }
 
 func (c *checks) tls() (*lab.Process, string) {
-	cert, key := newCertificate(c.t, "shop.example.com")
-	c.write("check.pem", string(cert))
-	pem := filepath.Join(c.dir, "shop.pem")
-	if err := os.WriteFile(pem, append(cert, key...), 0o600); err != nil {
+	pem := c.pem("shop.pem")
+	return c.run(need(c.t, "openssl", "openssl"), "s_server", "-accept", "172.16.1.51:8443", "-cert", pem, "-key", pem, "-www", "-quiet")
+}
+
+// pem writes a file with the certificate and its key, and returns its path.
+func (c *checks) pem(name string) string {
+	c.t.Helper()
+	path := filepath.Join(c.dir, name)
+	if err := os.WriteFile(path, append(append([]byte(nil), c.cert...), c.key...), 0o600); err != nil {
 		c.t.Fatal(err)
 	}
-	return c.run(need(c.t, "openssl", "openssl"), "s_server", "-accept", "172.16.1.51:8443", "-cert", pem, "-key", pem, "-www", "-quiet")
+	return path
 }
 
 func (c *checks) http() (*lab.Process, string) {
@@ -400,7 +426,9 @@ func (c *checks) http() (*lab.Process, string) {
 
 func (c *checks) smtp() (*lab.Process, string) {
 	config := filepath.Join(c.dir, "smtpd.conf")
-	text := "listen on 172.16.1.51 port 25 hostname mail.example.com\n" +
+	pem := c.pem("mail.pem")
+	text := "pki mail.example.com cert \"" + pem + "\"\npki mail.example.com key \"" + pem + "\"\n" +
+		"listen on 172.16.1.51 port 25 hostname mail.example.com tls pki mail.example.com\n" +
 		"action \"keep\" maildir \"" + c.dir + "/mail\"\nmatch from local for local action \"keep\"\n"
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		c.t.Fatal(err)
@@ -437,9 +465,11 @@ func (c *checks) postgres() (*lab.Process, string) {
 	users := "CREATE USER lb PASSWORD '" + checkedPassword + "';\n" +
 		"SET password_encryption = 'md5';\nCREATE USER old PASSWORD '" + checkedPassword + "';\n"
 	c.output(strings.NewReader(users), asPostgres[0], append(asPostgres[1:], bin+"/postgres", "--single", "-D", data, "postgres")...)
+	pem := c.pem("postgres.pem")
+	c.output(nil, "chown", "postgres:", pem)
 	hba := c.file("pg_hba.conf", "host all old 172.16.1.0/24 md5\nhost all all 172.16.1.0/24 scram-sha-256\n")
 	return c.run(asPostgres[0], append(asPostgres[1:], bin+"/postgres", "-D", data, "-h", "172.16.1.51", "-p", "5432",
-		"-c", "unix_socket_directories=", "-c", "hba_file="+hba, "-c", "fsync=off")...)
+		"-c", "ssl=on", "-c", "ssl_cert_file="+pem, "-c", "ssl_key_file="+pem, "-c", "unix_socket_directories=", "-c", "hba_file="+hba, "-c", "fsync=off")...)
 }
 
 // file writes a file that every user may read, and returns its path.
