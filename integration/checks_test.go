@@ -60,7 +60,7 @@ func checkedServers() []*checked {
 		{
 			name: "redis-tls", port: 6380,
 			check: `type = "redis", password_file = "check.password", tls = true, server_name = "shop.example.com", verify = true, ca_file = "check.pem"`, passed: "answered PONG",
-			wrong: `type = "redis", password_file = "check.password", tls = true, verify = true, ca_file = "check.pem"`, because: "the certificate does not pass",
+			wrong: `type = "redis", password_file = "check.pem", tls = true`, because: "WRONGPASS",
 		},
 		{
 			name: "tls", port: 8443, start: (*checks).tls,
@@ -85,7 +85,7 @@ func checkedServers() []*checked {
 		{
 			name: "postgres-tls", port: 5432,
 			check: `type = "postgres", user = "lb", password_file = "check.password", database = "postgres", query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", expect = "t", tls = true, server_name = "shop.example.com", verify = true, ca_file = "check.pem"`, passed: "logged in, query answered t",
-			wrong: `type = "postgres", tls = true, verify = true`, because: "the certificate does not pass",
+			wrong: `type = "postgres", user = "lb", password_file = "check.pem", tls = true`, because: "password authentication failed",
 		},
 		{
 			name: "postgres-anonymous", port: 5432,
@@ -100,7 +100,7 @@ func checkedServers() []*checked {
 		{
 			name: "smtp-tls", port: 25,
 			check: `type = "smtp", tls = true, server_name = "shop.example.com", verify = true, ca_file = "check.pem"`, passed: "greeted: mail.example.com ESMTP",
-			wrong: `type = "smtp", tls = true, verify = true`, because: "the certificate does not pass",
+			wrong: `type = "smtp", tls = true, port = 22`, because: "the answer is not SMTP",
 		},
 		{
 			name: "ssh", port: 22, start: (*checks).ssh,
