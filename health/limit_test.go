@@ -88,5 +88,6 @@ func TestBreaker(t *testing.T) {
 	if b.conn != nil {
 		t.Error("a closed connection is held")
 	}
+	conn.Close() // as those do who close one beneath TLS
 	b.stop()
 }

@@ -1,12 +1,17 @@
 package health
 
 import (
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
+
+	"appliance/internal/endpoint"
 )
 
 // thenTLS is a server that talks in the clear, as plain does, and goes on behind a
@@ -87,5 +92,44 @@ func TestChecksWithTLS(t *testing.T) {
 				t.Errorf("%s, want %s", got, test.want)
 			}
 		})
+	}
+}
+
+// What the checker does with a check by TLS, again and again.
+func TestCheckerByTLS(t *testing.T) {
+	good, _ := certificate(t, year, "db.example.com")
+	checker := NewChecker(zerolog.Nop(), func(Target, Result) {})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- checker.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	var all []Target
+	for kind, answer := range map[Type]func(net.Conn){
+		TLS: silent, HTTPS: func(c net.Conn) { say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")(c) },
+	} {
+		check := Config{Type: kind, Interval: 20 * time.Millisecond, Timeout: 20 * time.Millisecond}
+		all = append(all, check.For(endpoint.IP(serveTLS(t, good, nil, answer))))
+	}
+	checker.Set(all)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(ample); ; <-tick.C {
+		results, enough := checker.Results(), 0
+		for _, r := range results {
+			if r.Passed >= 3 {
+				enough++
+			}
+		}
+		if enough == len(all) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("found %+v, want three that passed of each", results)
+		}
 	}
 }

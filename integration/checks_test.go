@@ -427,8 +427,8 @@ func (c *checks) http() (*lab.Process, string) {
 func (c *checks) smtp() (*lab.Process, string) {
 	config := filepath.Join(c.dir, "smtpd.conf")
 	pem := c.pem("mail.pem")
-	text := "pki mail.example.com cert \"" + pem + "\"\npki mail.example.com key \"" + pem + "\"\n" +
-		"listen on 172.16.1.51 port 25 hostname mail.example.com tls pki mail.example.com\n" +
+	text := "pki shop.example.com cert \"" + pem + "\"\npki shop.example.com key \"" + pem + "\"\n" +
+		"listen on 172.16.1.51 port 25 hostname mail.example.com tls pki shop.example.com\n" +
 		"action \"keep\" maildir \"" + c.dir + "/mail\"\nmatch from local for local action \"keep\"\n"
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		c.t.Fatal(err)
