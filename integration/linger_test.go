@@ -394,3 +394,24 @@ func TestSessionsGoOnThroughASwitch(t *testing.T) {
 	}
 	s.finish()
 }
+
+// A node that falls silent under connections that go on there is given up soon:
+// clients are reset with their next packet.
+func TestConnectionsThatGoOnOnALostNode(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, steadyConfig(t))
+	p.dual = overlap
+	s := p.startStreams()
+	p.startLinked()
+	s.echo(p, p.targets(3306)[0])
+	p.switchUnder(p.LB01, p.LB01, "failover", "--drain", "60s")
+	p.waitActive(p.LB02)
+	p.waitAdverts(p.LB02, 2)
+	s.alive("a while after the failover")
+	cut := time.Now()
+	if err := p.Cut(p.LB01.Host, lab.LAN, lab.Silent); err != nil {
+		t.Fatal(err)
+	}
+	s.reset(10 * time.Second)
+	t.Logf("reset %v after the cut", time.Since(cut).Round(time.Millisecond))
+}

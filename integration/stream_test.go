@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -32,11 +33,25 @@ type streams struct {
 type streaming struct {
 	name string
 	done chan struct{} // closed when it is over
+	gap  gap
 	// Of its goroutine until then:
 	lines int
-	gap   time.Duration // the longest time without a line
-	err   error         // nil: it ended as it should
+	err   error // nil: it ended as it should
 }
+
+// gap is the longest time without a line since take.
+type gap struct{ longest atomic.Int64 }
+
+func (g *gap) note(d time.Duration) {
+	for {
+		was := g.longest.Load()
+		if int64(d) <= was || g.longest.CompareAndSwap(was, int64(d)) {
+			return
+		}
+	}
+}
+
+func (g *gap) take() time.Duration { return time.Duration(g.longest.Swap(0)) }
 
 // startStreams makes the servers of p serve streams. They end with the test.
 func (p *pair) startStreams() *streams {
@@ -95,7 +110,7 @@ func (s *streams) up(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	fmt.Fprintln(w, got.lines, got.gap.Nanoseconds())
+	fmt.Fprintln(w, got.lines, got.gap.take().Nanoseconds())
 }
 
 // chat is the server of a conversation: it says what the client says.
@@ -131,7 +146,7 @@ func (s *streaming) readLines(r *bufio.Reader, before func(string)) error {
 		}
 		now := time.Now()
 		if s.lines > 0 {
-			s.gap = max(s.gap, now.Sub(last))
+			s.gap.note(now.Sub(last))
 		}
 		last = now
 		line = strings.TrimSpace(line)
@@ -213,11 +228,11 @@ func (s *streams) upload(p *pair, target netip.AddrPort) {
 			return err
 		}
 		defer response.Body.Close()
-		var got, gap int
-		if _, err := fmt.Fscan(response.Body, &got, &gap); err != nil || got != one.lines-1 {
+		var got, longest int
+		if _, err := fmt.Fscan(response.Body, &got, &longest); err != nil || got != one.lines-1 {
 			return fmt.Errorf("%s: %d of %d lines, %w", response.Status, got, one.lines-1, err)
 		}
-		one.gap = time.Duration(gap)
+		one.gap.note(time.Duration(longest))
 		return nil
 	})
 }
@@ -284,7 +299,7 @@ func (s *streams) visit(p *pair, target netip.AddrPort) {
 			if err != nil || response.StatusCode != http.StatusOK {
 				return fmt.Errorf("request %d: %v, %w", one.lines, response, err)
 			}
-			one.gap = max(one.gap, time.Since(begun))
+			one.gap.note(time.Since(begun))
 			if response.Close {
 				c.Close()
 				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -355,9 +370,8 @@ func (s *streams) alive(when string) {
 	}
 }
 
-// finish ends the streams, all of which must end well, and returns the longest
-// time in which one of them stood still.
-func (s *streams) finish() (stall time.Duration) {
+// finish ends the streams, all of which must end well.
+func (s *streams) finish() {
 	s.t.Helper()
 	close(s.finished)
 	lines := 0
@@ -367,16 +381,21 @@ func (s *streams) finish() (stall time.Duration) {
 			s.t.Errorf("%s: %v", one.name, one.err)
 		}
 		lines += one.lines
-		stall = max(stall, one.gap)
 	}
+	s.t.Logf("%d streams, %d lines; the longest time without one: %s", len(s.all), lines, s.gaps())
+}
+
+// gaps says for how long the streams have stood still at most since it was asked
+// last. An upload tells when it is over.
+func (s *streams) gaps() string {
 	var gaps []time.Duration
 	for _, one := range s.all {
-		gaps = append(gaps, one.gap)
+		if d := one.gap.take(); d > 0 {
+			gaps = append(gaps, d)
+		}
 	}
 	slices.Sort(gaps)
-	s.t.Logf("%d streams, %d lines; the longest time without a line: half of them %v, the worst %v", len(s.all), lines,
-		gaps[len(gaps)/2].Round(time.Millisecond), stall.Round(time.Millisecond))
-	return stall
+	return fmt.Sprintf("half of them %v, the worst %v", gaps[len(gaps)/2].Round(time.Millisecond), gaps[len(gaps)-1].Round(time.Millisecond))
 }
 
 // reset fails the test unless every stream is ended by a reset in that time.
