@@ -179,7 +179,7 @@ type severing struct {
 // stays are the connections that may go on without their addresses.
 type stays interface {
 	begins(addresses []netip.Prefix) bool
-	begin()
+	begin() bool
 	back()
 }
 
@@ -202,7 +202,9 @@ func (s severing) Release(addresses []netip.Prefix) error {
 	}
 	if s.stays.begins(addresses) {
 		err := s.Addresses.Release(addresses)
-		s.stays.begin()
+		if !s.stays.begin() {
+			s.clients.Cut(vipsOf(addresses)) // it is over already; this side of them ends at least
+		}
 		return err
 	}
 	vips := vipsOf(addresses)

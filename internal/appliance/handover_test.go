@@ -16,7 +16,7 @@ type recorder struct {
 }
 
 func (r *recorder) begins([]netip.Prefix) bool { return r.lingers }
-func (r *recorder) begin()                     { r.events = append(r.events, "left") }
+func (r *recorder) begin() bool                { r.events = append(r.events, "left"); return r.lingers }
 func (r *recorder) back()                      { r.events = append(r.events, "back") }
 
 func (r *recorder) Acquire([]netip.Prefix) ([]netip.Prefix, error) {

@@ -60,6 +60,8 @@ type lingering struct {
 
 	mu   sync.Mutex
 	stay *stay // nil: nothing lingers, and nothing is prepared
+	// latest is the one that runs, or did: it may be on its way to its end.
+	latest *stay
 }
 
 // stay is one time in which connections linger.
@@ -134,12 +136,13 @@ func (l *lingering) prepare(ctx context.Context, heir string, vips []netip.Addr,
 	}
 	if err != nil {
 		l.unpark(s)
+		l.tellHeir(s, false) // its yes may have come too late
 		return err
 	}
 	s.count.Store(int64(l.parts.connections(s.addresses)))
 	s.ctx, s.end = context.WithCancelCause(context.Background())
 	l.mu.Lock()
-	l.stay = s
+	l.stay, l.latest = s, s
 	l.mu.Unlock()
 	go l.run(s)
 	return nil
@@ -182,11 +185,16 @@ func (l *lingering) begins(addresses []netip.Prefix) bool {
 	return true
 }
 
-// begin says that the addresses have left.
-func (l *lingering) begin() {
-	if s := l.current(); s != nil {
-		s.leaves.Do(func() { close(s.left) })
+// begin says that the addresses have left, and returns whether connections to them
+// go on.
+func (l *lingering) begin() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stay == nil {
+		return false
 	}
+	l.stay.leaves.Do(func() { close(l.stay.left) })
+	return true
 }
 
 func (s *stay) begun() bool {
@@ -214,7 +222,10 @@ func (l *lingering) keep() {
 
 // finish ends the stay, if there is one, and returns when all is undone.
 func (l *lingering) finish(why error) {
-	if s := l.current(); s != nil {
+	l.mu.Lock()
+	s := l.latest
+	l.mu.Unlock()
+	if s != nil {
 		s.end(why)
 		<-s.over
 	}
@@ -234,28 +245,35 @@ func (l *lingering) wait(ctx context.Context) {
 func (l *lingering) run(s *stay) {
 	defer close(s.over)
 	why := l.watch(s)
-	if s.begun() {
+	l.mu.Lock()
+	l.stay = nil // from here on it does not begin
+	l.mu.Unlock()
+	begun := s.begun()
+	if begun {
 		l.parts.l7.Quiesce(s.addresses, false)
 	}
-	cut, back := 0, errors.Is(why, errBack) || errors.Is(why, errKept)
+	// Without a beginning this node has the addresses, whatever the reason.
+	cut, back := 0, errors.Is(why, errBack) || !begun
 	if back {
 		l.unpark(s)
 	} else {
 		cut = l.cut(s)
 	}
-	l.mu.Lock()
-	l.stay = nil
-	l.mu.Unlock()
 	l.member.passing.end(passedCall{ID: s.id})
+	l.tellHeir(s, back)
+	if begun {
+		l.tell(fmt.Sprintf("connections no longer go on on this node: %s; %d were reset", why, cut), "reset", strconv.Itoa(cut))
+	}
+}
+
+// tellHeir tells the other node that nothing of s lingers here. If it cannot be
+// told, it finds out by the link or by the clock.
+func (l *lingering) tellHeir(s *stay, back bool) {
 	l.parts.peers.asides.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), askTime)
 		defer cancel()
-		// If it cannot be told, it finds out by the link or by the clock.
 		_ = l.parts.peers.call(ctx, s.heir, verbPassed, passedCall{ID: s.id, Back: back}, nil)
 	})
-	if !errors.Is(why, errKept) {
-		l.tell(fmt.Sprintf("connections no longer go on on this node: %s; %d were reset", why, cut), "reset", strconv.Itoa(cut))
-	}
 }
 
 // watch returns why s ends.

@@ -18,7 +18,7 @@ func TestPassingRefuses(t *testing.T) {
 	m := &member{config: vrrp.Config{Name: "VI_1", Interface: "none"}, vips: new(atomic.Pointer[[]netip.Addr])}
 	m.vips.Store(&[]netip.Addr{netip.MustParseAddr("192.168.15.3"), netip.MustParseAddr("fe80::50")})
 	a := &Appliance{}
-	a.kernel = newKernelPath(zerolog.Nop(), a.current.Load, nil)
+	a.kernel = newKernelPath(zerolog.Nop(), a.current.Load, nil, nil)
 	p := &passing{parts: a, member: m, log: zerolog.Nop()}
 	good := passCall{ID: "1", VRRP: "VI_1", Addresses: []string{"192.168.15.3"}, MAC: "02:00:00:00:00:0b", Milliseconds: 1000}
 	for want, change := range map[string]func(*passCall){
@@ -61,7 +61,9 @@ func TestLingeringNeedsAnInterface(t *testing.T) {
 		t.Error("something lingers")
 	}
 	// None of these has anything to do.
-	l.begin()
+	if l.begin() {
+		t.Error("a stay begins that is none")
+	}
 	l.back()
 	l.keep()
 	l.finish(errBack)
@@ -79,8 +81,9 @@ func TestStayBegins(t *testing.T) {
 	if !l.begins(both) {
 		t.Error("a stay does not begin though all addresses go")
 	}
-	l.begin()
-	l.begin()
+	if !l.begin() || !l.begin() {
+		t.Error("a stay does not begin")
+	}
 	if l.begins(both) {
 		t.Error("a stay begins twice")
 	}
