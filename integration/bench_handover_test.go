@@ -69,6 +69,11 @@ func TestBenchHandover(t *testing.T) {
 			slices.Sort(moves)
 			t.Logf("%d switches, each after %v, %v at most; %d new connections: %s, no answer for %v at most", len(moves),
 				moves[len(moves)/2].Round(time.Millisecond), moves[len(moves)-1].Round(time.Millisecond), report.Requests, report, report.Gap.Round(time.Millisecond))
+			for _, o := range load.Outcomes() {
+				if o.Err != nil {
+					t.Logf("%v after the first switch began: %s %s after %v: %v", o.Start.Sub(began).Round(time.Millisecond), o.Target, o.Kind, o.End.Sub(o.Start).Round(time.Millisecond), o.Err)
+				}
+			}
 		})
 	}
 }
