@@ -361,6 +361,7 @@ func (p *pair) programs(n *lab.Node) int {
 // One service after the other is carried, with the words and figures of the
 // proxy, beside a service of HTTP on the same address.
 func TestKernelPath(t *testing.T) {
+	t.Parallel()
 	p := newKernelPair(t, kernelConfig)
 	p.startInKernel()
 	p.load(20, 80)
@@ -537,6 +538,7 @@ func (p *pair) reloadInKernel() {
 // Connections of the kernel path outlive the node that carried them, however it
 // goes, also where the nodes have their servers in another order.
 func TestKernelPathConnectionsOutliveTheirNode(t *testing.T) {
+	t.Parallel()
 	for name, oldnew := range map[string][]string{
 		"MAC":        nil,
 		"virtualMAC": {"preempt           = false", "preempt           = false\nvirtual_mac       = true"},
@@ -625,6 +627,7 @@ func (p *pair) restart(n *lab.Node) {
 
 // Without the right to load programs everything works by the proxy, and is told.
 func TestKernelPathFallsBackToTheProxy(t *testing.T) {
+	t.Parallel()
 	need(t, "setpriv", "util-linux")
 	p := newKernelPair(t, kernelConfig)
 	const wrapper = "/run/bin/applianctl"
