@@ -157,18 +157,20 @@ func cliMatches(path, have string) bool {
 	if prefix, ok := strings.CutSuffix(path, "*"); ok {
 		return strings.HasPrefix(have, prefix)
 	}
-	return path == have || (path == "services.responses" || path == "services.errors") && strings.HasPrefix(have, path+".")
+	return path == have || (path == "services.responses" || path == "services.errors" || path == "pools.servers.errors") && strings.HasPrefix(have, path+".")
 }
 
 var (
 	cliQuoted = regexp.MustCompile("`([^`]+)`")
 	cliName   = regexp.MustCompile(`^[a-z_0-9]+(\*|\[\])?$`)
+	// cliTables are the names of tables, as docs/status.md has them.
+	cliTables = []string{".active_router", ".advert_lateness", ".counters", ".lingering", ".passing_on", "kernel"}
 	// cliNoField are what a meaning quotes besides: values, and what one of two
 	// lists alone has.
 	cliNoField = regexp.MustCompile(`^vrrp\.alarms\.(adverts|isolated)$|^vrrp\.faults\.amount$`)
 	// cliElsewhere are fields that their type shares with another list, which
 	// describes them, or is the only one that has them.
-	cliElsewhere = regexp.MustCompile(`^vrrp\.(faults|alarms)\.amount$|^peers\.vrrp\.(demotions|faults)\.`)
+	cliElsewhere = regexp.MustCompile(`^vrrp\.(faults|alarms)\.amount$|^peers\.vrrp\.(demotions|faults)\.|^vrrp\.passing_on\.(connections|seconds_left)$`)
 )
 
 // cliDocumented returns the paths of all fields in the first table of
@@ -192,7 +194,7 @@ func cliDocumented(t *testing.T) map[string]bool {
 		var groups []string
 		for _, m := range cliQuoted.FindAllStringSubmatch(cells[1], -1) {
 			name := strings.TrimSuffix(m[1], "[]")
-			isGroup := name != m[1] || name == ".active_router" || name == ".advert_lateness" || name == ".counters"
+			isGroup := name != m[1] || slices.Contains(cliTables, name) || name == ".flows" && group == "peers"
 			switch {
 			case strings.HasPrefix(name, ".."):
 				name = inner + name[1:]
