@@ -55,8 +55,8 @@ func (s *sink) String() string {
 	return s.text.String()
 }
 
-func start(s *sink, said *bytes.Buffer) *Log {
-	l := newLog("x.log", s, zerolog.New(said))
+func start(t *testing.T, s *sink, said *bytes.Buffer) *Log {
+	l := newLog(filepath.Join(t.TempDir(), "x.log"), s, zerolog.New(said))
 	go l.run()
 	return l
 }
@@ -64,7 +64,7 @@ func start(s *sink, said *bytes.Buffer) *Log {
 func TestLinesAreWrittenInBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sink{}
-		l := start(s, &bytes.Buffer{})
+		l := start(t, s, &bytes.Buffer{})
 		for i := range 10 {
 			l.Add(fmt.Appendf(nil, "line %d\n", i))
 		}
@@ -101,7 +101,7 @@ func TestNobodyWaitsForASlowDisk(t *testing.T) {
 		var said bytes.Buffer
 		gate := make(chan struct{})
 		s := &sink{gate: gate}
-		l := start(s, &said)
+		l := start(t, s, &said)
 		line := []byte(strings.Repeat("x", 1023) + "\n")
 		const total = 3 * maxBuffers * bufferSize / 1024
 		for range total {
@@ -134,7 +134,7 @@ func TestFullDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var said bytes.Buffer
 		s := &sink{failing: func(p []byte) (int, error) { return min(len(p), 7), errors.New("no space left on device") }}
-		l := start(s, &said)
+		l := start(t, s, &said)
 		l.Add([]byte("one\n"))
 		l.Add([]byte("two2\n"))
 		time.Sleep(flushEvery)
@@ -162,7 +162,7 @@ func TestFullDisk(t *testing.T) {
 func TestHolders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sink{}
-		l := start(s, &bytes.Buffer{})
+		l := start(t, s, &bytes.Buffer{})
 		if !l.Hold() {
 			t.Fatal("not held")
 		}
@@ -239,7 +239,7 @@ func TestRotation(t *testing.T) {
 
 func TestAddFromManyGoroutines(t *testing.T) {
 	s := &sink{}
-	l := start(s, &bytes.Buffer{})
+	l := start(t, s, &bytes.Buffer{})
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
