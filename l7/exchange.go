@@ -143,7 +143,7 @@ type outgoing struct {
 	target  string // that the server is asked for
 	host    string // and its host; "": the server's address
 	head    fields // of the answer, as the client gets it
-	wire    []byte // the request's head in bytes
+	wire    []byte // the request's head in bytes, by HTTP/1 with the body that came with it
 	answer  http1Reply
 	upload  upload
 	line    []byte // of the access log

@@ -122,7 +122,8 @@ func (n options) add(list string) options {
 		t, rest, more = strings.Cut(rest, ",")
 		t, _, _ = strings.Cut(t, ";")
 		t = strings.TrimSpace(t)
-		if t == "" || strings.EqualFold(t, "close") || kindOf(t) != kindPlain && kindOf(t) != kindStatement {
+		if t == "" || strings.EqualFold(t, "close") || kindOf(t) != kindPlain && kindOf(t) != kindStatement ||
+			strings.EqualFold(t, "Content-Length") { // without it the body would be taken for another message
 			continue
 		}
 		if n == nil {

@@ -1,7 +1,9 @@
 package l7
 
 import (
+	"bufio"
 	"io"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -181,4 +183,21 @@ func unquote(s string) (string, bool) {
 		out = append(out, s[i])
 	}
 	return "", false
+}
+
+// What a field is for cannot be taken away by naming it in Connection: without its
+// length a body would be the next request.
+func TestConnectionDoesNotNameTheLength(t *testing.T) {
+	seen := make(chan string, 1)
+	_, addr := simple(t, raw(t, func(c *net.TCPConn, r *bufio.Reader) {
+		seen <- readHead(r)
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: content-length, close\r\nContent-Length: 2\r\n\r\nok")
+	}))
+	resp := say(t, addr, "POST / HTTP/1.1\r\nHost: a\r\nConnection: X, Content-LENGTH\r\nX: y\r\nContent-Length: 5\r\n\r\nhello")
+	if head := <-seen; !strings.Contains(head, "Content-Length: 5\r\n") || strings.Contains(head, "X: y") {
+		t.Errorf("the server got %q", head)
+	}
+	if got := body(t, resp); got != "ok" || resp.ContentLength != 2 {
+		t.Errorf("the client got %q of %d", got, resp.ContentLength)
+	}
 }

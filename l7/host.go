@@ -7,6 +7,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"appliance/l7/http1"
 )
 
 // normalHost returns the host of a Host field for comparing: without its port,
@@ -60,7 +62,22 @@ func validTarget(method, target string) bool {
 	if target == "*" {
 		return method == http.MethodOptions
 	}
-	return strings.HasPrefix(target, "/") && !strings.Contains(target, "#")
+	return strings.HasPrefix(target, "/") && !strings.Contains(target, "#") && validEscapes(target[:len(target)-lenQuery(target)])
+}
+
+// validEscapes reports whether each "%" of a path begins the code of a byte (RFC
+// 3986, section 2.1), and none that of NUL. What servers make of others differs, so
+// that a request could get past the route that is for its path.
+func validEscapes(path string) bool {
+	for {
+		i := strings.IndexByte(path, '%')
+		if i < 0 {
+			return true
+		}
+		if path = path[i+1:]; len(path) < 2 || !http1.IsHex(path[0]) || !http1.IsHex(path[1]) || path[:2] == "00" {
+			return false
+		}
+	}
 }
 
 // normalPath returns the path of a target for comparing: decoded once, without

@@ -79,6 +79,8 @@ func TestValidTarget(t *testing.T) {
 		{"GET", "/", true}, {"GET", "//x", true}, {"OPTIONS", "*", true}, {"OPTIONS", "/x?#", false},
 		{"GET", "*", false}, {"GET", "", false}, {"GET", "x", false}, {"GET", "http:/x", false},
 		{"GET", "/x#y", false}, {"GET", "/x%23y", true}, {"OPTIONS", "*x", false},
+		{"GET", "/a%2Fb%ff?%&%zz", true}, {"GET", "/%25zz", true}, {"GET", "/%", false}, {"GET", "/%a", false}, {"GET", "/%zz", false},
+		{"GET", "/%2", false}, {"GET", "/a%2%2f", false}, {"GET", "/%00", false}, {"GET", "/a%00.html?x", false},
 	} {
 		if got := validTarget(tc.method, tc.target); got != tc.want {
 			t.Errorf("validTarget(%s, %q) = %v", tc.method, tc.target, got)

@@ -176,6 +176,9 @@ func (h *http2Head) request() error {
 		}
 	case h.method == http.MethodConnect:
 		wanted |= seenProtocol | seenAuthority // RFC 8441, section 4
+		if h.length >= 0 {
+			return errLength // what follows is no body, and a server of HTTP/1 would wait for one
+		}
 		fallthrough
 	default:
 		if h.seen&wanted != wanted || h.method != http.MethodConnect && h.seen&seenProtocol != 0 {

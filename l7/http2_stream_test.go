@@ -467,6 +467,20 @@ func TestHTTP2WebSocketRefused(t *testing.T) {
 	}
 }
 
+// A WebSocket has no body: a length would have a server of HTTP/1 wait for the next
+// request as if it were one.
+func TestHTTP2WebSocketWithALength(t *testing.T) {
+	for _, length := range []string{"0", "50"} {
+		_, addr := clear2(t, closed(t), nil)
+		p := http2Dial(t, addr)
+		p.head(1, false, ":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":authority", "a", ":path", "/chat",
+			"sec-websocket-version", "13", "content-length", length)
+		if got, want := p.outcome(1), "reset PROTOCOL_ERROR"; got != want {
+			t.Errorf("%s: %s, want %s", length, got, want)
+		}
+	}
+}
+
 // Without TLS, HTTP/2 is for those who begin with it, and only if that is wanted.
 func TestHTTP2InTheClear(t *testing.T) {
 	r := newRig(t)

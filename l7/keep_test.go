@@ -3,10 +3,13 @@ package l7
 import (
 	"bufio"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -90,5 +93,53 @@ func TestServerThatDiesWithAKeptConnection(t *testing.T) {
 		if s := r.pools["p"].Servers()[0].Stats(); s.ConnectErrors != tc.connects {
 			t.Errorf("%q: %d connect errors", tc.request, s.ConnectErrors)
 		}
+	}
+}
+
+// A body that came with its head is sent once, whatever becomes of kept connections
+// before: what a server gets twice it takes for the next request.
+func TestBodyAfterStaleConnections(t *testing.T) {
+	const old = 3
+	var wait sync.WaitGroup
+	wait.Add(old)
+	leave := make(chan struct{})
+	got := make(chan string, 1)
+	server := raw(t, func(c *net.TCPConn, r *bufio.Reader) {
+		head := readHead(r)
+		if !strings.HasPrefix(head, "POST") {
+			wait.Done()
+			wait.Wait()
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			<-leave
+			return
+		}
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+		c.CloseWrite()
+		b, _ := io.ReadAll(r)
+		got <- string(b)
+	})
+	r, addr := simple(t, server)
+	var asked sync.WaitGroup
+	for range old {
+		asked.Go(func() { body(t, say(t, addr, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")) })
+	}
+	asked.Wait()
+	up := slices.Collect(maps.Keys(r.engine.ups))[0]
+	r.until("the kept connections", func() bool {
+		up.mu.Lock()
+		defer up.mu.Unlock()
+		return len(up.idle) == 1 && len(slices.Collect(maps.Values(up.idle))[0]) == old
+	})
+	close(leave)
+	up.mu.Lock()
+	for c := range up.open {
+		r.until("their end", func() bool { return c.fresh() == errStale })
+	}
+	up.mu.Unlock()
+	if resp := say(t, addr, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"); resp.StatusCode != 200 {
+		t.Errorf("%s", resp.Status)
+	}
+	if b := <-got; b != "hello" {
+		t.Errorf("the server got %q", b)
 	}
 }

@@ -293,10 +293,6 @@ func (c *serverConn) ask(ex *exchange, kept bool, interim func(ex *exchange, sta
 	c.request, c.probe = ex.out.wire, kept
 	up := &ex.out.upload
 	up.reset()
-	if ex.whole != nil {
-		c.request = append(c.request, ex.whole...)
-		ex.out.wire = c.request
-	}
 	streams := ex.body != nil && ex.whole == nil && !ex.expect
 	if streams || c.tls != nil {
 		if kept {

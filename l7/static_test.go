@@ -86,7 +86,7 @@ func TestFiles(t *testing.T) {
 		{"/s/fifo", "", `404`},
 		{"/s/out.txt", "", `404`},
 		{"/s/abs.txt", "", `404`},
-		{"/s/x%00", "", `404`},
+		{"/s/x%00", "", `400`},
 		{"/s/d%2f..%2f..%2fsecret.txt", "", `404`},
 		{"/s/../s/../secret.txt", "", `404`},
 		{"/s/..%2fs/..%2fsecret.txt", "", `404`},

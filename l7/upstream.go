@@ -230,7 +230,7 @@ func (u *upstream) roundTrip(ctx context.Context, server *pool.Server, ex *excha
 	if u.transport.http2 {
 		return u.roundTripMux(ctx, server, ex, interim)
 	}
-	ex.out.wire = requestHead(ex.out.wire[:0], ex)
+	ex.out.wire = append(requestHead(ex.out.wire[:0], ex), ex.whole...)
 	broken := false
 	for {
 		var c *serverConn

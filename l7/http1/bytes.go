@@ -51,6 +51,9 @@ func IsToken(s string) bool {
 	return s != ""
 }
 
+// IsHex reports whether c is a hexadecimal digit.
+func IsHex(c byte) bool { return kinds[c]&inHex != 0 }
+
 // view returns b as a string, without copying.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
