@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 )
 
 func TestDNAT(t *testing.T) {
@@ -213,6 +214,9 @@ func TestTooFarAndTooBig(t *testing.T) {
 		heard := func(types ...byte) {
 			t.Helper()
 			b := make([]byte, 1500)
+			if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
 			for {
 				n, from, err := conn.ReadFrom(b)
 				if err != nil {

@@ -38,6 +38,7 @@ type server struct {
 	addr    netip.AddrPort
 	service *service
 	listed  bool // Set names it
+	used    bool // a flow may have begun with it since the round of the sweep began
 	value   programServer
 	// current corrects established - ended of the program's counters, and halfOpen
 	// is the number of half-open flows; both as of the latest sweep.

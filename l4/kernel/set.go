@@ -190,6 +190,7 @@ func (p *Path) setServers(s *service) error {
 // server returns the server of s at addr; it may be new.
 func (p *Path) server(s *service, addr netip.AddrPort) (*server, error) {
 	if srv := s.servers[addr]; srv != nil {
+		srv.used = true
 		return srv, nil
 	}
 	id := free(p.registry.servers, maxServers)
@@ -199,7 +200,7 @@ func (p *Path) server(s *service, addr netip.AddrPort) (*server, error) {
 	if err := p.clearServer(id); err != nil {
 		return nil, fmt.Errorf("server %s: %w", addr, err)
 	}
-	srv := &server{id: id, addr: addr, service: s}
+	srv := &server{id: id, addr: addr, service: s, used: true}
 	value := p.serverValue(srv)
 	value.State = uint8(Drain)
 	if err := p.putServer(srv, value); err != nil {

@@ -87,59 +87,90 @@ func (p *Path) sweep() {
 // others, and forgets services and servers that are gone and have none. Flows
 // that were used in the last since ticks are Refreshed; 0 for none. It returns
 // what is to be told.
-func (p *Path) sweepOnce(now, since uint32) (told []Change) {
+func (p *Path) sweepOnce(now, since uint32) []Change {
+	r := p.beginRound(now, since)
+	err := r.look(p)
+	p.conclude(r, err)
+	return r.told
+}
+
+// round is one look at all flows. It takes long where there are many, so it goes
+// without the lock, for which a router may wait that is about to become active.
+type round struct {
+	now, since uint32
+	timeouts   map[uint32]Timeouts            // of services, by their numbers
+	before     map[uint32]programServerCounts // of servers, at the beginning
+
+	told     []Change
+	census   census
+	timedOut map[uint32]int64 // by service
+}
+
+// beginRound notes what look needs to know.
+func (p *Path) beginRound(now, since uint32) *round {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	before := make(map[uint32]programServerCounts)
-	for id := range p.registry.servers {
+	r := &round{
+		now: now, since: since,
+		timeouts: make(map[uint32]Timeouts), before: make(map[uint32]programServerCounts), timedOut: make(map[uint32]int64),
+		census: census{perServer: make(map[uint32]*headcount)},
+	}
+	for id, s := range p.registry.byID {
+		r.timeouts[id] = s.Timeouts
+	}
+	for id, srv := range p.registry.servers {
+		srv.used = srv.listed
 		if c, err := p.serverCounts(id); err == nil {
-			before[id] = c
+			r.before[id] = c
 		}
 	}
-	c := census{perServer: make(map[uint32]*headcount)}
-	err := p.each(func(k *programKey, f *programFlow) bool {
+	return r
+}
+
+// look looks at all flows.
+func (r *round) look(p *Path) error {
+	return p.each(func(k *programKey, f *programFlow) bool {
 		if f.Reverse != 0 {
-			if since > 0 {
-				p.sweepOrphan(now, k, f)
+			if r.since > 0 {
+				p.sweepOrphan(r.now, k, f)
 			}
 			return true
 		}
-		idle := age(now, f.Seen)
-		limit := p.limit(k, f)
-		if f.Phase != phaseNew && (idle > limit || since > 0 && idle >= since) {
-			// The answers have an entry of their own. Those to a client that does not
-			// come back do not count.
-			var back programFlow
-			other := otherKey(k, f)
-			if p.objects.Flows.Lookup(&other, &back) == nil {
-				idle = min(idle, age(now, back.Seen))
-			}
+		limit := r.limit(k, f)
+		enough := limit
+		if r.since > 0 {
+			enough = min(limit, r.since-1)
 		}
+		idle := p.idle(r.now, k, f, enough)
 		if idle > limit {
-			told = p.expire(told, k, f, now)
+			r.expire(p, k, f)
 			return true
 		}
-		c.count(f)
-		if since > 0 && idle < since && f.Phase == phaseEstablished && f.Flags&flagInstalled == 0 {
-			if flow, ok := p.flow(k, f, now); ok {
+		r.census.count(f)
+		if r.since > 0 && idle < r.since && f.Phase == phaseEstablished && f.Flags&flagInstalled == 0 {
+			if flow, ok := p.flow(k, f, r.now); ok {
 				flow.Idle = time.Duration(idle) << 30
-				told = append(told, Change{Kind: Refreshed, Flow: flow})
+				r.told = append(r.told, Change{Kind: Refreshed, Flow: flow})
 			}
 		}
 		return true
 	})
-	if err != nil {
-		return told // the rest is for the next sweep; what was counted is too little
+}
+
+// idle returns for how many ticks nothing has moved on a flow. Where that is more
+// than enough to know, the answers count, too, which have an entry of their own;
+// but not those to a client that does not come back.
+func (p *Path) idle(now uint32, k *programKey, f *programFlow, enough uint32) uint32 {
+	idle := age(now, f.Seen)
+	if f.Phase == phaseNew || idle <= enough {
+		return idle
 	}
-	p.conclude(c, before)
-	if p.o.Route != nil {
-		for _, srv := range p.registry.servers {
-			v := p.serverValue(srv)
-			v.State, v.Reset = srv.value.State, srv.value.Reset
-			_ = p.putServer(srv, v) // again at the next sweep
-		}
+	var back programFlow
+	other := otherKey(k, f)
+	if p.objects.Flows.Lookup(&other, &back) == nil {
+		idle = min(idle, age(now, back.Seen))
 	}
-	return told
+	return idle
 }
 
 // count counts the flow that f is.
@@ -162,9 +193,20 @@ func (c *census) count(f *programFlow) {
 	}
 }
 
-// conclude corrects what is counted otherwise by what a sweep found. before are
-// the program's counters at its beginning.
-func (p *Path) conclude(c census, before map[uint32]programServerCounts) {
+// conclude corrects what is counted otherwise by what a round found, unless that
+// ended early: then it is too little, and the next round does.
+func (p *Path) conclude(r *round, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, n := range r.timedOut {
+		if s := p.registry.byID[id]; s != nil {
+			s.timedOut += n
+		}
+	}
+	if err != nil {
+		return
+	}
+	c := r.census
 	p.census = c
 	// What began meanwhile is missing in it until the next sweep.
 	_ = p.objects.HalfOpen.Put(uint32(0), c.halfOpen)
@@ -174,14 +216,19 @@ func (p *Path) conclude(c census, before map[uint32]programServerCounts) {
 		if h == nil {
 			h = &headcount{}
 		}
-		b := before[id]
-		srv.current = h.current - (int64(b.Established) - int64(b.Ended))
-		srv.halfOpen = h.halfOpen
-		if h.all > 0 || srv.listed {
+		b, known := r.before[id]
+		if !known { // it is new
 			inUse[srv.service.id] = true
 			continue
 		}
-		// What began with it since would have been counted: it is not in a table.
+		srv.current = h.current - (int64(b.Established) - int64(b.Ended))
+		srv.halfOpen = h.halfOpen
+		if h.all > 0 || srv.listed || srv.used {
+			inUse[srv.service.id] = true
+			continue
+		}
+		// It was in no table during the round, and Install did not ask for it. So no
+		// flow began that was not counted.
 		delete(p.registry.servers, id)
 		p.addrs[id].Store(nil)
 		delete(srv.service.servers, srv.addr)
@@ -191,21 +238,27 @@ func (p *Path) conclude(c census, before map[uint32]programServerCounts) {
 			delete(p.registry.byID, id)
 		}
 	}
+	if p.o.Route != nil {
+		for _, srv := range p.registry.servers {
+			v := p.serverValue(srv)
+			v.State, v.Reset = srv.value.State, srv.value.Reset
+			_ = p.putServer(srv, v) // again at the next sweep
+		}
+	}
 }
 
 // limit returns how many ticks a flow may go without a packet.
-func (p *Path) limit(k *programKey, f *programFlow) uint32 {
+func (r *round) limit(k *programKey, f *programFlow) uint32 {
 	idle, halfClose := time.Hour, 10*time.Second
 	if Protocol(k.Proto) == UDP {
 		idle = 30 * time.Second
 	}
-	if s := p.registry.byID[f.Service]; s != nil {
-		if s.Timeouts.Idle > 0 {
-			idle = s.Timeouts.Idle
-		}
-		if s.Timeouts.HalfClose > 0 {
-			halfClose = s.Timeouts.HalfClose
-		}
+	t := r.timeouts[f.Service]
+	if t.Idle > 0 {
+		idle = t.Idle
+	}
+	if t.HalfClose > 0 {
+		halfClose = t.HalfClose
 	}
 	switch {
 	case f.Phase == phaseClosed:
@@ -218,23 +271,20 @@ func (p *Path) limit(k *programKey, f *programFlow) uint32 {
 	return ticks(idle)
 }
 
-// expire removes a flow and adds what is to be told of it.
-func (p *Path) expire(told []Change, k *programKey, f *programFlow, now uint32) []Change {
+// expire removes a flow and notes what is to be told of it.
+func (r *round) expire(p *Path, k *programKey, f *programFlow) {
 	other := otherKey(k, f)
 	_ = p.objects.Flows.Delete(&other)
 	if err := p.objects.Flows.Delete(k); err != nil {
-		return told
+		return
 	}
 	if f.Phase != phaseEstablished || f.Flags&flagInstalled != 0 {
-		return told
+		return
 	}
-	if s := p.registry.byID[f.Service]; s != nil {
-		s.timedOut++
+	r.timedOut[f.Service]++
+	if flow, ok := p.flow(k, f, r.now); ok {
+		r.told = append(r.told, Change{Kind: Ended, Flow: flow})
 	}
-	if flow, ok := p.flow(k, f, now); ok {
-		told = append(told, Change{Kind: Ended, Flow: flow})
-	}
-	return told
 }
 
 // sweepOrphan removes the way back of a flow that has no way there: what is left

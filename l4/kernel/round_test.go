@@ -1,0 +1,74 @@
+package kernel
+
+import "testing"
+
+// TestRoundHoldsNothingUp looks at all flows while others have the lock: a router
+// that becomes active needs it.
+func TestRoundHoldsNothingUp(t *testing.T) {
+	t.Parallel()
+	f := families[0]
+	r := newRig(t, Options{}, f.service())
+	r.connect(f.client, f.vip, f.server)
+	round := r.path.beginRound(tick(), ticks(RefreshInterval))
+	r.path.mu.Lock()
+	err := round.look(r.path)
+	r.path.mu.Unlock()
+	if err != nil || round.census.flows != 1 || len(round.told) != 1 {
+		t.Errorf("%v, %d flows, told %+v; want one flow, which is refreshed", err, round.census.flows, round.told)
+	}
+}
+
+// TestRoundWhileServersGo has a server get its first flows, and leave, after a round
+// has looked at the place where they are.
+func TestRoundWhileServersGo(t *testing.T) {
+	t.Parallel()
+	f := families[0]
+	other := f.service()
+	other.Servers[0].Addr = f.second
+	taken := Flow{Protocol: TCP, Client: f.client, Listen: f.vip, Server: f.server, Port: f.client.Port()}
+	data := packet{proto: TCP, from: f.client, to: f.vip, flags: ack, seq: 101, ack: 501}
+	for what, meanwhile := range map[string]func(*rig){
+		"it begins one, and is taken out of the file": func(r *rig) {
+			r.connect(f.client, f.vip, f.server)
+			if err := r.path.Set([]Service{other}); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"it is taken out of the file, and the other node tells one": func(r *rig) {
+			if err := r.path.Set([]Service{other}); err != nil {
+				t.Fatal(err)
+			}
+			r.path.sweepOnce(tick(), 0) // it is forgotten
+			round := r.path.beginRound(tick(), 0)
+			if err := round.look(r.path); err != nil {
+				t.Fatal(err)
+			}
+			r.path.Install([]Flow{taken})
+			r.path.conclude(round, nil)
+		},
+		"the whole service goes": func(r *rig) {
+			r.connect(f.client, f.vip, f.server)
+			if err := r.path.Set(nil); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		r := newRig(t, Options{}, f.service())
+		round := r.path.beginRound(tick(), 0)
+		if err := round.look(r.path); err != nil {
+			t.Fatal(err)
+		}
+		meanwhile(r)
+		r.path.conclude(round, nil)
+		if len(r.flows()) != 1 {
+			t.Errorf("%s: the flow's server is forgotten", what)
+		}
+		if got := r.client(data); got.to != f.server {
+			t.Errorf("%s: data goes to %s", what, got.to)
+		}
+		r.path.sweepOnce(tick(), 0)
+		if len(r.flows()) != 1 {
+			t.Errorf("%s: the flow's server is forgotten by the next round", what)
+		}
+	}
+}
