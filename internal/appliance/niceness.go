@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,13 @@ const niceness = -10
 // those that start them, and the guard does, which is in a hurry after a crash.
 // It takes CAP_SYS_NICE, or a limit that allows it.
 func beLessNice() error {
+	if err := raiseThreads(); err != nil {
+		return err
+	}
+	return raiseSession()
+}
+
+func raiseThreads() error {
 	done := make(map[int]bool)
 	// A thread may start another one meanwhile, with or without it.
 	for {
@@ -45,6 +53,31 @@ func beLessNice() error {
 			return nil
 		}
 	}
+}
+
+// autogroup is where the kernel shows and takes the niceness of a session.
+const autogroup = "/proc/self/autogroup"
+
+// raiseSession gives the session what its leader has. Where the kernel shares the
+// CPUs between sessions (autogroup, sched(7)), the niceness of a process counts
+// among those of its own session only. A session that this process does not lead
+// is somebody else's, and so is a niceness that it has already.
+func raiseSession() error {
+	own, err := nicenessOf(0)
+	if err != nil || own >= 0 {
+		return err
+	}
+	if leader, err := unix.Getsid(0); err != nil || leader != os.Getpid() {
+		return err
+	}
+	text, err := os.ReadFile(autogroup)
+	if err != nil || !strings.HasSuffix(strings.TrimSpace(string(text)), " nice 0") {
+		return nil // a kernel without it says so by the missing file
+	}
+	if err := os.WriteFile(autogroup, []byte(strconv.Itoa(own)), 0); err != nil {
+		return fmt.Errorf("set the niceness of the session: %w", err)
+	}
+	return nil
 }
 
 // nicenessOf returns the niceness of a thread.
