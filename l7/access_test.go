@@ -301,7 +301,7 @@ func TestForwardAuth(t *testing.T) {
 	r := newRig(t)
 	r.pool("p", web(t, func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
-		fmt.Fprintf(w, "%s %q %q", b, r.Header["X-User"], r.Header["X-Group"])
+		fmt.Fprintf(w, "%s %q %q%s", b, r.Header["X-User"], r.Header["X-Group"], r.Header.Get("X.User")) // which some take for the same
 	}))
 	r.pool("auth", web(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != "GET" || r.RequestURI != "/verify?x" || r.Host != "a.example" || r.ContentLength != 0 ||
@@ -327,7 +327,7 @@ func TestForwardAuth(t *testing.T) {
 		Rules:  Rules{ForwardAuth: &ForwardAuth{Pool: "auth", Path: "/verify?x", Headers: []string{"X-User", "X-Group"}}},
 		Routes: []Route{{Paths: []string{"/dead"}, Pool: "p", Rules: Rules{ForwardAuth: &ForwardAuth{Pool: "dead"}}}}})
 	ask := func(target, cookie string) string {
-		resp := say(t, addr, "POST "+target+" HTTP/1.1\r\nHost: a.example\r\nCookie: "+cookie+"\r\nConnection: X-User\r\nX-User: root\r\nX-Group: root\r\nContent-Length: 4\r\n\r\nbody")
+		resp := say(t, addr, "POST "+target+" HTTP/1.1\r\nHost: a.example\r\nCookie: "+cookie+"\r\nConnection: X-User\r\nX-User: root\r\nX.User: root\r\nX-Group: root\r\nContent-Length: 4\r\n\r\nbody")
 		text := body(t, resp)
 		return fmt.Sprint(resp.StatusCode, resp.Header.Get("Location"), " ", text)
 	}

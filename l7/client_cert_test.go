@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -255,5 +256,23 @@ func TestClientCertificateRules(t *testing.T) {
 		if one.want == "" && got != "" || !strings.HasPrefix(got, one.want) {
 			t.Errorf("%s: %q, want %q", name, got, one.want)
 		}
+	}
+}
+
+// No route passes on what a client says in the field of its certificate, whatever
+// rules of its own it has, nor in one that servers take for it.
+func TestClientCertificateFieldOnAllRoutes(t *testing.T) {
+	cfg := Config{
+		Rules:  Rules{RequestHeaders: &HeaderRules{Set: map[string]string{"X-Who": "{cert_name}", "X-Other": "{client}"}}},
+		Routes: []Route{{Rules: Rules{RequestHeaders: &HeaderRules{Set: map[string]string{"X-Serial": "no {cert_serial}"}}}}},
+	}
+	id := newIdentity(cfg)
+	ex := request(pairs("x-who", "me", "A", "b", "X-Serial", "1", "X.Who", "me", "X-Other", "c")...)
+	before := slices.Clone(ex.fields)
+	if ok := id.identify(ex); !ok || !slices.Equal(lines(ex.fields), []string{"A: b", "X-Other: c"}) {
+		t.Errorf("%v, %q", ok, lines(ex.fields))
+	}
+	if !slices.Equal(before, fields(pairs("x-who", "me", "A", "b", "X-Serial", "1", "X.Who", "me", "X-Other", "c"))) {
+		t.Error("the slice was changed")
 	}
 }

@@ -99,17 +99,15 @@ func (p *pipeline) permit(ctx context.Context, st *state, fa *forwardAuth, ex *e
 		ex.because(accesslog.Denied, nil)
 		return true, p.tell(ex, v.status, &v.page, v.fields...)
 	}
-	passed := append(make(fields, 0, len(ex.fields)), ex.fields...)
 	ex.granted = make(fields, 0, len(fa.headers))
 	for _, name := range fa.headers {
-		passed = passed.without(name)
+		ex.fields = withoutVariable(ex.fields, name)
 		for _, f := range v.fields {
 			if strings.EqualFold(f.Name, name) {
 				ex.granted = append(ex.granted, f)
 			}
 		}
 	}
-	ex.fields = passed
 	return false, nil
 }
 

@@ -178,6 +178,7 @@ func (a *http2Answer) send(p []byte, end bool) error {
 	c := st.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	var until time.Time // for all of p, or a client could open its window byte by byte
 	for {
 		if st.gone || c.broken || a.closed {
 			return errAborted
@@ -212,7 +213,10 @@ func (a *http2Answer) send(p []byte, end bool) error {
 			}
 			return nil
 		}
-		if err := a.await(); err != nil {
+		if until.IsZero() {
+			until = time.Now().Add(c.server.set.idle)
+		}
+		if err := a.await(until); err != nil {
 			return err
 		}
 	}
@@ -227,9 +231,9 @@ const (
 	creditMost  = 1 << 20
 )
 
-// await waits until more may be sent; meanwhile it sends what is queued. c.mu is
-// held, but not while it waits.
-func (a *http2Answer) await() error {
+// await waits until more may be sent, and no longer than until; meanwhile it sends
+// what is queued. c.mu is held, but not while it waits.
+func (a *http2Answer) await(until time.Time) error {
 	c := a.st.conn
 	a.waiting = true // from now on, who opens a window says so
 	defer func() { a.waiting = false }()
@@ -243,9 +247,9 @@ func (a *http2Answer) await() error {
 	c.mu.Unlock()
 	defer c.mu.Lock()
 	if a.timer == nil {
-		a.timer = time.NewTimer(c.server.set.idle)
+		a.timer = time.NewTimer(time.Until(until))
 	} else {
-		a.timer.Reset(c.server.set.idle)
+		a.timer.Reset(time.Until(until))
 	}
 	select {
 	case <-a.wake:

@@ -338,6 +338,34 @@ func TestHTTP2Timeouts(t *testing.T) {
 	r.until("the end of all", func() bool { return r.engine.Active(nil) == 0 && r.stats("web").Current == 0 })
 }
 
+// A client that opens its window byte by byte does not hold a server for ever.
+func TestHTTP2ClientThatTakesLittle(t *testing.T) {
+	r, addr := clear2(t, web(t, func(w http.ResponseWriter, r *http.Request) { io.CopyN(w, zeros{}, 1<<20) }), func(c *Config) {
+		c.Timeouts = Timeouts{Idle: 300 * time.Millisecond}
+	})
+	p := http2Dial(t, addr, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
+	p.ask(1, true, "GET", "/")
+	over, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-over:
+				return
+			case <-time.After(50 * time.Millisecond):
+				_ = p.WriteWindowUpdate(1, 1)
+			}
+		}
+	}()
+	p.until("the end of the answer", func() bool { return p.answers[1] != nil && p.answers[1].reset != "" })
+	close(over)
+	<-ended
+	if a := p.answers[1]; a.reset != "CANCEL" || len(a.body) < 2 {
+		t.Errorf("%s after %d bytes", a.reset, len(a.body))
+	}
+	r.until("the end of all", func() bool { return r.engine.Active(nil) == 0 && r.stats("web").Current == 0 })
+}
+
 // A body of known length that trickles is given up.
 func TestHTTP2BodyThatTrickles(t *testing.T) {
 	for _, tc := range []struct {

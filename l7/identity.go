@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"appliance/l7/http1"
@@ -25,10 +26,22 @@ type identity struct {
 	trusted     networks // the proxies whose word counts
 	requestID   string   // the name of the field; "": there is none
 	underscores Underscores
+	certified   []string // the fields that a rule of the service sets by the client's certificate
 }
 
 func newIdentity(cfg Config) identity {
-	return identity{newNetworks(cfg.TrustedProxies), cfg.RequestID, cfg.EffectiveUnderscores()}
+	id := identity{trusted: newNetworks(cfg.TrustedProxies), requestID: cfg.RequestID, underscores: cfg.EffectiveUnderscores()}
+	cfg.EachRules(func(_ string, r *Rules) {
+		if r.RequestHeaders == nil {
+			return
+		}
+		for name, value := range r.RequestHeaders.Set {
+			if usesCertificate(value) {
+				id.certified = append(id.certified, name)
+			}
+		}
+	})
+	return id
 }
 
 func (c Config) validateIdentity(problem func(key, message string)) {
@@ -77,6 +90,10 @@ func (id *identity) identify(ex *exchange) bool {
 		}
 		ex.fields = withoutUnderscores(ex.fields)
 	}
+	for _, name := range id.certified {
+		// On all routes: a server believes the field wherever it is asked.
+		ex.fields = withoutVariable(ex.fields, name)
+	}
 	trusted := len(id.trusted) > 0 && id.trusted.contain(ex.peer.addr)
 	if id.requestID != "" {
 		ex.id = ""
@@ -110,6 +127,16 @@ func withoutUnderscores(fs fields) fields {
 		}
 	}
 	return out
+}
+
+// withoutVariable returns the fields without those that a server may take for the
+// field of that name.
+func withoutVariable(fs fields, name string) fields {
+	same := func(f field) bool { return sameVariable(f.Name, name) }
+	if !slices.ContainsFunc(fs, same) {
+		return fs
+	}
+	return slices.DeleteFunc(slices.Clone(fs), same)
 }
 
 // believe takes the client and the scheme from what a trusted proxy says. The

@@ -99,12 +99,18 @@ func inTLSWords(err error) error {
 	return fmt.Errorf("TLS: %w", err)
 }
 
-// isAlert reports whether the server has broken TLS off, with a reason. One that does
-// not like our certificate does so only after what is the end of the handshake for
-// us, by TLS 1.3.
+// isAlert reports whether the server has broken TLS off, with a reason.
 func isAlert(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "remote error"
+}
+
+// refusesUs reports whether the server has ended the connection because of the
+// certificate that we have shown, or have not: it has not looked at the request. By
+// TLS 1.3 that comes when the handshake is over for us and the request is sent.
+// crypto/tls tells alerts apart by their text alone.
+func refusesUs(err error) bool {
+	return isAlert(err) && (strings.Contains(err.Error(), "certificate") || strings.HasSuffix(err.Error(), "access denied"))
 }
 
 // awaitTLS waits for more as await does. Before the first byte of an answer it

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -342,5 +343,18 @@ func TestReloadOfTransport(t *testing.T) {
 	}
 	if _, err := r.engine.Stage([]Config{cfg}, r.pools, r.wires); err == nil || !strings.Contains(err.Error(), "pool p: tls.ca_file: ") {
 		t.Errorf("%v", err)
+	}
+}
+
+// Only a server that minds our certificate has not looked at the request.
+func TestServerRefusesUs(t *testing.T) {
+	remote := func(text string) error { return &net.OpError{Op: "remote error", Err: errors.New("tls: " + text)} }
+	for err, want := range map[error]bool{
+		remote("certificate required"): true, remote("unknown certificate authority"): true, remote("access denied"): true,
+		remote("internal error"): false, remote("bad record MAC"): false, errors.New("tls: bad certificate"): false, io.EOF: false,
+	} {
+		if got := refusesUs(err); got != want {
+			t.Errorf("%v: %v", err, got)
+		}
 	}
 }

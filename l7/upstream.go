@@ -263,7 +263,7 @@ func (u *upstream) roundTrip(ctx context.Context, server *pool.Server, ex *excha
 		case kept && c.silent() && repeatable(ex) && !isTimeout(err) && !ex.over():
 			broken = true
 			ex.trail.retries++
-		case !kept && isAlert(err) && (ex.body == nil || ex.whole != nil):
+		case !kept && c.silent() && refusesUs(err) && (ex.body == nil || ex.whole != nil):
 			return nil, &connectError{err: inTLSWords(err), maybeSent: broken}
 		default:
 			return nil, err
