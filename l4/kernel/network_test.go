@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -135,9 +136,22 @@ func newNetwork(t *testing.T) *network {
 		n.ip("-6 route add default via fd0" + via + "::1")
 	}
 	w.forward("1")
+	w.running("c0")
+	w.running("s0")
 	w.toClient, w.toServer = w.balancer.iface("c0"), w.balancer.iface("s0")
 	w.clientMAC, w.serverMAC = w.client.iface("eth0").HardwareAddr, w.server.iface("eth0").HardwareAddr
 	return w
+}
+
+// running waits until the balancer's interface sends: until the kernel has seen
+// that the other end is up, which takes it a moment, it drops what it is given.
+func (w *network) running(name string) {
+	w.balancer.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); w.balancer.iface(name).Flags&net.FlagRunning == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.balancer.t.Fatalf("%s does not come up", name)
+		}
+	}
 }
 
 // forward has the balancer forward packets, "1", or not, "0".
