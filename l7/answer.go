@@ -173,6 +173,7 @@ func (a *http1Reply) end() {
 func (a *http1Reply) stream() io.ReadWriteCloser {
 	c := a.conn
 	_ = c.tcp.SetDeadline(time.Time{}) // fails only if closed
+	c.writeBy = time.Time{}
 	early := append([]byte(nil), c.in.b[c.in.r:c.in.w]...)
 	c.drop() // an idle stream needs no buffer
 	return &serverStream{c, early}
@@ -196,7 +197,13 @@ func (s *serverStream) Read(p []byte) (int, error) {
 	return readConn(s.conn.raw, p)
 }
 
-func (s *serverStream) Write(p []byte) (int, error) { return s.conn.writeAll(p) }
+// Write fails if the server takes nothing for the time that it has.
+func (s *serverStream) Write(p []byte) (int, error) {
+	if err := s.conn.armWrite(time.Now()); err != nil {
+		return 0, err
+	}
+	return s.conn.writeAll(p)
+}
 
 // CloseWrite tells the server that nothing more comes.
 func (s *serverStream) CloseWrite() error {

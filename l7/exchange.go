@@ -130,6 +130,9 @@ type exchange struct {
 	user    string                    // who has shown a password; "": nobody
 	via     string                    // the client and the proxies it came by; "": it came by itself
 	failed  atomic.Pointer[bodyError] // the client's body could not be read
+	// malformed says that it should not have been sent: by HTTP/1 nothing more is
+	// believed that comes on its connection.
+	malformed bool
 
 	out   outgoing
 	hold  hold
@@ -153,6 +156,7 @@ type outgoing struct {
 func (ex *exchange) reset() {
 	ex.method, ex.target, ex.host, ex.fields = "", "", "", nil
 	ex.body, ex.length, ex.whole, ex.expect = nil, 0, nil, false
+	ex.malformed = false
 	ex.upgrade, ex.server, ex.from, ex.up = nil, nil, nil, nil
 	ex.id, ex.user, ex.via, ex.granted = "", "", "", nil
 	if ex.failed.Load() != nil {

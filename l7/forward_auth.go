@@ -46,6 +46,8 @@ func (f *ForwardAuth) validate(at string, problem func(key, message string)) {
 	for i, name := range f.Headers {
 		if err := ruledField(name); err != nil {
 			problem(fmt.Sprintf("%s.headers[%d]", at, i), err.Error())
+		} else if strings.EqualFold(name, "Host") {
+			problem(fmt.Sprintf("%s.headers[%d]", at, i), "a request has one Host, and that is the client's or what request_headers.set says")
 		}
 	}
 }

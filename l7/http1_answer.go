@@ -41,7 +41,8 @@ func (a *http1Answer) WriteHead(status int, head fields) error {
 	if status < 200 {
 		return a.interim(status, head)
 	}
-	a.close = a.req.Close || !a.conn.server.keepsNext() || a.req.Method == http.MethodConnect || !a.conn.work.body.whole()
+	a.close = a.req.Close || !a.conn.server.keepsNext() || a.req.Method == http.MethodConnect || !a.conn.work.body.whole() ||
+		a.conn.work.ex.malformed
 	a.left = -1
 	dated := false
 	a.out = http1.AppendStatusLine(a.out, status, http.StatusText(status))

@@ -77,6 +77,7 @@ const (
 type http1Work struct {
 	in     inbox
 	head   int // the length of the request's head at in.r; 0: not parsed yet
+	seen   int // what of in has been searched for the end of the head that is not whole
 	req    http1.Request
 	ex     exchange
 	answer http1Answer
@@ -122,7 +123,7 @@ func (c *http1Conn) end() {
 	if len(w.in.b) > workMost || cap(w.answer.out) > workMost {
 		return
 	}
-	w.in.r, w.in.w, w.head = 0, 0, 0
+	w.in.r, w.in.w, w.head, w.seen = 0, 0, 0, 0
 	works.Put(w)
 }
 
@@ -401,10 +402,12 @@ func (c *http1Conn) requests(inside bool) next {
 				in.r += 2 // RFC 9112, section 2.2
 				continue
 			}
-			n := http1.End(in.b[in.r:in.w], 0)
+			n := http1.End(in.b[in.r:in.w], w.seen)
 			if n == 0 {
+				w.seen = in.w - in.r // or who sends byte by byte would have us search all for each
 				return nextMore
 			}
+			w.seen = 0
 			if c.server.set.http2 && !c.secure && c.state.Load() == stateFresh && beginsHTTP2(in.b[in.r:in.w]) {
 				return nextHTTP2
 			}

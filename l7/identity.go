@@ -48,6 +48,8 @@ func (c Config) validateIdentity(problem func(key, message string)) {
 	if c.RequestID != "" {
 		if err := ruledField(c.RequestID); err != nil {
 			problem("request_id", err.Error())
+		} else if strings.EqualFold(c.RequestID, "Host") {
+			problem("request_id", "Host is the host that is asked for")
 		} else if strings.Contains(c.RequestID, "_") {
 			problem("request_id", "a name with an underscore does not get through everywhere; take one with dashes")
 		}

@@ -51,14 +51,14 @@ func (p *pipeline) route(ctx context.Context, st *state, ex *exchange) error {
 		return p.refuse(ex, http.StatusNotImplemented)
 	}
 	if !validTarget(ex.method, ex.target) {
-		return p.refuse(ex, http.StatusBadRequest)
+		return p.reject(ex)
 	}
 	if !st.identity.identify(ex) {
-		return p.refuse(ex, http.StatusBadRequest)
+		return p.reject(ex)
 	}
 	host, ok := normalHost(ex.host)
 	if !ok && !(ex.host == "" && ex.mayLackHost) {
-		return p.refuse(ex, http.StatusBadRequest)
+		return p.reject(ex)
 	}
 	to := st.routes.find(host, ex)
 	if to == nil {
@@ -105,6 +105,12 @@ func (p *pipeline) carry(ctx context.Context, st *state, to *target, ex *exchang
 
 // refuse answers with an error of our own.
 func (p *pipeline) refuse(ex *exchange, status int) error { return p.say(ex, status) }
+
+// reject answers what is a message of HTTP, but no request that anybody may send.
+func (p *pipeline) reject(ex *exchange) error {
+	ex.malformed = true
+	return p.refuse(ex, http.StatusBadRequest)
+}
 
 // say gives a short answer of our own, which tells nothing but its status unless
 // there is a page for it.

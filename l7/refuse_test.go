@@ -20,9 +20,11 @@ func TestTargetsAndHostsThatAreNone(t *testing.T) {
 		"GET http://a#/admin HTTP/1.1\r\nHost: a", "GET * HTTP/1.1\r\nHost: a", "GET admin HTTP/1.1\r\nHost: a",
 		"GET / HTTP/1.1\r\nHost: evil,blog", "GET / HTTP/1.1\r\nHost: a@b", "GET / HTTP/1.1\r\nHost: a;b",
 		"GET / HTTP/1.1\r\nHost: a:b", "GET / HTTP/1.1\r\nHost:", "GET / HTTP/1.0\r\nHost: a,b", "GET http://a,b/ HTTP/1.1\r\nHost: a",
+		"GET /%61dmin/%zz HTTP/1.1\r\nHost: a", "GET /admin%00 HTTP/1.1\r\nHost: a",
 	} {
-		if resp := say(t, plain, head+"\r\n\r\n"); resp.StatusCode != 400 {
-			t.Errorf("%q: %s", head, resp.Status)
+		// And nothing is believed that follows on the connection.
+		if resp := say(t, plain, head+"\r\nConnection: keep-alive\r\n\r\n"); resp.StatusCode != 400 || !resp.Close {
+			t.Errorf("%q: %s, close %v", head, resp.Status, resp.Close)
 		}
 	}
 	for _, head := range [][]string{

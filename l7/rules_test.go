@@ -290,6 +290,7 @@ func TestRulesAreChecked(t *testing.T) {
 		{Route{Pool: "p", Rules: Rules{ForwardAuth: &ForwardAuth{Path: "/"}}}, "route[0].forward_auth.pool"},
 		{Route{Pool: "p", Rules: Rules{ForwardAuth: &ForwardAuth{Pool: "a", Path: "/a b"}}}, "route[0].forward_auth.path"},
 		{Route{Pool: "p", Rules: Rules{ForwardAuth: &ForwardAuth{Pool: "a", Headers: []string{"Connection"}}}}, "route[0].forward_auth.headers[0]"},
+		{Route{Pool: "p", Rules: Rules{ForwardAuth: &ForwardAuth{Pool: "a", Headers: []string{"host"}}}}, "route[0].forward_auth.headers[0]"},
 		{Route{Pool: "p", Rules: Rules{Sticky: &Sticky{Cookie: "a b", KeyFile: "b"}}}, "route[0].sticky.cookie"},
 		{Route{Pool: "p", Rules: Rules{HashBy: &HashBy{}}}, "route[0].hash_by"},
 		{Route{Pool: "p", Rules: Rules{Retry: &Retry{Tries: 11}}}, "route[0].retry.tries"},

@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -207,4 +209,27 @@ func TestShutdownCutsWebSockets(t *testing.T) {
 	if _, err := io.ReadAll(in); err != nil && !strings.Contains(err.Error(), "reset") {
 		t.Errorf("%v", err)
 	}
+}
+
+// A server that takes nothing of what is sent to it does not hold its clients for
+// ever.
+func TestUpgradedServerThatTakesNothing(t *testing.T) {
+	over := make(chan struct{})
+	r := newRig(t)
+	r.pool("p", raw(t, func(c *net.TCPConn, r *bufio.Reader) {
+		readHead(r)
+		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\nwelcome")
+		<-over
+	}))
+	defer close(over)
+	addr := r.addr()
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p", Timeouts: Timeouts{Response: 300 * time.Millisecond}})
+	c, _ := upgrade(t, addr, nil, "")
+	for err := error(nil); err == nil; {
+		_ = c.SetWriteDeadline(time.Now().Add(patience))
+		if _, err = c.Write(make([]byte, 64<<10)); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Error("the tunnel stands still")
+		}
+	}
+	r.until("the end", func() bool { return r.engine.Active(nil) == 0 })
 }
