@@ -102,7 +102,8 @@ func (p *Path) flow(k *programKey, f *programFlow, now uint32) (Flow, bool) {
 // here. A flow that is here already is replaced, unless packets of it have come
 // here later than there. It returns how many found no place: their service is not
 // here, what they say cannot be, or there is no room. Installed flows age like
-// others, and are not told by OnChanges before their packets come here.
+// others, but live 40 s longer, for as long as the other node may say nothing of a
+// flow in use; and are not told by OnChanges before their packets come here.
 func (p *Path) Install(flows []Flow) (refused int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,6 +1,9 @@
 package kernel
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // TestRoundHoldsNothingUp looks at all flows while others have the lock: a router
 // that becomes active needs it.
@@ -70,5 +73,29 @@ func TestRoundWhileServersGo(t *testing.T) {
 		if len(r.flows()) != 1 {
 			t.Errorf("%s: the flow's server is forgotten by the next round", what)
 		}
+	}
+}
+
+// TestCopiesOutliveTheirNews has flows in use on the other node, which says so every
+// RefreshInterval only: until then they must not time out here.
+func TestCopiesOutliveTheirNews(t *testing.T) {
+	t.Parallel()
+	f := families[0]
+	s := f.service()
+	s.Timeouts = Timeouts{Idle: 20 * time.Second, HalfClose: 10 * time.Second}
+	r := newRig(t, Options{}, s)
+	flows := []Flow{
+		{Protocol: TCP, Client: f.client, Listen: f.vip, Server: f.server, Port: 1},
+		{Protocol: TCP, Client: f.nobody, Listen: f.vip, Server: f.server, Port: 2, ClientEnded: true},
+	}
+	if n := r.path.Install(flows); n != 0 {
+		t.Fatalf("%d refused", n)
+	}
+	now := tick()
+	if r.path.sweepOnce(now+ticks(RefreshInterval+SweepInterval), 0); len(r.flows()) != 2 {
+		t.Errorf("%+v; want both flows until the other node tells them again", r.flows())
+	}
+	if r.path.sweepOnce(now+ticks(20*time.Second+newsAfter)+1, 0); len(r.flows()) != 0 {
+		t.Errorf("%+v; want none, for the other node tells them no more", r.flows())
 	}
 }

@@ -27,6 +27,9 @@ const (
 	// linger is how long a flow that has ended is kept for packets that are sent
 	// once more.
 	linger = 10 * time.Second
+	// newsAfter is how long it takes at most to hear again of a flow that is in use
+	// on the other node: until it looks, with the time that takes.
+	newsAfter = RefreshInterval + 2*SweepInterval
 	// batch is how many entries are read by one system call.
 	batch = 4096
 )
@@ -266,7 +269,10 @@ func (r *round) limit(k *programKey, f *programFlow) uint32 {
 	case f.Phase == phaseNew:
 		return ticks(min(handshake, idle))
 	case f.Flags&(flagClientFIN|flagServerFIN) != 0:
-		return ticks(halfClose)
+		idle = halfClose
+	}
+	if f.Flags&flagInstalled != 0 {
+		idle += newsAfter
 	}
 	return ticks(idle)
 }
