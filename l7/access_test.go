@@ -413,6 +413,28 @@ func TestHashBy(t *testing.T) {
 	}
 }
 
+// Trailers say nothing that a field of the head could not.
+func TestTrailersThatAreNotBelieved(t *testing.T) {
+	seen := make(chan string, 1)
+	r := newRig(t)
+	r.pool("p", web(t, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		seen <- fmt.Sprint(r.Trailer)
+	}))
+	r.pool("auth", web(t, func(w http.ResponseWriter, r *http.Request) { w.Header().Set("X-User", "ann") }))
+	addr := r.addr()
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p",
+		Rules: Rules{ForwardAuth: &ForwardAuth{Pool: "auth", Headers: []string{"X-User", "X-Group"}}, RequestHeaders: &HeaderRules{Set: map[string]string{"X-Who": "{cert_name}"}}}})
+	resp := say(t, addr, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Who, X-User, X-Group, A_B, X-Sum\r\n\r\n"+
+		"1\r\nx\r\n0\r\nX-Who: me\r\nX-User: root\r\nX-Group: root\r\nA_B: c\r\nX.Who: me\r\nX-Sum: 1\r\n\r\n")
+	if body(t, resp); resp.StatusCode != 200 {
+		t.Error(resp.Status)
+	}
+	if got := <-seen; strings.Contains(got, "me") || strings.Contains(got, "root") || strings.Contains(got, "c]") || !strings.Contains(got, "X-Sum:[1]") {
+		t.Errorf("the server got %s", got)
+	}
+}
+
 // A client that leaves while its permission is asked for leaves nothing behind.
 func TestForwardAuthOfOneWhoLeaves(t *testing.T) {
 	asked, leave := make(chan struct{}), make(chan struct{})

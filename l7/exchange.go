@@ -126,10 +126,13 @@ type exchange struct {
 	// granted are fields that the server gets besides those of the client, which
 	// by Connection could have others removed.
 	granted fields
-	id      string                    // of the request; "": it has none
-	user    string                    // who has shown a password; "": nobody
-	via     string                    // the client and the proxies it came by; "": it came by itself
-	failed  atomic.Pointer[bodyError] // the client's body could not be read
+	// identity is what says which fields of the client are not believed; nil: before
+	// it was asked, and in questions of our own.
+	identity *identity
+	id       string                    // of the request; "": it has none
+	user     string                    // who has shown a password; "": nobody
+	via      string                    // the client and the proxies it came by; "": it came by itself
+	failed   atomic.Pointer[bodyError] // the client's body could not be read
 	// malformed says that it should not have been sent: by HTTP/1 nothing more is
 	// believed that comes on its connection.
 	malformed bool
@@ -156,7 +159,7 @@ type outgoing struct {
 func (ex *exchange) reset() {
 	ex.method, ex.target, ex.host, ex.fields = "", "", "", nil
 	ex.body, ex.length, ex.whole, ex.expect = nil, 0, nil, false
-	ex.malformed = false
+	ex.malformed, ex.identity = false, nil
 	ex.upgrade, ex.server, ex.from, ex.up = nil, nil, nil, nil
 	ex.id, ex.user, ex.via, ex.granted = "", "", "", nil
 	if ex.failed.Load() != nil {

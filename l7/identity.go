@@ -86,16 +86,11 @@ func (ns networks) contain(a netip.Addr) bool {
 // identify finds out who asks, and cleans the request's fields. It reports false
 // for a request that is to be refused.
 func (id *identity) identify(ex *exchange) bool {
-	if id.underscores != UnderscoresPass && hasUnderscore(ex.fields) {
-		if id.underscores == UnderscoresRefuse {
-			return false
-		}
-		ex.fields = withoutUnderscores(ex.fields)
+	ex.identity = id
+	if id.underscores == UnderscoresRefuse && hasUnderscore(ex.fields) {
+		return false
 	}
-	for _, name := range id.certified {
-		// On all routes: a server believes the field wherever it is asked.
-		ex.fields = withoutVariable(ex.fields, name)
-	}
+	ex.fields = id.clean(ex.fields)
 	trusted := len(id.trusted) > 0 && id.trusted.contain(ex.peer.addr)
 	if id.requestID != "" {
 		ex.id = ""
@@ -109,6 +104,35 @@ func (id *identity) identify(ex *exchange) bool {
 		id.believe(ex)
 	}
 	return true
+}
+
+// clean returns the fields, or trailers, of a client without those that are not
+// passed on.
+func (id *identity) clean(fs fields) fields {
+	if id.underscores != UnderscoresPass && hasUnderscore(fs) {
+		fs = withoutUnderscores(fs)
+	}
+	for _, name := range id.certified {
+		// On all routes: a server believes the field wherever it is asked.
+		fs = withoutVariable(fs, name)
+	}
+	return fs
+}
+
+// requestTrailers returns the trailers of the request as a server gets them. Some
+// servers take them for fields of the head, so what is not believed there is not
+// passed on here.
+func (ex *exchange) requestTrailers() fields {
+	fs := trailerFields(ex.body.trailers())
+	if ex.identity != nil {
+		fs = ex.identity.clean(fs)
+	}
+	if r := ex.rules; r != nil && r.forwardAuth != nil {
+		for _, name := range r.forwardAuth.headers {
+			fs = withoutVariable(fs, name)
+		}
+	}
+	return fs
 }
 
 func hasUnderscore(fs fields) bool {

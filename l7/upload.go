@@ -131,7 +131,7 @@ func (u *upload) carry(ex *exchange) error {
 			if !u.state.CompareAndSwap(uploadRunning, uploadLast) {
 				return errAborted
 			}
-			u.trailers = trailerFields(ex.body.trailers())
+			u.trailers = ex.requestTrailers()
 		}
 		if e := u.to.sendBody(u, in.b[:n], err == io.EOF); e != nil {
 			return e
