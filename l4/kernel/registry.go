@@ -16,7 +16,7 @@ const (
 // A number stays taken while there are flows of it.
 type registry struct {
 	services []*service          // in the order of Set
-	names    map[string]*service // these, by name
+	names    map[string]*service // these, by name; after a Set that failed, others
 	listen   map[programKey]*service
 	byID     map[uint32]*service // these, and retired ones that still have flows
 	servers  map[uint32]*server

@@ -107,41 +107,58 @@ func validate(services []Service) error {
 // set does what Set promises. The caller holds the lock.
 func (p *Path) set(configs []Service) error {
 	r := p.registry
-	before := r.services
-	var services []*service
-	names := make(map[string]*service)
+	services, err := p.setServices(configs)
+	if err == nil {
+		r.services = services
+		err = p.setListen()
+	}
+	// What goes gets no new flows; the sweep takes its numbers when the last one
+	// ends. After an error, too: what comes may need them.
+	names, wanted := make(map[string]*service), make(map[*service]bool)
+	for _, cfg := range configs {
+		names[cfg.Name] = r.names[cfg.Name]
+		wanted[r.names[cfg.Name]] = true
+	}
+	for _, s := range r.byID {
+		if wanted[s] {
+			continue
+		}
+		s.Service.Servers = nil
+		if e := p.setServers(s); e != nil {
+			err = errors.Join(err, fmt.Errorf("service %s: %w", s.Name, e))
+		}
+	}
+	if err == nil {
+		r.names = names
+	}
+	return err
+}
+
+// setServices has the program know services and their servers, but for their
+// addresses.
+func (p *Path) setServices(configs []Service) (services []*service, err error) {
+	r := p.registry
 	for _, cfg := range configs {
 		s := r.names[cfg.Name]
 		if s == nil || s.Protocol != cfg.Protocol {
 			// Its flows' timeouts are those of its protocol.
 			id := free(r.byID, maxServices)
 			if id == 0 {
-				return fmt.Errorf("service %s: too many services that are gone still have connections", cfg.Name)
+				return nil, fmt.Errorf("service %s: too many services that are gone still have connections", cfg.Name)
+			}
+			if err := p.clearService(id); err != nil {
+				return nil, err
 			}
 			s = &service{id: id, servers: make(map[netip.AddrPort]*server)}
-			if err := p.clearService(id); err != nil {
-				return err
-			}
-			r.byID[id] = s
+			r.byID[id], r.names[cfg.Name] = s, s
 		}
 		s.Service = cfg
 		if err := p.setServers(s); err != nil {
-			return fmt.Errorf("service %s: %w", cfg.Name, err)
+			return nil, fmt.Errorf("service %s: %w", cfg.Name, err)
 		}
 		services = append(services, s)
-		names[s.Name] = s
 	}
-	r.services, r.names = services, names
-	for _, s := range before {
-		if names[s.Name] != s {
-			// It gets no new flows; the sweep takes its number when the last one ends.
-			s.Service.Servers = nil
-			if err := p.setServers(s); err != nil {
-				return fmt.Errorf("service %s: %w", s.Name, err)
-			}
-		}
-	}
-	return p.setListen()
+	return services, nil
 }
 
 // setServers has the program know the servers of s and how to choose one.

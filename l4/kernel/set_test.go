@@ -72,3 +72,43 @@ func TestSetOften(t *testing.T) {
 		t.Errorf("%d services are left", n)
 	}
 }
+
+// TestSetAfterOneThatFailed replaces more servers than there is room for beside those
+// that go: it is refused, leaves nothing behind, and can be done once they are gone.
+func TestSetAfterOneThatFailed(t *testing.T) {
+	t.Parallel()
+	f := families[0]
+	r := newRig(t, Options{})
+	many := func(name string, addr netip.Addr) Service {
+		s := f.service()
+		s.Name, s.Servers = name, nil
+		for i := range maxServers/2 + 1000 {
+			s.Servers = append(s.Servers, Server{Addr: netip.AddrPortFrom(addr, uint16(1000+i))})
+		}
+		return s
+	}
+	if err := r.path.Set([]Service{many("one", f.server.Addr())}); err != nil {
+		t.Fatal(err)
+	}
+	two := []Service{many("two", f.second.Addr())}
+	if err := r.path.Set(two); err == nil {
+		t.Fatal("more servers than fit are taken")
+	}
+	r.path.sweepOnce(tick(), 0)
+	r.path.sweepOnce(tick(), 0)
+	if err := r.path.Set(two); err != nil {
+		t.Fatalf("with those before gone: %v", err)
+	}
+	if got := r.client(packet{proto: TCP, from: f.client, to: f.vip, flags: syn}); got.to.Addr() != f.second.Addr() {
+		t.Errorf("a connection goes to %s", got.to)
+	}
+	if err := r.path.Set(nil); err != nil {
+		t.Fatal(err)
+	}
+	r.client(packet{proto: TCP, from: f.client, to: f.vip, flags: rst})
+	r.path.sweepOnce(tick()+ticks(linger)+2, 0)
+	r.path.sweepOnce(tick(), 0)
+	if len(r.path.registry.servers) != 0 || len(r.path.registry.byID) != 0 {
+		t.Errorf("%d servers and %d services are left", len(r.path.registry.servers), len(r.path.registry.byID))
+	}
+}

@@ -236,6 +236,9 @@ func (p *Path) conclude(r *round, err error) {
 		p.addrs[id].Store(nil)
 		delete(srv.service.servers, srv.addr)
 	}
+	for _, s := range p.registry.listen { // after a Set that failed, others than names
+		inUse[s.id] = true
+	}
 	for id, s := range p.registry.byID {
 		if p.registry.names[s.Name] != s && !inUse[id] {
 			delete(p.registry.byID, id)
