@@ -1,12 +1,14 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -38,9 +40,17 @@ func (p *pair) newForgedSender() *forgedSender {
 	return s
 }
 
+// send sends a frame, when the kernel has room for it.
 func (s *forgedSender) send(frame []byte) {
 	s.t.Helper()
-	if err := s.tap.Send(s.port, frame); err != nil {
+	var err error
+	for range 1000 {
+		if err = s.tap.Send(s.port, frame); !errors.Is(err, syscall.ENOBUFS) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err != nil {
 		s.t.Fatal(err)
 	}
 }
