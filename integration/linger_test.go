@@ -57,11 +57,23 @@ func (p *pair) switchUnder(on, giver *lab.Node, args ...string) {
 func (p *pair) nothingLingers() {
 	p.t.Helper()
 	bpftool := need(p.t, "bpftool", "bpftool")
+	over := false
+	defer func() {
+		if !over { // what is it that lingers?
+			for _, n := range p.Nodes() {
+				p.t.Logf("connections of %s:\n%s", n.Name, p.on(n.Host, "ss", "-tanoei"))
+			}
+			p.t.Logf("connections of the client:\n%s", p.on(p.Client, "ss", "-tanoei"))
+		}
+	}()
 	for _, n := range p.Nodes() {
 		eventually(p.t, 20*time.Second, "nothing lingers on "+n.Name, func() bool {
 			s := p.status(n).VRRP[0]
 			return s.Lingering == nil && s.PassingOn == nil
 		})
+	}
+	over = true
+	for _, n := range p.Nodes() {
 		for what, c := range map[string]struct {
 			args []string
 			want string

@@ -11,11 +11,18 @@
 //
 //	a request for a connection (SYN)                              this node's
 //	a frame from the other node                                   this node's: no loop
-//	a connection of this node, also one in TIME_WAIT              this node's
+//	a connection of this node                                     this node's
+//	what repeats the end of one in TIME_WAIT                      this node's
+//	what answers a request that is under way here                 this node's
 //	the answer to a SYN cookie of this node                       this node's
 //	of a port that is served without sockets (Options.Elsewhere)  left alone
 //	a fragment, or not TCP                                        left alone
 //	any other segment, and ICMP errors about one                  the other node's
+//
+// One connection may have a socket on either node. A client uses a port once more
+// while the node without its new connection has the former one in TIME_WAIT; or it
+// repeats a request whose answer was lost, and reaches the other node with it. The
+// number that a segment acknowledges tells which of the two it is for.
 //
 // The nodes must be on one LAN, as they are for VRRP.
 //

@@ -3,6 +3,7 @@ package steer
 import (
 	"bytes"
 	"encoding/binary"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -188,12 +189,14 @@ func trouble(src, dst netip.AddrPort, kind byte) []byte {
 // listenOn returns a listener on an address.
 func listenOn(t *testing.T, address netip.Addr) *net.TCPListener {
 	t.Helper()
-	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(address, 0)))
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // as that of the appliance
+	l, err := lc.Listen(t.Context(), "tcp", netip.AddrPortFrom(address, 0).String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	return l
+	return l.(*net.TCPListener)
 }
 
 // connection returns both ends of a connection to l.
@@ -211,6 +214,56 @@ func connection(t *testing.T, l *net.TCPListener) (client, server *net.TCPConn) 
 	return client, server
 }
 
+// awaitEnd returns when the other end of c has been closed.
+func awaitEnd(t *testing.T, c *net.TCPConn) {
+	t.Helper()
+	if n, err := c.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatalf("%d bytes, %v instead of the end", n, err)
+	}
+}
+
+// wire is a socket that gets all that passes by loopback.
+type wire int
+
+func tap(t *testing.T) wire {
+	t.Helper()
+	all := int(binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL)))
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}); err != nil {
+		t.Fatal(err)
+	}
+	return wire(fd)
+}
+
+// segment waits for a segment with these flags and no others, as one that arrives.
+func (w wire) segment(t *testing.T, src, dst netip.AddrPort, flags byte) segment {
+	t.Helper()
+	head := 14 + 20
+	if src.Addr().Is6() {
+		head = 14 + 40
+	}
+	buf := make([]byte, 2048)
+	for {
+		n, _, err := unix.Recvfrom(int(w), buf, 0)
+		if err != nil {
+			t.Fatalf("no segment from %s to %s with the flags %#x: %v", src, dst, flags, err)
+		}
+		if n < head+20 {
+			continue
+		}
+		tcp := buf[head:n]
+		if binary.BigEndian.Uint16(tcp) == src.Port() && binary.BigEndian.Uint16(tcp[2:]) == dst.Port() && tcp[13] == flags {
+			s := arriving(src, dst, flags)
+			s.seq, s.acks = binary.BigEndian.Uint32(tcp[4:]), binary.BigEndian.Uint32(tcp[8:])
+			return s
+		}
+	}
+}
+
 func addrPort(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
 
 func TestVerdicts(t *testing.T) {
@@ -220,6 +273,7 @@ func TestVerdicts(t *testing.T) {
 			l := listenOn(t, address)
 			here := addrPort(l.Addr())
 			other := netip.AddrPortFrom(here.Addr(), 40000) // a client without a connection to this node
+			seen := tap(t)
 			c, s := connection(t, l)
 			known := addrPort(c.LocalAddr())
 
@@ -257,12 +311,58 @@ func TestVerdicts(t *testing.T) {
 
 			// The end that closes first is in TIME_WAIT.
 			s.Close()
+			awaitEnd(t, c)
 			c.Close()
-			expect(t, o, "a segment of a connection that is over here", arriving(known, here, ack|fin).frame(), false)
+			last := seen.segment(t, known, here, fin|ack)
+			seen.segment(t, here, known, ack) // the answer
+			expect(t, o, "a segment of a connection that is over here", last.frame(), false)
+			last.flags = ack
+			expect(t, o, "another", last.frame(), false)
+			later := last
+			later.seq, later.acks = last.seq+100_000, last.acks+100_000
+			expect(t, o, "one of a later connection from the same port, which is not here", later.frame(), true)
+			expect(t, o, "its request", arriving(known, here, syn).frame(), false)
+			expect(t, o, "its reset", arriving(known, here, rst).frame(), true)
+			expect(t, o, "an error about it", trouble(known, here, 3), true)
 		})
 	}
-	if n := (&Program{objects: *o}).Handed(); n != (6+3)+(6+4) {
+	if n := (&Program{objects: *o}).Handed(); n != (6+3+3)+(6+4+3) {
 		t.Errorf("%d packets are counted as handed over", n)
+	}
+}
+
+// A client that repeats its request, because no answer has come, may be answered by
+// both nodes. It goes on with one of them.
+func TestVerdictOnRequests(t *testing.T) {
+	o := program(t)
+	for _, address := range []netip.Addr{vip, vip6} {
+		l := listenOn(t, address)
+		raw, err := l.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Until data comes, the request is not a connection here.
+		if err := raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 60)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		here := addrPort(l.Addr())
+		seen := tap(t)
+		c, err := net.DialTCP("tcp", nil, l.Addr().(*net.TCPAddr))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		known := addrPort(c.LocalAddr())
+		answer := seen.segment(t, known, here, ack)
+		expect(t, o, "the answer to a request that is here", answer.frame(), false)
+		expect(t, o, "its reset", arriving(known, here, rst).frame(), false)
+		expect(t, o, "an error about it", trouble(known, here, 3), false)
+		answer.acks++
+		expect(t, o, "the answer to what the other node has said to the same request", answer.frame(), true)
+		answer.flags |= psh
+		expect(t, o, "data to the other node", answer.frame(), true)
 	}
 }
 

@@ -48,6 +48,27 @@ struct icmp {
 	__u32 rest;
 };
 
+/* Of the kernel's own structures what is looked at here; the loader finds out where
+ * it is.
+ */
+#define KERNEL __attribute__((preserve_access_index))
+
+struct sock_common {
+	__u32 skc_tw_snd_nxt;
+} KERNEL;
+
+struct inet_timewait_sock {
+	struct sock_common __tw_common;
+} KERNEL;
+
+struct tcp_timewait_sock {
+	struct inet_timewait_sock tw_sk;
+} KERNEL;
+
+struct tcp_request_sock {
+	__u32 snt_isn;
+} KERNEL;
+
 struct endpoint {
 	struct address address;
 	__be16 port;
@@ -130,9 +151,32 @@ static __always_inline int concerns(const struct address *a, __be16 port)
 	return bpf_map_lookup_elem(&addresses, a) && !bpf_map_lookup_elem(&elsewhere, &e);
 }
 
+/* Whether a segment answers a request that this node has answered. Where a client has
+ * repeated its request because an answer was lost, both nodes have one: it goes on
+ * with the node whose answer it has got. A socket of multipath TCP, which other
+ * programs may have, does not tell.
+ */
+static __always_inline int answers(struct bpf_sock *sk, const struct tcphdr *tcp)
+{
+	struct tcp_request_sock *request = bpf_skc_to_tcp_request_sock(sk);
+
+	return !request || !tcp->ack || bpf_ntohl(tcp->ack_seq) == request->snt_isn + 1;
+}
+
+/* Whether a segment is of the connection that is over, and not of a later one, at the
+ * other node, from the same port of the client. All that this node has sent in the
+ * former has been acknowledged, and is again by whatever comes still.
+ */
+static __always_inline int repeats(struct bpf_sock *sk, const struct tcphdr *tcp)
+{
+	struct tcp_timewait_sock *over = bpf_skc_to_tcp_timewait_sock(sk);
+
+	return !over || (tcp->ack && bpf_ntohl(tcp->ack_seq) == over->tw_sk.__tw_common.skc_tw_snd_nxt);
+}
+
 /* Whether there is a connection of this node that a packet with this tuple belongs
- * to. With head, the segment is the answer to a cookie that this node has sent in
- * place of keeping a request.
+ * to. The packet is a segment with head, or without it an error about one that this
+ * node may have sent.
  */
 static __always_inline int has_socket(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, __u32 size,
 				      void *ip, __u32 ip_size, struct tcphdr *head)
@@ -142,9 +186,19 @@ static __always_inline int has_socket(struct __sk_buff *skb, struct bpf_sock_tup
 
 	if (!sk)
 		return 0;
-	if (sk->state == BPF_TCP_LISTEN)
+	switch (sk->state) {
+	case BPF_TCP_LISTEN:
+		/* A cookie has been sent in place of keeping the request. */
 		ours = head && head->ack && !head->rst &&
 		       bpf_tcp_check_syncookie(sk, ip, ip_size, head, sizeof(*head)) == 0;
+		break;
+	case BPF_TCP_NEW_SYN_RECV:
+		ours = !head || answers(sk, head);
+		break;
+	case BPF_TCP_TIME_WAIT:
+		ours = head && repeats(sk, head);
+		break;
+	}
 	bpf_sk_release(sk);
 	return ours;
 }
