@@ -34,7 +34,7 @@ type flowTable interface {
 	Flows(func(kernel.Flow) bool) error
 	OnChanges(func([]kernel.Change))
 	Install([]kernel.Flow) (refused int)
-	Remove([]kernel.Flow)
+	Remove(ended []kernel.Flow, here func(vip netip.Addr) bool)
 }
 
 // flowSurroundings is what a flowLink asks others.
@@ -331,7 +331,7 @@ func (r *flowRun) apply(n *flowNode, changes []flowsync.Change) {
 		switch {
 		case len(flows) == 0:
 		case gone:
-			r.table.Remove(flows)
+			r.table.Remove(flows, r.ours)
 		default:
 			n.refused += uint64(r.table.Install(flows))
 		}
@@ -372,6 +372,6 @@ func (r *flowRun) forget(n *flowNode, except map[flowsync.Key]struct{}) {
 		r.log.Error().Err(err).Msg("flows cannot be read: some that have ended stay until they time out")
 	}
 	if len(gone) > 0 {
-		r.table.Remove(gone)
+		r.table.Remove(gone, r.ours)
 	}
 }

@@ -57,7 +57,7 @@ func (t *table) Install(flows []kernel.Flow) (refused int) {
 	return refused
 }
 
-func (t *table) Remove(flows []kernel.Flow) {
+func (t *table) Remove(flows []kernel.Flow, _ func(netip.Addr) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, f := range flows {

@@ -38,7 +38,7 @@ type packets interface {
 	Flows(func(kernel.Flow) bool) error
 	OnChanges(func([]kernel.Change))
 	Install([]kernel.Flow) (refused int)
-	Remove([]kernel.Flow)
+	Remove(ended []kernel.Flow, here func(vip netip.Addr) bool)
 	Cut(func(kernel.Flow) bool) (int, error)
 	Links() ([]*os.File, error)
 	Close() error

@@ -59,7 +59,7 @@ func (p *program) Cut(meant func(kernel.Flow) bool) (n int, err error) {
 		}
 		return true
 	})
-	p.Remove(cut)
+	p.Remove(cut, nil)
 	return len(cut), nil
 }
 

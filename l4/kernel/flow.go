@@ -236,9 +236,10 @@ func (p *Path) seen(k *programKey, now uint32) bool {
 }
 
 // Remove forgets flows that have just ended on the other node. Only Protocol,
-// Client and Listen count. A flow whose packets come here by now stays; one that
-// came here earlier, before its address moved, does not.
-func (p *Path) Remove(flows []Flow) {
+// Client and Listen count. here says of an address whether it is this node's by
+// now: a flow of it stays if its packets have come here lately. One that came
+// here before its address moved does not.
+func (p *Path) Remove(flows []Flow, here func(netip.Addr) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := tick()
@@ -249,7 +250,7 @@ func (p *Path) Remove(flows []Flow) {
 			continue
 		}
 		back := otherKey(&k, &there)
-		if there.Flags&flagInstalled == 0 && (age(now, there.Seen) <= lately || p.seen(&back, now)) {
+		if there.Flags&flagInstalled == 0 && here(flows[i].Listen.Addr()) && (age(now, there.Seen) <= lately || p.seen(&back, now)) {
 			continue
 		}
 		_ = p.objects.Flows.Delete(&k)

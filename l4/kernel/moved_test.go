@@ -1,9 +1,12 @@
 package kernel
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 )
+
+func here(netip.Addr) bool { return true }
 
 // A flow that was here, and has ended on the other node since its address moved
 // there, is forgotten; one whose packets come here is not.
@@ -13,7 +16,7 @@ func TestRemoveWhatHasMovedAway(t *testing.T) {
 	r := newRig(t, Options{}, f.service())
 	r.connect(f.client, f.vip, f.server)
 	ended := []Flow{{Protocol: TCP, Client: f.client, Listen: f.vip}}
-	if r.path.Remove(ended); len(r.flows()) != 1 {
+	if r.path.Remove(ended, here); len(r.flows()) != 1 {
 		t.Fatal("a flow whose packets come here is removed")
 	}
 	// As if the latest packet had come some seconds ago.
@@ -29,8 +32,13 @@ func TestRemoveWhatHasMovedAway(t *testing.T) {
 		}
 		k = otherKey(&k, &entry)
 	}
-	if r.path.Remove(ended); len(r.flows()) != 0 {
+	if r.path.Remove(ended, here); len(r.flows()) != 0 {
 		t.Error("a flow that has ended on the other node is here still")
+	}
+	// It ends there as soon as the address has moved.
+	r.connect(f.client, f.vip, f.server)
+	if r.path.Remove(ended, func(netip.Addr) bool { return false }); len(r.flows()) != 0 {
+		t.Error("a flow of an address that is not here, and that has ended, stays until it times out")
 	}
 }
 

@@ -60,7 +60,7 @@ func TestFlowOnTheOtherNode(t *testing.T) {
 			if got := second.stats(); got.Current != 1 {
 				t.Errorf("%s: a flow that came here is not counted: %+v", mode, got)
 			}
-			second.path.Remove(flows)
+			second.path.Remove(flows, here)
 			if len(second.flows()) != 1 {
 				t.Errorf("%s: a flow that came here is removed by the other node", mode)
 			}
@@ -101,7 +101,7 @@ func TestRemoveInstalled(t *testing.T) {
 	}
 	r.left("an answer to the connection before", r.toServer,
 		r.fromServer(packet{proto: TCP, from: f.server, to: netip.AddrPortFrom(f.vip.Addr(), 40000), flags: ack}))
-	r.path.Remove([]Flow{{Protocol: TCP, Client: f.client, Listen: f.vip}})
+	r.path.Remove([]Flow{{Protocol: TCP, Client: f.client, Listen: f.vip}}, here)
 	if n := len(r.flows()); n != 0 {
 		t.Errorf("%d flows are left", n)
 	}
