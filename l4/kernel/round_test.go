@@ -99,3 +99,29 @@ func TestCopiesOutliveTheirNews(t *testing.T) {
 		t.Errorf("%+v; want none, for the other node tells them no more", r.flows())
 	}
 }
+
+// TestRoundAndAPortUsedAgain has a connection begin in the place of one that a round
+// has read before, as having ended.
+func TestRoundAndAPortUsedAgain(t *testing.T) {
+	t.Parallel()
+	f := families[0]
+	r := newRig(t, Options{}, f.service())
+	r.connect(f.client, f.vip, f.server)
+	r.client(packet{proto: TCP, from: f.client, to: f.vip, flags: rst, seq: 101})
+	k := flowKey(TCP, f.client, f.vip)
+	var read programFlow
+	if err := r.path.objects.Flows.Lookup(&k, &read); err != nil {
+		t.Fatal(err)
+	}
+	r.connect(f.client, f.vip, f.server)
+	round := r.path.beginRound(tick()+ticks(linger)+2, 0)
+	round.visit(r.path, &k, &read)
+	if len(r.flows()) != 1 {
+		t.Error("the connection ends with the one before")
+	}
+	round = r.path.beginRound(tick()+ticks(time.Hour)+2, 0)
+	round.visit(r.path, &k, &read)
+	if len(r.flows()) != 0 {
+		t.Error("it does not end when its own time is over")
+	}
+}

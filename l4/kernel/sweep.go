@@ -133,47 +133,53 @@ func (p *Path) beginRound(now, since uint32) *round {
 // look looks at all flows.
 func (r *round) look(p *Path) error {
 	return p.each(func(k *programKey, f *programFlow) bool {
-		if f.Reverse != 0 {
-			if r.since > 0 {
-				p.sweepOrphan(r.now, k, f)
-			}
-			return true
-		}
-		limit := r.limit(k, f)
-		enough := limit
-		if r.since > 0 {
-			enough = min(limit, r.since-1)
-		}
-		idle := p.idle(r.now, k, f, enough)
-		if idle > limit {
-			r.expire(p, k, f)
-			return true
-		}
-		r.census.count(f)
-		if r.since > 0 && idle < r.since && f.Phase == phaseEstablished && f.Flags&flagInstalled == 0 {
-			if flow, ok := p.flow(k, f, r.now); ok {
-				flow.Idle = time.Duration(idle) << 30
-				r.told = append(r.told, Change{Kind: Refreshed, Flow: flow})
-			}
+		switch {
+		case f.Reverse == 0:
+			r.visit(p, k, f)
+		case r.since > 0:
+			p.sweepOrphan(r.now, k, f)
 		}
 		return true
 	})
 }
 
-// idle returns for how many ticks nothing has moved on a flow. Where that is more
-// than enough to know, the answers count, too, which have an entry of their own;
-// but not those to a client that does not come back.
-func (p *Path) idle(now uint32, k *programKey, f *programFlow, enough uint32) uint32 {
-	idle := age(now, f.Seen)
-	if f.Phase == phaseNew || idle <= enough {
-		return idle
+// visit looks at a flow, whose direction from the client k and f are.
+func (r *round) visit(p *Path, k *programKey, f *programFlow) {
+	idle, over := r.idle(p, k, f)
+	if over {
+		// It was read together with thousands of others. By now its ports may be those
+		// of another one.
+		if p.objects.Flows.Lookup(k, f) != nil {
+			return
+		}
+		if idle, over = r.idle(p, k, f); over {
+			r.expire(p, k, f)
+			return
+		}
 	}
-	var back programFlow
-	other := otherKey(k, f)
-	if p.objects.Flows.Lookup(&other, &back) == nil {
-		idle = min(idle, age(now, back.Seen))
+	r.census.count(f)
+	if r.since > 0 && idle < r.since && f.Phase == phaseEstablished && f.Flags&flagInstalled == 0 {
+		if flow, ok := p.flow(k, f, r.now); ok {
+			flow.Idle = time.Duration(idle) << 30
+			r.told = append(r.told, Change{Kind: Refreshed, Flow: flow})
+		}
 	}
-	return idle
+}
+
+// idle returns for how many ticks nothing has moved on a flow, and whether that is
+// too long. Where it matters, the answers count, too, which have an entry of their
+// own; but not those to a client that does not come back.
+func (r *round) idle(p *Path, k *programKey, f *programFlow) (idle uint32, over bool) {
+	idle = age(r.now, f.Seen)
+	limit := r.limit(k, f)
+	if f.Phase != phaseNew && (idle > limit || r.since > 0 && idle >= r.since) {
+		var back programFlow
+		other := otherKey(k, f)
+		if p.objects.Flows.Lookup(&other, &back) == nil {
+			idle = min(idle, age(r.now, back.Seen))
+		}
+	}
+	return idle, idle > limit
 }
 
 // count counts the flow that f is.
