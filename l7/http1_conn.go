@@ -53,6 +53,7 @@ type http1Conn struct {
 	next    next       // what turn has come to
 	lingers bool       // the client may be sending still
 	broken  bool       // what the client has got is not whole
+	waited  bool       // for the client to take what there is of an answer, perhaps
 	one     [1]byte    // the first byte of a request by TLS
 	holding atomic.Pointer[exchange]
 	// busySince is when the exchange under way began, in nanoseconds of Unix time.
@@ -481,6 +482,9 @@ func (c *http1Conn) exchange() bool {
 	err := d.service.pipeline.serve(d.ctx, d.service.state.Load(), ex)
 	c.holding.Store(nil)
 	c.now = ex.now
+	if c.waited {
+		c.now, c.waited = time.Now(), false // or the time for the next request could be over already
+	}
 	c.readBy = w.body.readBy(c.readBy)
 	if err != nil || !w.answer.finished {
 		c.broken = true
@@ -544,6 +548,7 @@ func (c *http1Conn) armExactly(d time.Duration) error {
 
 // armWrite gives the client time to take something.
 func (c *http1Conn) armWrite(now time.Time) error {
+	c.waited = true
 	if c.secure {
 		return nil // conn has its own
 	}

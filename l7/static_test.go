@@ -3,6 +3,8 @@ package l7
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -280,5 +282,34 @@ func TestKeptFilesAreBounded(t *testing.T) {
 		if ex.now = now.Add(cachedFor); c.get(ex) != nil {
 			t.Fatal("a file is kept for too long")
 		}
+	}
+}
+
+// A connection is kept for its time from the end of an answer on, however long the
+// client took for that.
+func TestKeptAfterASlowAnswer(t *testing.T) {
+	root := t.TempDir()
+	const size = 16 << 20
+	if err := os.WriteFile(filepath.Join(root, "large"), make([]byte, size), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t)
+	addr := r.addr()
+	const idle = time.Second
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Routes: []Route{{Files: &Files{Root: root}}}, Timeouts: Timeouts{Idle: idle}})
+	c, in := dial(t, addr, nil)
+	_ = c.(*net.TCPConn).SetReadBuffer(64 << 10)
+	io.WriteString(c, "GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+	resp := answerTo(t, in, "GET")
+	for range 8 {
+		time.Sleep(idle / 4)
+		if _, err := io.CopyN(io.Discard, resp.Body, size/8); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(idle / 4)
+	io.WriteString(c, "GET /none HTTP/1.1\r\nHost: a\r\n\r\n")
+	if resp, err := http.ReadResponse(in, nil); err != nil || resp.StatusCode != 404 {
+		t.Errorf("the next request: %v, %v", resp, err)
 	}
 }
