@@ -28,16 +28,17 @@ const (
 // big for the way out, or their TTL is over.
 type complaints struct {
 	reader *ringbuf.Reader
+	stop   <-chan struct{} // closed when run is to end
 	v4     *ipv4.PacketConn
 	v6     *ipv6.PacketConn // nil where the kernel has no IPv6
 }
 
-func newComplaints(ring *ebpf.Map) (*complaints, error) {
+func newComplaints(ring *ebpf.Map, stop <-chan struct{}) (*complaints, error) {
 	reader, err := ringbuf.NewReader(ring)
 	if err != nil {
 		return nil, fmt.Errorf("kernel path: %w", err)
 	}
-	c := &complaints{reader: reader}
+	c := &complaints{reader: reader, stop: stop}
 	conn, err := net.ListenPacket("ip4:icmp", "0.0.0.0")
 	if err != nil {
 		c.close()
@@ -79,6 +80,8 @@ func (c *complaints) run() {
 	var record ringbuf.Record
 	var second time.Time
 	sent := 0
+	pause := time.NewTimer(0)
+	defer pause.Stop()
 	for {
 		if err := c.reader.ReadInto(&record); err != nil {
 			if errors.Is(err, ringbuf.ErrClosed) {
@@ -97,11 +100,19 @@ func (c *complaints) run() {
 		if now := time.Now(); now.Sub(second) >= time.Second {
 			second, sent = now, 0
 		}
-		if sent++; sent > complainRate {
-			continue
-		}
 		// Who does not hear of it sends once more, and is told again.
 		_ = c.send(&t)
+		if sent++; sent < complainRate {
+			continue
+		}
+		// Reading what may not be told would cost a processor in a flood. The ring
+		// gets full instead.
+		pause.Reset(time.Until(second.Add(time.Second)))
+		select {
+		case <-pause.C:
+		case <-c.stop:
+			return
+		}
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 // Options are what a Path is opened with.
 type Options struct {
 	// Flows is how many flows fit, at most MaxFlows; default 262,144. A flow takes
-	// about 450 bytes of the kernel's memory while it is there.
+	// about 420 bytes of the kernel's memory while it is there.
 	Flows int
 	// HalfOpen is how many flows may be in their handshake at a time; default a
 	// quarter of Flows. Beyond it, new connections go to the proxy.
@@ -124,7 +124,7 @@ func (p *Path) start() error {
 	if p.reports, err = newReports(p); err != nil {
 		return err
 	}
-	if p.complaints, err = newComplaints(p.objects.Troubles); err != nil {
+	if p.complaints, err = newComplaints(p.objects.Troubles, p.stop); err != nil {
 		p.reports.close()
 		return err
 	}
