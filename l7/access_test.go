@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+	"golang.org/x/net/http2"
 
 	"appliance/internal/pool"
 )
@@ -453,5 +454,25 @@ func TestForwardAuthOfOneWhoLeaves(t *testing.T) {
 	<-asked
 	c.Close()
 	close(leave)
+	r.until("the end", func() bool { return r.stats("web").Current == 0 })
+}
+
+// The same by HTTP/2.
+func TestForwardAuthOfAStreamThatIsGivenUp(t *testing.T) {
+	asked, leave := make(chan struct{}), make(chan struct{})
+	r := newRig(t)
+	r.pool("p", closed(t))
+	r.pool("auth", raw(t, func(c *net.TCPConn, in *bufio.Reader) {
+		readHead(in)
+		close(asked)
+		<-leave
+	}))
+	defer close(leave)
+	addr, yes := r.addr(), true
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p", HTTP2: HTTP2Config{Enabled: &yes}, Rules: Rules{ForwardAuth: &ForwardAuth{Pool: "auth"}}})
+	p := http2Dial(t, addr)
+	p.ask(1, true, "GET", "/")
+	<-asked
+	_ = p.WriteRSTStream(1, http2.ErrCodeCancel)
 	r.until("the end", func() bool { return r.stats("web").Current == 0 })
 }

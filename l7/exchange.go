@@ -199,8 +199,8 @@ type answerWriter interface {
 	Finish(trailers fields) error
 }
 
-// hold is the connection to a server that an exchange holds now, or its stream
-// there.
+// hold is the connection to a server that an exchange holds now, its stream there,
+// or a question of its own that has to be answered first.
 type hold struct {
 	mu          sync.Mutex
 	conn        interface{ breakOff() }
@@ -226,6 +226,9 @@ func (ex *exchange) interrupt() {
 		ex.hold.conn.breakOff()
 	}
 }
+
+// breakOff ends a question that another exchange has put, with that one.
+func (ex *exchange) breakOff() { ex.interrupt() }
 
 // over reports whether the exchange has been interrupted.
 func (ex *exchange) over() bool {

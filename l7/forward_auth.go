@@ -128,6 +128,10 @@ func (p *pipeline) ask(ctx context.Context, st *state, fa *forwardAuth, ex *exch
 	if st.identity.requestID != "" {
 		sub.out.request = append(sub.out.request.without(st.identity.requestID), field{Name: st.identity.requestID, Value: ex.id})
 	}
+	if !ex.hold.take(sub) {
+		return nil, errAborted
+	}
+	defer ex.hold.take(nil)
 	defer func() { ex.now = sub.now }()
 	var tried [defaultTries]*pool.Server
 	var err error
