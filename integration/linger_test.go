@@ -4,6 +4,8 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -405,6 +407,55 @@ func TestSessionsGoOnThroughASwitch(t *testing.T) {
 		t.Errorf("of %d orders %d are there", orders, n)
 	}
 	s.finish()
+}
+
+// A client uses a port again by which the node that takes the addresses has had a
+// connection within the last minute, and has it in TIME_WAIT. The new one goes on.
+func TestConnectionFromAPortUsedBefore(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, steadyConfig(t))
+	p.dual = overlap
+	p.startStreams()
+	p.startLinked()
+	p.on(p.Client, "sh", "-c", "echo 40000 40000 > /proc/sys/net/ipv4/ip_local_port_range")
+	target := p.targets(8080)[0]
+
+	// The node closes first.
+	first := p.dial(target)
+	if _, r, err := request(first, "GET / HTTP/1.1\r\nConnection: close"); err != nil {
+		t.Fatal(err)
+	} else if _, err := io.Copy(io.Discard, r); err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	p.move(p.LB01, "failover", "--drain", "60s")
+	p.waitActive(p.LB02)
+
+	c := p.dial(target)
+	response, r, err := request(c, "GET /chat HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket")
+	if err != nil || response.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("an upgrade: %v, %v", response, err)
+	}
+	say := func(when string) {
+		t.Helper()
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := io.WriteString(c, when+"\n"); err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		if line, err := r.ReadString('\n'); err != nil || line != when+"\n" {
+			t.Fatalf("%s: the answer is %q, %v", when, line, err)
+		}
+	}
+	say("before the failback")
+	p.switchUnder(p.LB01, p.LB02, "failback", "--drain", "60s")
+	p.waitActive(p.LB01)
+	if over := p.on(p.LB01.Host, "ss", "-tanH", "state", "time-wait", "dst", "192.168.15.100:40000"); over == "" {
+		t.Fatal("lb01 does not have the first connection in TIME_WAIT: nothing is tested")
+	}
+	say("after the failback")
+	say("and again")
+	c.Close()
+	p.nothingLingers()
 }
 
 // A node that falls silent under connections that go on there is given up soon:
