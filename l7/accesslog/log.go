@@ -119,11 +119,15 @@ func open(path string) (io.WriteCloser, error) {
 // Hold keeps the log open until Release is called. It reports false if it is
 // closed already.
 func (l *Log) Hold() bool {
-	if l.holders.Add(1) > 1 {
-		return true
+	for {
+		n := l.holders.Load()
+		if n == 0 {
+			return false
+		}
+		if l.holders.CompareAndSwap(n, n+1) {
+			return true
+		}
 	}
-	l.holders.Add(-1)
-	return false
 }
 
 // Release ends a Hold, or what Open began.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -181,6 +182,27 @@ func TestHolders(t *testing.T) {
 			t.Errorf("%v, %+v", err, l.Stats())
 		}
 	})
+}
+
+// Who asks for a closed log while others do is no reason for it to be taken for an open one.
+func TestHoldersOfAClosedLog(t *testing.T) {
+	l := newLog("x", &sink{}, zerolog.Nop())
+	l.Release()
+	var held atomic.Int64
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 20000 {
+				if l.Hold() {
+					held.Add(1)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if n := held.Load(); n > 0 {
+		t.Errorf("a closed log was held %d times", n)
+	}
 }
 
 func TestRotation(t *testing.T) {
