@@ -100,6 +100,9 @@ type exchange struct {
 	whole  []byte // the body, if all of it is there; then body is not read
 	// expect says that the client waits until its body is asked for.
 	expect bool
+	// talks says that a body of unknown length may be half of a conversation: its
+	// server has begun to answer, or it is a call of gRPC to one that knows those.
+	talks atomic.Bool
 
 	peer   *peer // who asks
 	answer answerWriter

@@ -17,6 +17,7 @@ type http1Body struct {
 	conn    *http1Conn
 	length  int64 // -1: it comes in chunks
 	left    int64 // of it
+	got     int64 // of what came, in bytes, with the sizes of chunks
 	began   time.Time
 	chunks  http1.Chunks
 	stopped atomic.Bool
@@ -27,13 +28,18 @@ type http1Body struct {
 	lines fields // the trailers
 }
 
-// A body of known length comes at least at minRate, in bytes a second, on average
-// from minRateFrom on: who sends a byte now and then holds a connection to a
-// server for nothing. Bodies in chunks may be streams that have pauses.
+// A body comes at least at minRate, in bytes a second, on average from minRateFrom
+// on: who sends a byte now and then holds a connection to a server for nothing.
 const (
 	minRate     = 128
 	minRateFrom = 30 * time.Second
 )
+
+// tooSlow reports whether a body of that length (-1: unknown) of which got bytes
+// came in that time is given up. One that may be half of a conversation has pauses.
+func (ex *exchange) tooSlow(length, got int64, took time.Duration) bool {
+	return took > minRateFrom && got < int64(took.Seconds()*minRate) && (length >= 0 || !ex.talks.Load())
+}
 
 var errSlowBody error = &timeoutError{"the body comes too slowly"}
 
@@ -42,7 +48,7 @@ var errStopped = errors.New("the exchange has ended")
 // begin makes ready for a body of that length, -1: in chunks. whole says that it
 // is in other hands.
 func (b *http1Body) begin(length int64, whole bool) {
-	b.length, b.left, b.chunks, b.began = length, length, http1.Chunks{}, time.Time{}
+	b.length, b.left, b.got, b.chunks, b.began = length, length, 0, http1.Chunks{}, time.Time{}
 	b.stopped.Store(false)
 	b.ended.Store(whole)
 	b.until, b.tail, b.lines = time.Time{}, b.tail[:0], b.lines[:0]
@@ -105,6 +111,7 @@ func (b *http1Body) source(p []byte) (int, error) {
 	if in := &c.work.in; in.r < in.w {
 		n := copy(p, in.b[in.r:in.w])
 		in.r += n
+		b.got += int64(n)
 		return n, nil
 	}
 	if err := b.arm(); err != nil {
@@ -112,6 +119,7 @@ func (b *http1Body) source(p []byte) (int, error) {
 	}
 	n, err := c.read(p)
 	if n > 0 {
+		b.got += int64(n)
 		return n, nil
 	}
 	return 0, err
@@ -123,7 +131,7 @@ func (b *http1Body) arm() error {
 	if b.began.IsZero() {
 		b.began = now
 	}
-	if took := now.Sub(b.began); b.length > 0 && took > minRateFrom && b.length-b.left < int64(took.Seconds()*minRate) {
+	if c.work.ex.tooSlow(b.length, b.got, now.Sub(b.began)) {
 		return errSlowBody
 	}
 	if d := c.server.set.idle; b.until.Sub(now) < d {
@@ -158,6 +166,7 @@ func (b *http1Body) fill(p *pipe) error {
 	if err != nil {
 		return b.fail(err)
 	}
+	b.got += int64(p.n)
 	if b.left -= int64(p.n); b.left == 0 {
 		b.ended.Store(true)
 		return io.EOF

@@ -148,7 +148,7 @@ func (b *http2Body) await() error {
 		got += frameMost
 		patience -= now.Sub(b.heard)
 	}
-	if took := now.Sub(b.began); b.length > 0 && took > minRateFrom && got < int64(took.Seconds()*minRate) {
+	if !b.st.tunnel && b.st.ex.tooSlow(b.length, got, now.Sub(b.began)) {
 		c.mu.Unlock()
 		return errSlowBody
 	}

@@ -366,16 +366,30 @@ func TestHTTP2ClientThatTakesLittle(t *testing.T) {
 	r.until("the end of all", func() bool { return r.engine.Active(nil) == 0 && r.stats("web").Current == 0 })
 }
 
-// A body of known length that trickles is given up.
+// A body that trickles is given up, but no tunnel, and no half of a conversation
+// whose length is not known.
 func TestHTTP2BodyThatTrickles(t *testing.T) {
 	for _, tc := range []struct {
-		length, got int64
-		took        time.Duration
-		slow        bool
-	}{{10000, 1, time.Minute, true}, {10000, 1, time.Second, false}, {100000, 50000, time.Minute, false}, {-1, 1, time.Hour, false}} {
+		length, got   int64
+		took          time.Duration
+		talks, tunnel bool
+		slow          bool
+	}{
+		{10000, 1, time.Minute, false, false, true},
+		{10000, 1, time.Minute, true, false, true},
+		{10000, 1, time.Second, false, false, false},
+		{100000, 50000, time.Minute, false, false, false},
+		{10000, 1, time.Hour, false, true, false},
+		{-1, 1, time.Minute, false, false, true},
+		{-1, 1, time.Second, false, false, false},
+		{-1, 50000, time.Minute, false, false, false},
+		{-1, 1, time.Hour, true, false, false},
+		{-1, 1, time.Hour, false, true, false},
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			c := &http2Conn{server: &server{set: doorSettings{idle: patience, limits: http2Limits{window: 1 << 20}}}}
-			st := &http2Stream{conn: c}
+			st := &http2Stream{conn: c, tunnel: tc.tunnel}
+			st.ex.talks.Store(tc.talks)
 			st.body.wake = make(chan struct{}, 1)
 			st.body.begin(st, tc.length)
 			st.body.began, st.body.got = time.Now().Add(-tc.took), tc.got

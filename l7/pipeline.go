@@ -291,6 +291,9 @@ func (p *pipeline) attempt(ctx context.Context, st *state, server *pool.Server, 
 	}
 	defer a.close()
 	ex.trail.answered()
+	if ex.length < 0 {
+		ex.talks.Store(true)
+	}
 	head := a.head()
 	if refusedStatus(ex, head.status) && ex.from.Usable() > 1 {
 		server.Failed(time.Now())

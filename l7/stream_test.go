@@ -318,8 +318,8 @@ func TestKeptConnectionsToServers(t *testing.T) {
 	}
 }
 
-// A body of known length that trickles is given up, though it never pauses for
-// long; one in chunks may be a stream and is not.
+// A body that trickles is given up, though it never pauses for long; one in chunks
+// is not if it is half of a conversation.
 func TestBodyThatTrickles(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -335,13 +335,25 @@ func TestBodyThatTrickles(t *testing.T) {
 	conn := newHTTP1Conn(&server{set: doorSettings{idle: patience}}, tcp.(*net.TCPConn), nil, newPeer(netip.Addr{}))
 	conn.begin()
 	for _, tc := range []struct {
-		length, left int64
-		took         time.Duration
-		slow         bool
-	}{{10000, 9999, time.Minute, true}, {10000, 9999, time.Second, false}, {100000, 50000, time.Minute, false}, {-1, -1, time.Hour, false}} {
+		length, got int64
+		took        time.Duration
+		talks       bool
+		slow        bool
+	}{
+		{10000, 1, time.Minute, false, true},
+		{10000, 1, time.Minute, true, true},
+		{10000, 1, time.Second, false, false},
+		{100000, 50000, time.Minute, false, false},
+		{-1, 1, time.Minute, false, true},
+		{-1, 1, time.Second, false, false},
+		{-1, 50000, time.Minute, false, false},
+		{-1, 1, time.Hour, true, false},
+	} {
 		b := &http1Body{conn: conn}
 		b.begin(tc.length, false)
-		b.left, b.began = tc.left, time.Now().Add(-tc.took)
+		b.left -= max(0, min(b.left, tc.got))
+		b.got, b.began = tc.got, time.Now().Add(-tc.took)
+		conn.work.ex.talks.Store(tc.talks)
 		io.WriteString(c, "1\r\nx\r\n")
 		n, err := b.Read(make([]byte, 6))
 		if be := (*bodyError)(nil); tc.slow != (errors.As(err, &be) && isTimeout(be)) || !tc.slow && (n == 0 || err != nil) {

@@ -52,6 +52,10 @@ func (u *upload) reset() {
 // start begins to carry the body of ex to where it goes.
 func (u *upload) start(to uploadTarget, ex *exchange) {
 	u.to, u.chunked, u.trailers = to, ex.length < 0, nil
+	if u.chunked {
+		_, mux := to.(*muxStream)
+		ex.talks.Store(mux && isGRPC(ex)) // by HTTP/1 there is none, whatever the client says
+	}
 	u.state.Store(uploadRunning)
 	u.task.Add(1)
 	go u.run(ex)
