@@ -67,7 +67,11 @@ type kernelPath struct {
 	servers atomic.Pointer[map[pairing]bool] // of the services in force
 	holders atomic.Pointer[[]*member]        // those of active
 
-	mu sync.Mutex // guards what follows
+	looking sync.Mutex // held by look, for as long as that takes
+
+	// mu guards what follows. Nobody holds it while path does what may take long: a
+	// router waits for it that becomes active.
+	mu sync.Mutex
 	// path is nil while the program is not loaded, and trouble says why, once that
 	// has been tried.
 	path       packets
@@ -168,14 +172,17 @@ func (k *kernelPath) run(ctx context.Context) {
 // count counts how many flows the services have had, for their rates.
 func (k *kernelPath) count() {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.path == nil {
+	path := k.path
+	k.mu.Unlock()
+	if path == nil {
 		return
 	}
-	stats, err := k.path.Stats()
+	stats, err := path.Stats()
 	if err != nil {
 		return // status tells
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	totals, rates := make(map[string]int64), make(map[string]int64)
 	for _, s := range stats.Services {
 		totals[s.Name] = s.Total
@@ -195,6 +202,8 @@ func (k *kernelPath) loaded() bool {
 
 // close unloads the program.
 func (k *kernelPath) close() error {
+	k.looking.Lock()
+	defer k.looking.Unlock()
 	k.mu.Lock()
 	path := k.path
 	k.path = nil
@@ -209,6 +218,8 @@ func (k *kernelPath) close() error {
 
 // look compares what is in force with what should be, and changes what differs.
 func (k *kernelPath) look() {
+	k.looking.Lock()
+	defer k.looking.Unlock()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := k.current()
@@ -227,7 +238,11 @@ func (k *kernelPath) look() {
 	}
 	err := k.attach(s, services)
 	if !reflect.DeepEqual(services, k.services) {
-		if setErr := k.path.Set(services); setErr != nil {
+		path := k.path
+		k.mu.Unlock()
+		setErr := path.Set(services)
+		k.mu.Lock()
+		if setErr != nil {
 			err = setErr
 		} else {
 			k.services = services

@@ -29,16 +29,17 @@ type kernelView struct {
 // view returns what the kernel path is now.
 func (k *kernelPath) view() *kernelView {
 	k.mu.Lock()
-	defer k.mu.Unlock()
+	path := k.path
 	v := &kernelView{
 		loaded: k.path != nil, trouble: cmp.Or(k.trouble, k.refused), placed: k.placed, interfaces: k.interfaces,
 		services: make(map[string]kernel.ServiceStats), rates: k.rates,
 	}
-	if k.path == nil {
+	k.mu.Unlock()
+	if path == nil {
 		return v
 	}
 	var err error
-	if v.stats, err = k.path.Stats(); err != nil {
+	if v.stats, err = path.Stats(); err != nil {
 		v.trouble = err
 	}
 	for _, s := range v.stats.Services {

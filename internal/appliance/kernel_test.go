@@ -27,10 +27,14 @@ type program struct {
 	interfaces []kernel.Interface
 	sets       int
 	refuse     error
+	setting    func() // called by Set, unless nil
 }
 
 func (p *program) Set(s []kernel.Service) error {
 	p.sets++
+	if p.setting != nil {
+		p.setting()
+	}
 	if p.refuse != nil {
 		return p.refuse
 	}
@@ -276,6 +280,30 @@ func TestVirtualMACAddressIsLookedAtWhileActive(t *testing.T) {
 	if macs() != 0 || k.holds(netip.MustParseAddr("192.0.2.3")) {
 		t.Errorf("%+v", p.interfaces)
 	}
+}
+
+// A table of many servers takes the kernel a moment, and so does each service.
+func TestBecomingActiveDoesNotWaitForServices(t *testing.T) {
+	s := kernelSetup(t)
+	k, p := newTestPath(s)
+	begun, end := make(chan struct{}), make(chan struct{})
+	p.setting = func() { close(begun); <-end }
+	looked := make(chan struct{})
+	go func() { defer close(looked); k.look() }()
+	<-begun
+	active := make(chan struct{})
+	go func() { defer close(active); k.activate(s.routers[0], true) }()
+	select {
+	case <-active:
+	case <-time.After(10 * time.Second):
+		close(end)
+		t.Fatal("a router waits for the kernel path to have its services")
+	}
+	k.view()
+	k.count()
+	close(end)
+	<-looked
+	<-active
 }
 
 func TestNodesHavePortsOfTheirOwn(t *testing.T) {

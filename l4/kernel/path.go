@@ -48,11 +48,15 @@ type Path struct {
 	// flows without a lock.
 	addrs [maxServers]atomic.Pointer[netip.AddrPort]
 
+	// attaching guards what follows. It is not mu, which Set may hold for long: a
+	// router waits for Attach that is about to become active.
+	attaching sync.Mutex
+	links     map[int]link.Link // by interface
+	macs      map[programMac]struct{}
+
 	// mu guards what follows.
 	mu       sync.Mutex
 	registry *registry
-	links    map[int]link.Link // by interface
-	macs     map[programMac]struct{}
 	settings programSettings
 	census   census
 
@@ -218,8 +222,8 @@ func Supported() error {
 // that others attach afterwards to the same place see only what is left to the
 // stack.
 func (p *Path) Attach(interfaces []Interface) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.attaching.Lock()
+	defer p.attaching.Unlock()
 	var problems []error
 	wanted := make(map[int]bool)
 	macs := make(map[programMac]struct{})
@@ -268,8 +272,8 @@ func (p *Path) Attach(interfaces []Interface) error {
 // process, the program stays attached and goes on with the flows there are, also
 // when the Path is gone. The caller closes them.
 func (p *Path) Links() ([]*os.File, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.attaching.Lock()
+	defer p.attaching.Unlock()
 	var files []*os.File
 	for _, l := range p.links {
 		owner, ok := l.(interface{ FD() int })
@@ -316,6 +320,8 @@ func (p *Path) Close() error {
 	p.reports.close()
 	p.complaints.close()
 	p.done.Wait()
+	p.attaching.Lock()
+	defer p.attaching.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var problems []error

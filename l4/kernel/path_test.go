@@ -52,6 +52,13 @@ func TestAttach(t *testing.T) {
 	if len(p.links) != 1 || p.links[w.toServer.Index] == nil {
 		t.Errorf("attached to %v; want s0 alone", p.links)
 	}
+	// Whoever sets services in the meantime holds nobody up.
+	p.mu.Lock()
+	err = attach(Interface{Index: w.toClient.Index}, Interface{Index: w.toServer.Index})
+	p.mu.Unlock()
+	if err != nil {
+		t.Error(err)
+	}
 	// An interface that is gone takes its link along.
 	w.balancer.ip("link del s0")
 	if err := attach(Interface{Index: w.toClient.Index}); err != nil {
