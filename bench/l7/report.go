@@ -75,7 +75,7 @@ Processors that others use at the same time disturb throughput and latency more 
 	for _, w := range workloads {
 		t.rows(&b, w)
 	}
-	fmt.Fprintf(&b, "\nMemory of the proxy's process for each of %d idle connections that have carried a request, in KiB:\n\n| | %s |\n| --- |%s\n",
+	fmt.Fprintf(&b, "\nMemory that the proxy's process takes more for each of %d idle connections that have carried a request, in KiB. What a proxy has\nkept from work before and uses again is not in it:\n\n| | %s |\n| --- |%s\n",
 		idleConnections, strings.Join(order, " | "), strings.Repeat(" --- |", len(order)))
 	for _, name := range []string{"idle, HTTP/1.1", "idle, HTTPS"} {
 		fmt.Fprintf(&b, "| %s |", strings.TrimPrefix(name, "idle, "))
