@@ -3,8 +3,6 @@ package l7
 import (
 	"net"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
 	"appliance/l7/http1"
@@ -43,29 +41,20 @@ func (a *http1Answer) WriteHead(status int, head fields) error {
 	}
 	a.close = a.req.Close || !a.conn.server.keepsNext() || a.req.Method == http.MethodConnect || !a.conn.work.body.whole() ||
 		a.conn.work.ex.malformed
-	a.left = -1
-	dated := false
 	a.out = http1.AppendStatusLine(a.out, status, http.StatusText(status))
+	facts := headFacts{length: -1}
 	for i := range head {
 		f := &head[i]
-		switch len(f.Name) {
-		case len("Date"):
-			dated = dated || strings.EqualFold(f.Name, "Date")
-		case len("Content-Length"):
-			if strings.EqualFold(f.Name, "Content-Length") {
-				if status == http.StatusNoContent {
-					continue // RFC 9110, section 8.6
-				}
-				n, err := strconv.ParseInt(f.Value, 10, 64)
-				if err != nil {
-					return errAborted
-				}
-				a.left = n
-			}
+		ok, err := facts.note(status, f)
+		if err != nil {
+			return err
 		}
-		a.out = http1.AppendField(a.out, f.Name, f.Value)
+		if ok {
+			a.out = http1.AppendField(a.out, f.Name, f.Value)
+		}
 	}
-	if !dated {
+	a.left = facts.length
+	if !facts.dated {
 		// RFC 9110, section 6.6.1
 		a.out = http1.AppendField(a.out, "Date", a.conn.server.date.text(time.Now()))
 	}

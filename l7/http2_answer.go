@@ -2,8 +2,6 @@ package l7
 
 import (
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -54,32 +52,23 @@ func (a *http2Answer) WriteHead(status int, head fields) error {
 	}
 	c := a.st.conn
 	b := appendStatus(appendTableSize(a.block[:0]), status)
-	a.left = -1
-	dated := false
+	facts := headFacts{length: -1}
 	for i := range head {
 		f := &head[i]
-		switch len(f.Name) {
-		case len("Date"):
-			dated = dated || strings.EqualFold(f.Name, "Date")
-		case len("Content-Length"):
-			if strings.EqualFold(f.Name, "Content-Length") {
-				if status == http.StatusNoContent {
-					continue // RFC 9110, section 8.6
-				}
-				n, err := strconv.ParseInt(f.Value, 10, 64)
-				if err != nil {
-					return errAborted
-				}
-				a.left = n
-			}
+		ok, err := facts.note(status, f)
+		if err != nil {
+			return err
 		}
-		b = appendHeaderField(b, f.Name, f.Value)
+		if ok {
+			b = appendHeaderField(b, f.Name, f.Value)
+		}
 	}
+	a.left = facts.length
 	if status < 200 {
 		a.block = b
 		return a.interim()
 	}
-	if !dated {
+	if !facts.dated {
 		// RFC 9110, section 6.6.1
 		b = appendHeaderField(b, "date", c.server.date.text(time.Now()))
 	}
@@ -192,7 +181,7 @@ func (a *http2Answer) send(p []byte, end bool) error {
 		}
 		for len(p) > 0 {
 			n := min(int64(len(p)), frameMost, st.window, c.window)
-			if n <= 0 || c.out != nil && len(c.out.b) >= queuedMost {
+			if n <= 0 || c.full() {
 				break
 			}
 			out := c.queue()

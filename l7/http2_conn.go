@@ -15,15 +15,13 @@ import (
 
 // http2Conn is a connection to a client that speaks HTTP/2. Its goroutine, the
 // reader, reads frames and begins streams; each stream has a goroutine of its own
-// for its exchange. What is sent waits in out until one of them writes it: see
-// flush.
+// for its exchange. What is sent waits in the queue until one of them writes it.
 //
 // While it is idle it holds no buffer: what reading needs is http2Work.
 type http2Conn struct {
 	server *server
 	tcp    *net.TCPConn
 	raw    syscall.RawConn
-	rw     net.Conn // tcp, or TLS on it
 	secure bool
 	began  time.Time
 
@@ -41,11 +39,11 @@ type http2Conn struct {
 	settled  bool           // the client has sent its settings
 	kept     bool           // connections were kept when this one came; else it is served once
 
-	// tasks are the goroutines of the streams and of flush.
+	// tasks are the goroutines of the streams and of the queue.
 	tasks sync.WaitGroup
 
-	// mu guards what follows. It is held for moments.
-	mu       sync.Mutex
+	frameQueue // its mu guards what follows
+
 	streams  []*http2Stream // that are open, or whose exchange has not ended
 	lastID   uint32         // the highest of the client's streams
 	resets   []uint32       // streams that we have reset, the latest resetsRemembered
@@ -56,24 +54,21 @@ type http2Conn struct {
 	leaving  time.Time // when the client was told that the connection will end; else zero
 	pinged   bool      // and has not answered yet
 	lastWord bool      // GOAWAY was sent with what is the last stream
-	broken   bool      // nothing can be sent any more, or is to be
 
 	window   int64 // what may be sent on all streams together
 	initial  int64 // the window of a new stream
 	credit   int   // frames that the data we have sent is a reason for
 	taken    int64 // of bodies, and not yet told to the client
 	received int64 // what may yet be received on all streams together
-	out      *outbox
-	flushing bool
-	writeBy  time.Time // the deadline for writing, as the poller has it; whoever writes has it
 }
 
 // newHTTP2Conn begins with what has been read already.
 func newHTTP2Conn(s *server, tcp *net.TCPConn, t *tls.Conn, p *peer, read []byte) *http2Conn {
 	raw, _ := tcp.SyscallConn() // fails only without a connection
-	c := &http2Conn{server: s, tcp: tcp, raw: raw, rw: tcp, peer: p, preface: read, began: time.Now(), kept: s.keep.Load()}
+	c := &http2Conn{server: s, tcp: tcp, raw: raw, peer: p, preface: read, began: time.Now(), kept: s.keep.Load()}
+	c.conn, c.rw, c.limit, c.patience, c.frameQueue.tasks = c, tcp, tcp, s.set.idle, &c.tasks
 	if t != nil {
-		c.rw, c.secure = t, true
+		c.rw, c.limit, c.secure = t, nil, true
 	}
 	c.turnFunc = c.turn
 	c.idleFrom = c.began
@@ -179,6 +174,9 @@ func (c *http2Conn) fail() {
 	c.mu.Unlock()
 	c.tcp.Close()
 }
+
+// writeFailed is described at frameConn.
+func (c *http2Conn) writeFailed(error) { c.fail() }
 
 // abandon gives all streams up. c.mu is held.
 func (c *http2Conn) abandon() {

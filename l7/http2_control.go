@@ -119,3 +119,20 @@ func (c *http2Conn) sayLast() {
 	out.b = appendGoAway(out.b, c.lastID, http2.ErrCodeNo)
 	c.startFlush()
 }
+
+// wakeWriters wakes those that wait to send more. c.mu is held.
+func (c *http2Conn) wakeWriters() {
+	for _, st := range c.streams {
+		st.answer.wakeUp()
+	}
+}
+
+// take gives n bytes of the connection's window back. c.mu is held.
+func (c *http2Conn) take(n int64) {
+	if c.taken += n; c.taken >= c.server.set.limits.window && !c.broken {
+		out := c.queue()
+		out.b = appendWindowUpdate(out.b, 0, int(c.taken))
+		c.received += c.taken
+		c.taken = 0
+	}
+}

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime"
-	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -20,22 +18,21 @@ import (
 
 // muxConn is a connection to a server by HTTP/2, which many exchanges use at the
 // same time. It has one goroutine, the reader, that takes apart what comes and
-// wakes whoever waits for it. What is sent waits in out until the goroutine of one
-// of the exchanges writes it, or, if the reader has to say something, one that is
-// started for that.
+// wakes whoever waits for it. What is sent waits in the queue until the goroutine of
+// one of the exchanges writes it, or, if the reader has to say something, one that
+// is started for that.
 type muxConn struct {
 	up     *upstream
 	server endpoint.Endpoint
 	tcp    streamConn
-	rw     net.Conn // tcp, or TLS on it
 
 	// The reader's own.
 	framer  *http2.Framer
 	decoder *hpack.Decoder
 	head    muxHead // of the block that is being read
 
-	// mu guards what follows. It is held for moments.
-	mu       sync.Mutex
+	frameQueue // its mu guards what follows
+
 	streams  map[uint32]*muxStream
 	next     uint32 // the number of the next stream
 	most     int    // how many streams the server wants at a time
@@ -44,14 +41,11 @@ type muxConn struct {
 	received int64  // and has not been given back to the server
 	leaving  bool   // there are to be no more streams
 	connects bool   // the server takes extended CONNECT
-	err      error  // why nothing can be sent or read any more
+	err      error  // why nothing can be sent or read any more; then the queue is broken
 	idleFrom time.Time
 	heard    time.Time // when something came last
 	pinged   time.Time // when it was asked for a sign of life; zero: it was not, or has answered
 	watch    *time.Timer
-	out      *outbox
-	flushing bool
-	writeBy  time.Time // the deadline for writing; whoever writes has it
 }
 
 // maxStreams is what a server is taken to allow that names no bound, and as many as
@@ -60,9 +54,10 @@ const maxStreams = 1000
 
 func newMuxConn(u *upstream, server *pool.Server, tcp streamConn, t *tls.Conn) *muxConn {
 	c := &muxConn{
-		up: u, server: server.Endpoint(), tcp: tcp, rw: tcp, streams: make(map[uint32]*muxStream),
+		up: u, server: server.Endpoint(), tcp: tcp, streams: make(map[uint32]*muxStream),
 		next: 1, most: maxStreams, initial: 65535, window: 65535, // RFC 9113, section 6.9.2
 	}
+	c.conn, c.rw, c.limit, c.patience, c.tasks = c, tcp, tcp, u.settings.response, &u.tasks
 	if t != nil {
 		c.rw = t
 	}
@@ -192,7 +187,7 @@ func (c *muxConn) fail(err error) {
 	if c.err != nil {
 		return
 	}
-	c.err, c.leaving = err, true
+	c.err, c.leaving, c.broken = err, true, true
 	for _, st := range c.streams {
 		st.fail(err)
 	}
@@ -227,8 +222,7 @@ func (c *muxConn) look() {
 		c.leaving = true
 		out := c.queue()
 		out.b = appendGoAway(out.b, 0, http2.ErrCodeNo)
-		c.mu.Unlock()
-		c.flush()
+		c.unlockAndFlush()
 		c.mu.Lock()
 		c.fail(errUnprocessed)
 		c.mu.Unlock()
@@ -243,92 +237,19 @@ func (c *muxConn) look() {
 		out.b = appendPing(out.b, false, [8]byte{'a', 'l', 'i', 'v', 'e'})
 	}
 	c.watch.Reset(max(every/2, time.Millisecond))
-	c.mu.Unlock()
-	c.flush()
+	c.unlockAndFlush()
 }
 
-// queue returns where frames are appended that are to be sent. Whoever does so sees
-// that they are: flush, or startFlush. c.mu is held.
-func (c *muxConn) queue() *outbox {
-	if c.out == nil {
-		c.out = outboxes.Get().(*outbox)
-	}
-	return c.out
-}
-
-// flush sends what is queued, unless somebody is at it.
-func (c *muxConn) flush() {
-	c.mu.Lock()
-	begin := c.out != nil && !c.flushing
-	c.flushing = c.flushing || begin
-	c.mu.Unlock()
-	if begin && !c.write(muxRounds) {
-		c.up.tasks.Go(c.writeAll)
-	}
-}
-
-// startFlush is flush for the reader, which must not wait for a server that may
-// itself wait to be read from. c.mu is held.
-func (c *muxConn) startFlush() {
-	if c.out != nil && !c.flushing {
-		c.flushing = true
-		c.up.tasks.Go(c.writeAll)
-	}
-}
-
-func (c *muxConn) writeAll() {
-	for !c.write(muxRounds) {
-	}
-}
-
-// muxRounds bounds how long one exchange writes for others.
-const muxRounds = 8
-
-// write writes what is queued, and what is queued meanwhile; it reports whether
-// that was all. Before it writes it lets those run who are ready to: what they have
-// to say goes out with it.
-func (c *muxConn) write(rounds int) bool {
-	for range rounds {
-		runtime.Gosched()
-		c.mu.Lock()
-		out := c.out
-		c.out = nil
-		if out == nil || c.err != nil {
-			c.flushing = false
-			c.mu.Unlock()
-			return true
-		}
-		if len(out.b) >= queuedMost {
-			c.wakeSenders()
-		}
-		c.mu.Unlock()
-		err := c.armWrite()
-		if err == nil {
-			_, err = c.rw.Write(out.b)
-		}
-		putOutbox(out)
-		if err != nil {
-			c.mu.Lock()
-			c.fail(fmt.Errorf("write: %w", err))
-			c.mu.Unlock()
-		}
-	}
-	return false
-}
-
-// armWrite gives the server time to take something.
-func (c *muxConn) armWrite() error {
-	now := time.Now()
-	if c.writeBy.Sub(now) >= c.up.settings.response {
-		return nil
-	}
-	c.writeBy = now.Add(c.up.settings.response * 5 / 4)
-	return c.tcp.SetWriteDeadline(c.writeBy)
-}
-
-// wakeSenders wakes those that wait to send more. c.mu is held.
-func (c *muxConn) wakeSenders() {
+// wakeWriters wakes those that wait to send more. c.mu is held.
+func (c *muxConn) wakeWriters() {
 	for _, st := range c.streams {
 		st.roomForMore()
 	}
+}
+
+// writeFailed is described at frameConn.
+func (c *muxConn) writeFailed(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fail(fmt.Errorf("write: %w", err))
 }

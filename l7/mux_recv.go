@@ -256,7 +256,7 @@ func (c *muxConn) gotWindow(f *http2.WindowUpdateFrame) http2.ErrCode {
 		if c.window += int64(f.Increment); c.window > 1<<31-1 {
 			return http2.ErrCodeFlowControl
 		}
-		c.wakeSenders()
+		c.wakeWriters()
 		return http2.ErrCodeNo
 	}
 	st, code := c.find(f.StreamID)
@@ -289,7 +289,7 @@ func (c *muxConn) setUp(f *http2.SettingsFrame) http2.ErrCode {
 				}
 			}
 			c.initial = int64(s.Val)
-			c.wakeSenders()
+			c.wakeWriters()
 		case http2.SettingEnableConnectProtocol:
 			c.connects = s.Val == 1
 		case http2.SettingMaxFrameSize:

@@ -197,12 +197,11 @@ func (st *muxStream) failure(err error) error {
 	return err
 }
 
-// await waits until there is news. It gives up when the exchange is over, and limit
-// after began or, if that is later, after the request's body has been sent.
+// await waits until there is news: see vigil.
 func (st *muxStream) await(news chan struct{}, began time.Time, limit time.Duration) error {
-	ex := st.ex
-	wait := min(firstLook, limit)
-	for look := firstLook; ; {
+	v := vigil{began: began, limit: limit}
+	wait := v.first()
+	for {
 		if st.timer == nil {
 			st.timer = time.NewTimer(wait)
 		} else {
@@ -210,28 +209,14 @@ func (st *muxStream) await(news chan struct{}, began time.Time, limit time.Durat
 		}
 		select {
 		case <-news:
-			ex.now = time.Now()
+			st.ex.now = time.Now()
 			return nil
 		case <-st.timer.C:
 		}
-		now := time.Now()
-		ex.now = now
-		if sent, running := ex.out.upload.ended(); running {
-			began = now
-		} else if sent.After(began) {
-			began = sent
+		var err error
+		if wait, err = v.again(st.ex); err != nil {
+			return err
 		}
-		if now.Sub(began) >= limit {
-			return errTimeout
-		}
-		if ex.client != nil && ex.client.gone() {
-			ex.interrupt()
-		}
-		if ex.over() {
-			return errAborted
-		}
-		look = min(2*look, lastLook)
-		wait = min(look, limit-now.Sub(began)+time.Millisecond)
 	}
 }
 
@@ -245,7 +230,7 @@ func (st *muxStream) sendBody(u *upload, p []byte, last bool) error {
 			return errStopped
 		}
 		n := int64(0)
-		if queued := c.out != nil && len(c.out.b) >= queuedMost; !queued {
+		if !c.full() {
 			n = max(0, min(int64(len(p)), st.window, c.window, frameMost))
 		}
 		if n == 0 && len(p) > 0 {
@@ -271,8 +256,7 @@ func (st *muxStream) sendBody(u *upload, p []byte, last bool) error {
 		st.window -= n
 		c.window -= n
 		st.sent = st.sent || all
-		c.mu.Unlock()
-		c.flush()
+		c.unlockAndFlush()
 		if p = p[n:]; len(p) == 0 {
 			return nil
 		}
@@ -350,8 +334,7 @@ func (st *muxStream) take() (part []byte, err error, wait bool) {
 		st.part = len(part)
 	}
 	ended, err := st.ended, st.err
-	c.mu.Unlock()
-	c.flush()
+	c.unlockAndFlush()
 	switch {
 	case part != nil:
 		return part, nil, false
@@ -407,8 +390,7 @@ func (st *muxStream) close() {
 		st.in, st.part = nil, 0
 		c.remove(st)
 	}
-	c.mu.Unlock()
-	c.flush()
+	c.unlockAndFlush()
 	if st.timer != nil {
 		st.timer.Stop()
 	}

@@ -21,23 +21,6 @@ import (
 // server had sent something that nobody had asked for. Nothing was sent on it.
 var errStale = errors.New("the kept connection was closed")
 
-// errTimeout says that the server took too long.
-var errTimeout error = &timeoutError{"the server did not answer in time"}
-
-// timeoutError is a timeout as net.Error has it.
-type timeoutError struct{ text string }
-
-func (e *timeoutError) Error() string   { return e.text }
-func (e *timeoutError) Timeout() bool   { return true }
-func (e *timeoutError) Temporary() bool { return true }
-
-// While an answer is awaited, the goroutine looks after its client now and then:
-// after firstLook for the first time, at least every lastLook at last.
-const (
-	firstLook = 50 * time.Millisecond
-	lastLook  = 2 * time.Second
-)
-
 // streamConn is a connection to a server, by TCP or through a unix socket.
 type streamConn interface {
 	net.Conn
@@ -204,12 +187,10 @@ func (c *serverConn) armWrite(now time.Time) error {
 	return c.tcp.SetWriteDeadline(c.writeBy)
 }
 
-// more waits until the server has sent more, and reads it. It gives up when the
-// exchange is over, and limit after ex.now or, if that is later, after the
-// request's body has been sent.
+// more waits until the server has sent more, and reads it: see vigil.
 func (c *serverConn) more(ex *exchange, limit time.Duration) error {
-	began, look := ex.now, firstLook
-	if err := c.arm(began, min(look, limit)/2); err != nil {
+	v := vigil{began: ex.now, limit: limit}
+	if err := c.arm(v.began, v.first()/2); err != nil {
 		return c.closed(ex, err)
 	}
 	for {
@@ -228,24 +209,11 @@ func (c *serverConn) more(ex *exchange, limit time.Duration) error {
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return c.closed(ex, err)
 		}
-		now := time.Now()
-		ex.now = now
-		if sent, running := ex.out.upload.ended(); running {
-			began = now
-		} else if sent.After(began) {
-			began = sent
+		wait, err := v.again(ex)
+		if err != nil {
+			return err
 		}
-		if now.Sub(began) >= limit {
-			return errTimeout
-		}
-		if ex.client != nil && ex.client.gone() {
-			ex.interrupt()
-		}
-		if ex.over() {
-			return errAborted
-		}
-		look = min(2*look, lastLook)
-		c.deadline = now.Add(min(look, limit-now.Sub(began)+time.Millisecond))
+		c.deadline = ex.now.Add(wait)
 		if err := c.tcp.SetReadDeadline(c.deadline); err != nil {
 			return c.closed(ex, err)
 		}
