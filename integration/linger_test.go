@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,15 +26,15 @@ func steadyConfig(t *testing.T, oldnew ...string) string {
 	return linkedConfig(t, append([]string{quickAdverts, slowAdverts, `interval = "500ms", timeout = "250ms"`, `interval = "1s", timeout = "1s"`}, oldnew...)...)
 }
 
-// move runs a move on a node and returns what it says of the only router.
-func (p *pair) move(on *lab.Node, args ...string) control.MoveResult {
+// move runs a move on a node and returns what it says of each router.
+func (p *pair) move(on *lab.Node, args ...string) []control.MoveResult {
 	p.t.Helper()
 	code, output := p.applianctl(on, append(args, "--json")...)
 	var results []control.MoveResult
-	if err := json.Unmarshal([]byte(output), &results); err != nil || code != 0 || len(results) != 1 {
+	if err := json.Unmarshal([]byte(output), &results); err != nil || code != 0 || len(results) != len(p.status(on).VRRP) {
 		p.t.Fatalf("%s$ applianctl %s ended with code %d: %s", on.Name, strings.Join(args, " "), code, output)
 	}
-	return results[0]
+	return results
 }
 
 // switchUnder runs a move under which connections go on on the node that gives the
@@ -41,17 +42,19 @@ func (p *pair) move(on *lab.Node, args ...string) control.MoveResult {
 // where the tests are to run completely.
 func (p *pair) switchUnder(on, giver *lab.Node, args ...string) {
 	p.t.Helper()
-	r := p.move(on, args...)
-	if r.NotLingering != "" {
-		if strings.Contains(r.NotLingering, "CAP_BPF") && os.Getenv("CI") != "true" {
-			p.t.Skip(r.NotLingering)
+	for _, r := range p.move(on, args...) {
+		if r.NotLingering != "" {
+			if strings.Contains(r.NotLingering, "CAP_BPF") && os.Getenv("CI") != "true" {
+				p.t.Skip(r.NotLingering)
+			}
+			p.t.Fatalf("%s$ applianctl %s: %s: connections do not go on: %s", on.Name, strings.Join(args, " "), r.VRRP, r.NotLingering)
 		}
-		p.t.Fatalf("%s$ applianctl %s: connections do not go on: %s", on.Name, strings.Join(args, " "), r.NotLingering)
+		if r.Lingering == nil || r.Lingering.Node != giver.Name || r.Lingering.Connections == 0 {
+			p.t.Fatalf("%s$ applianctl %s: %+v, lingering %+v", on.Name, strings.Join(args, " "), r, r.Lingering)
+		}
+		p.t.Logf("%s$ applianctl %s: %s: %d connections go on on %s; after %.0f ms", on.Name, strings.Join(args, " "),
+			r.VRRP, r.Lingering.Connections, giver.Name, r.Seconds*1000)
 	}
-	if r.Lingering == nil || r.Lingering.Node != giver.Name || r.Lingering.Connections == 0 {
-		p.t.Fatalf("%s$ applianctl %s: %+v, lingering %+v", on.Name, strings.Join(args, " "), r, r.Lingering)
-	}
-	p.t.Logf("%s$ applianctl %s: %d connections go on on %s; after %.0f ms", on.Name, strings.Join(args, " "), r.Lingering.Connections, giver.Name, r.Seconds*1000)
 }
 
 // nothingLingers waits until no node says that connections linger, and fails the
@@ -70,30 +73,32 @@ func (p *pair) nothingLingers() {
 	}()
 	for _, n := range p.Nodes() {
 		eventually(p.t, 20*time.Second, "nothing lingers on "+n.Name, func() bool {
-			s := p.status(n).VRRP[0]
-			return s.Lingering == nil && s.PassingOn == nil
+			return !slices.ContainsFunc(p.status(n).VRRP, func(s control.VRRP) bool { return s.Lingering != nil || s.PassingOn != nil })
 		})
 	}
 	over = true
 	for _, n := range p.Nodes() {
-		for what, c := range map[string]struct {
-			args []string
-			want string
-		}{
-			"addresses on loopback":     {[]string{"sh", "-c", "ip -br address show dev lo | tr -s ' ' | sed 's/ *$//'"}, "lo UNKNOWN 127.0.0.1/8 ::1/128"},
-			"settings, and undo record": {[]string{"sh", "-c", "cat /proc/sys/net/ipv4/conf/eth0/arp_ignore /proc/sys/net/ipv4/conf/eth0/arp_announce; ls /run/appliance | grep undo || true"}, p.quiet(n)},
-			"programs":                  {[]string{"sh", "-c", bpftool + " net show dev eth0 | grep steer || true"}, ""},
-		} {
-			if got := p.on(n.Host, c.args...); got != c.want {
-				p.t.Errorf("%s has %s: %q, want %q", n.Name, what, got, c.want)
+		for _, s := range p.status(n).VRRP {
+			for what, c := range map[string]struct {
+				args []string
+				want string
+			}{
+				"addresses on loopback": {[]string{"sh", "-c", "ip -br address show dev lo | tr -s ' ' | sed 's/ *$//'"}, "lo UNKNOWN 127.0.0.1/8 ::1/128"},
+				"settings, and undo record": {[]string{"sh", "-c", fmt.Sprintf("cat /proc/sys/net/ipv4/conf/%[1]s/arp_ignore /proc/sys/net/ipv4/conf/%[1]s/arp_announce; "+
+					"ls /run/appliance | grep undo || true", s.Interface)}, p.quiet(s)},
+				"programs": {[]string{"sh", "-c", bpftool + " net show dev " + s.Interface + " | grep steer || true"}, ""},
+			} {
+				if got := p.on(n.Host, c.args...); got != c.want {
+					p.t.Errorf("%s has %s: %q, want %q", n.Name, what, got, c.want)
+				}
 			}
 		}
 	}
 }
 
-// quiet returns what a node without parked addresses says of its settings.
-func (p *pair) quiet(n *lab.Node) string {
-	s := p.status(n).VRRP[0]
+// quiet returns what a node without parked addresses says of the settings of a
+// router's interface.
+func (p *pair) quiet(s control.VRRP) string {
 	if s.VirtualMAC != "" && s.State == "active" && !p.VIP.Is6() {
 		return "1\n2\ncontrol.sock.undo"
 	}

@@ -13,6 +13,7 @@ type holding struct {
 	// given up is told from the present one's.
 	term        uint64
 	acquired    bool      // the acquisition of this term has succeeded
+	told        bool      // and the addresses were announced
 	leased      time.Time // begin of the lease
 	advertAt    time.Time // Adver_Timer
 	sentAt      time.Time // the last advert
@@ -286,6 +287,6 @@ func (m *Machine) changeAddresses(old []netip.Prefix) {
 // acquireAnew acquires all addresses while active; the announcement follows.
 func (m *Machine) acquireAnew() {
 	m.holding.term++
-	m.holding.acquired = false
+	m.holding.acquired, m.holding.told = false, false
 	m.do(Acquire{Addresses: m.cfg.Addresses, Term: m.holding.term})
 }

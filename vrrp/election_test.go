@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write what happens into testdata/*.txt 
 // do, each line with the time since the beginning. Lines that begin with # are
 // comments. The commands:
 //
-//	node NAME ADDRESS [priority=N] [preempt=BOOL] [preempt-delay=D] [settle=D] [drain=D] [interval=D] [lan=NAME] [vip=PREFIX] [reach=ADDRESS] [busy] [keepalived]
+//	node NAME ADDRESS [priority=N] [preempt=BOOL] [preempt-delay=D] [settle=D] [drain=D] [interval=D] [lan=NAME] [host=NAME] [vip=PREFIX] [reach=ADDRESS] [busy] [keepalived]
 //	group GROUP NAME...       from now on these nodes move together
 //	leave NAME                it moves alone again
 //	start NAME...             clear the startup fault
@@ -212,7 +212,7 @@ func (n *network) join(name string, nodes []string) error {
 // addFrom adds the node that a script describes.
 func (n *network) addFrom(words []string) error {
 	var failed error
-	busy, keepalived, lan := false, false, ""
+	busy, keepalived, lan, host := false, false, "", words[0]
 	n.add(words[0], words[1], func(c *Config) {
 		for _, w := range words[2:] {
 			key, value, _ := strings.Cut(w, "=")
@@ -232,6 +232,8 @@ func (n *network) addFrom(words []string) error {
 				c.AdvertInterval, err = time.ParseDuration(value)
 			case "lan":
 				lan = value
+			case "host":
+				host = value
 			case "reach":
 				var host netip.Addr
 				host, err = netip.ParseAddr(value)
@@ -253,7 +255,7 @@ func (n *network) addFrom(words []string) error {
 		}
 	})
 	x := n.node(words[0])
-	x.busy, x.keepalived, x.lan = busy, keepalived, lan
+	x.busy, x.keepalived, x.lan, x.host = busy, keepalived, lan, host
 	n.meet()
 	return failed
 }

@@ -119,6 +119,9 @@ func (g *group) step(now time.Time, m *Machine, ev Event) {
 			if x.state == Backup {
 				x.mate.back = m.handover.failback != nil
 				x.becomeActive(now, fmt.Sprintf("with %s: %s", m.cfg.Name, m.reason))
+				if node := m.handover.predecessor; node != "" {
+					x.succeed(now, node)
+				}
 			}
 		}
 	case m.state == Backup && before != Backup:
@@ -146,7 +149,8 @@ func (m *Machine) giveUp(now time.Time, reason string, yields bool) {
 	if yields || m.handover.failover != nil {
 		m.yield(now)
 	}
-	m.leaveActive(true, reason)
+	// Whose place this one was about to take is active still, and knows.
+	m.leaveActive(m.handover.predecessor == "", reason)
 	m.learn(m.cfg.AdvertInterval)
 	m.becomeBackup(now, reason)
 }
@@ -279,7 +283,7 @@ func (m *Machine) matesDrain() bool {
 // whole group, and m has not been asked yet.
 func (m *Machine) joinsFailover() bool {
 	return m.handover.failover == nil && !m.handover.stopping &&
-		(m.handover.draining || m.state == Backup && m.handover.yielded) &&
+		(m.handover.draining || m.handover.offered != "" || m.state == Backup && m.handover.yielded) &&
 		slices.ContainsFunc(m.mates(), func(x *Machine) bool { return x.handover.failover != nil })
 }
 

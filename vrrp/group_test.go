@@ -14,10 +14,10 @@ func twoArmed(t *testing.T, settings string) *network {
 	t.Helper()
 	n := newNetwork()
 	for _, line := range []string{
-		"node a1 192.168.15.11 priority=100 lan=lan " + settings,
-		"node a2 172.16.1.11 priority=100 lan=srv vip=172.16.1.3/24 " + settings,
-		"node b1 192.168.15.12 priority=90 lan=lan " + settings,
-		"node b2 172.16.1.12 priority=90 lan=srv vip=172.16.1.3/24 " + settings,
+		"node a1 192.168.15.11 priority=100 lan=lan host=a " + settings,
+		"node a2 172.16.1.11 priority=100 lan=srv host=a vip=172.16.1.3/24 " + settings,
+		"node b1 192.168.15.12 priority=90 lan=lan host=b " + settings,
+		"node b2 172.16.1.12 priority=90 lan=srv host=b vip=172.16.1.3/24 " + settings,
 		"group a a1 a2", "group b b1 b2", "start a1 a2 b1 b2",
 	} {
 		if err := n.command(strings.Fields(line)); err != nil {

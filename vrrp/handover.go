@@ -23,9 +23,13 @@ type handover struct {
 
 	failover, failback *uint64 // the commands that wait for their Reply
 	move               Move    // of the failover
+	// along is when the addresses were given away because of a failover of another
+	// member of the group, until one asks for it.
+	along time.Time
 
 	// Of a switch by the peer link; see takeover.go.
 	offered       string     // the node that is asked to take over; empty when none is
+	taken         bool       // and has confirmed, which others of the group wait for
 	heir          PeerAdvert // how that one is heard then
 	offerID       uint64
 	takeover      *uint64 // the TakeOver that waits for its Reply
@@ -39,6 +43,9 @@ func (m *Machine) onFailover(now time.Time, ev Failover) {
 	switch {
 	case m.joinsFailover():
 		h.failover = &ev.ID
+	case m.state == Backup && m.active.Address.IsValid() && now.Sub(h.along) < alongTime:
+		h.along = time.Time{}
+		m.do(Reply{ID: ev.ID, Active: m.active.Address})
 	case m.state == Fault:
 		m.refuse(ev.ID, "this node takes no part: "+m.faultWords())
 	case m.state == Backup && m.active.Address.IsValid():
@@ -49,7 +56,7 @@ func (m *Machine) onFailover(now time.Time, ev Failover) {
 		m.refuse(ev.ID, "this node is stopping")
 	case len(m.cfg.Own) > 0:
 		m.refuse(ev.ID, fmt.Sprintf("%s is this node's own address and stays on it", m.cfg.Own[0]))
-	case h.draining:
+	case h.draining, h.offered != "":
 		m.refuse(ev.ID, "a failover is already under way")
 	case h.failback != nil:
 		m.refuse(ev.ID, "a failback is under way")
@@ -110,10 +117,10 @@ func (m *Machine) onShutdown(now time.Time) {
 	switch {
 	case m.state != Active:
 		m.becomeFault(now, "stopping")
-	case !h.draining:
+	case !h.draining && h.offered == "":
 		m.drain(now, m.cfg.Drain)
 	}
-	// A failover under way goes on draining, and ends in the stop.
+	// A failover under way goes on, and ends in the stop.
 }
 
 // drain begins to let connections end; without a time for that the addresses
@@ -152,6 +159,10 @@ func (m *Machine) endDrain() {
 	m.do(Resume{})
 }
 
+// alongTime is for how long a failover of another member of the group answers one
+// that was meant at the same time.
+const alongTime = time.Second
+
 // handOver is the end of a drain: the addresses go, to the other node or with
 // this one.
 func (m *Machine) handOver(now time.Time) {
@@ -159,10 +170,13 @@ func (m *Machine) handOver(now time.Time) {
 	if h.offered != "" {
 		return // it is under way
 	}
-	if m.switches() {
-		v, why := m.heir()
-		if v != nil {
-			m.offer(v)
+	if m.obstacle() == "" {
+		node, why := m.heir()
+		if node != "" {
+			for _, x := range m.together() {
+				x.handover.move = h.move
+				x.offer(node)
+			}
 			return
 		}
 		if !h.stopping && !h.move.Force {

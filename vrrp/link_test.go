@@ -33,21 +33,32 @@ func (n *network) after(d time.Duration, do func()) {
 	n.later = slices.Insert(n.later, i, timed{at, do})
 }
 
-// others are the nodes that x has a link to, as long as it lives.
+// others are the counterparts of x on the nodes that it has a link to, as long as
+// it lives.
 func (x *simulated) others() []*simulated {
 	var others []*simulated
 	for _, y := range x.net.nodes {
-		if y != x && x.net.linked {
+		if y != x && y.lan == x.lan && x.net.linked {
 			others = append(others, y)
 		}
 	}
 	return others
 }
 
+// counterpart is the one of x on another node.
+func (x *simulated) counterpart(host string) *simulated {
+	for _, y := range x.others() {
+		if y.host == host {
+			return y
+		}
+	}
+	panic("no counterpart on " + host)
+}
+
 // report is what x says of itself.
 func (x *simulated) report() PeerReport {
 	s := x.m.snapshot()
-	r := PeerReport{Node: x.name, Link: LinkUp, Known: true, Source: s.Source, State: s.State, Effective: s.Effective}
+	r := PeerReport{Node: x.host, Link: LinkUp, Known: true, Source: s.Source, State: s.State, Effective: s.Effective}
 	for _, d := range s.Demotions {
 		r.Demoted += d.N
 		r.Why = d.Source + ": " + d.Reason
@@ -81,7 +92,7 @@ func (x *simulated) linkEnds(s LinkState, reason string, d time.Duration) {
 	for _, y := range x.others() {
 		x.net.after(d, func() {
 			if !y.dead && (x.dead || x.net.linkCut) {
-				y.step(PeerReport{Node: x.name, Link: s, Reason: reason})
+				y.step(PeerReport{Node: x.host, Link: s, Reason: reason})
 			}
 		})
 	}
@@ -104,7 +115,7 @@ func (x *simulated) linkBegins() {
 }
 
 func (x *simulated) ask(a Ask) {
-	y := x.net.node(a.Node)
+	y := x.counterpart(a.Node)
 	x.net.after(2*delay, func() {
 		if !y.dead && !x.net.linkCut {
 			x.step(y.report())
@@ -113,7 +124,7 @@ func (x *simulated) ask(a Ask) {
 }
 
 func (x *simulated) askYield(a AskYield) {
-	y := x.net.node(a.Node)
+	y := x.counterpart(a.Node)
 	x.net.note("%s: asks %s to yield", x.name, y.name)
 	x.net.after(delay, func() {
 		if !y.dead && !x.net.linkCut {
@@ -129,11 +140,11 @@ const (
 )
 
 func (x *simulated) offer(a Offer) {
-	y := x.net.node(a.Node)
+	y := x.counterpart(a.Node)
 	x.net.note("%s: offers to %s", x.name, y.name)
 	x.net.after(delay, func() {
 		if !y.dead && !x.net.linkCut {
-			y.step(TakeOver{ID: offerID + a.ID, Node: x.name, Reason: a.Reason})
+			y.step(TakeOver{ID: offerID + a.ID, Node: x.host, Reason: a.Reason})
 		}
 	})
 	x.net.after(OfferTime, func() {

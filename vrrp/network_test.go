@@ -42,6 +42,7 @@ type timed struct {
 type simulated struct {
 	net         *network
 	name        string
+	host        string // the node that it is a router of; its name by default
 	lan         string
 	m           *Machine
 	failing     bool // acquiring fails
@@ -63,7 +64,7 @@ func (n *network) add(name, source string, change func(*Config)) {
 	cfg := testConfig()
 	cfg.Source, cfg.Peers = addr(source), nil
 	change(&cfg)
-	n.nodes = append(n.nodes, &simulated{net: n, name: name, m: NewMachine(cfg, n.now), lastSent: -1})
+	n.nodes = append(n.nodes, &simulated{net: n, name: name, host: name, m: NewMachine(cfg, n.now), lastSent: -1})
 }
 
 // meet makes every node know the base priorities of the others on its LAN.
@@ -74,7 +75,7 @@ func (n *network) meet() {
 		for _, y := range n.nodes {
 			// A keepalived knows of nobody's base priority.
 			if x != y && x.lan == y.lan && !x.keepalived {
-				cfg.Peers = append(cfg.Peers, Peer{Name: y.name, Address: y.m.cfg.Source, Priority: y.m.cfg.Priority, Keepalived: y.keepalived})
+				cfg.Peers = append(cfg.Peers, Peer{Name: y.host, Address: y.m.cfg.Source, Priority: y.m.cfg.Priority, Keepalived: y.keepalived})
 			}
 		}
 		x.step(Reconfigure{Config: cfg})

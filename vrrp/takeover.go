@@ -4,13 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
 // A planned switch by the peer link: the active router offers the addresses, the
 // other node becomes active, acquires and announces them and confirms, and only
 // then the first one lets go. In between both are active, and neither heeds the
-// other's adverts.
+// other's adverts. The members of a group are offered one by one, of which the
+// first makes all of the other node's active; they let go together, when each one
+// has been confirmed.
 
 // OfferTime is how long the other node gets to confirm. After that the offer is
 // taken back and nothing has changed.
@@ -59,55 +62,74 @@ func (Withdrawn) event() {}
 func (Announced) event() {}
 func (Offer) action()    {}
 
-// switches says whether the addresses are given away over the link. Those that
-// stay on the node cannot be; and the members of a group, which cannot change one
-// after the other, say priority 0 together.
-func (m *Machine) switches() bool {
-	return m.cfg.Linked && len(m.cfg.Own) == 0 && m.mate.group == nil
+// together yields m and the members of its group that hold addresses as well:
+// what is given away over the link, all of it or nothing.
+func (m *Machine) together() []*Machine {
+	return append([]*Machine{m}, slices.DeleteFunc(m.mates(), func(x *Machine) bool { return x.state != Active })...)
+}
+
+// obstacle says why the addresses cannot be given away over the link; empty if they
+// can. Those that stay on the node are none.
+func (m *Machine) obstacle() string {
+	for _, x := range m.together() {
+		switch {
+		case !x.cfg.Linked:
+			return "there is no peer link"
+		case len(x.cfg.Own) > 0:
+			return fmt.Sprintf("%s is this node's own address", x.cfg.Own[0])
+		}
+	}
+	return ""
 }
 
 // heir returns the node that would take over, as the link tells, or why there is
 // none.
-func (m *Machine) heir() (*peerView, string) {
-	why := "there is no other node"
+func (m *Machine) heir() (node, why string) {
+	why = "there is no other node"
 	for _, p := range m.cfg.Peers {
-		v := m.view(p.Name)
-		switch {
-		case p.Keepalived:
-			why = p.Name + " is a keepalived"
-		case v == nil, v.Link == LinkNone:
-			why = "there has been no peer link to " + p.Name + " yet"
-		case v.Link != LinkUp:
-			why = fmt.Sprintf("%s is absent: the peer link: %s", v.Node, v.Reason)
-		case !v.Known:
-			why = fmt.Sprintf("%s has said nothing of %s yet", v.Node, m.cfg.Name)
-		case v.State == Fault:
-			why = fmt.Sprintf("%s takes no part: %s", v.Node, v.words())
-		case v.State == Active:
-			why = v.Node + " says that it is active"
-		default:
-			return v, ""
+		why = ""
+		for _, x := range m.together() {
+			if why = x.lack(p.Name); why != "" {
+				break
+			}
+		}
+		if why == "" {
+			return p.Name, ""
 		}
 	}
-	return nil, why
+	return "", why
+}
+
+// lack says why a node cannot take m's addresses over; empty if it can.
+func (m *Machine) lack(node string) string {
+	i := slices.IndexFunc(m.cfg.Peers, func(p Peer) bool { return p.Name == node })
+	v := m.view(node)
+	switch {
+	case i < 0:
+		return fmt.Sprintf("%s has no part in %s", node, m.cfg.Name)
+	case m.cfg.Peers[i].Keepalived:
+		return node + " is a keepalived"
+	case v == nil, v.Link == LinkNone:
+		return "there has been no peer link to " + node + " yet"
+	case v.Link != LinkUp:
+		return fmt.Sprintf("%s is absent: the peer link: %s", node, v.Reason)
+	case !v.Known:
+		return fmt.Sprintf("%s has said nothing of %s yet", node, m.cfg.Name)
+	case v.State == Fault:
+		return fmt.Sprintf("%s takes no part: %s", node, v.words())
+	case v.State == Active:
+		return node + " says that it is active"
+	}
+	return ""
 }
 
 // nextNode names the node that is to take over by the link, or says why there is
 // none that is known before it does.
 func (m *Machine) nextNode() (node, why string) {
-	switch {
-	case !m.cfg.Linked:
-		return "", "there is no peer link"
-	case m.mate.group != nil:
-		return "", "the members of a group change together, by adverts"
-	case len(m.cfg.Own) > 0:
-		return "", fmt.Sprintf("%s is this node's own address", m.cfg.Own[0])
-	}
-	v, why := m.heir()
-	if v == nil {
+	if why := m.obstacle(); why != "" {
 		return "", why
 	}
-	return v.Node, ""
+	return m.heir()
 }
 
 // unfit says why a failover would do harm; empty if it would not. Without a link
@@ -116,20 +138,25 @@ func (m *Machine) unfit() string {
 	if !m.cfg.Linked {
 		return ""
 	}
-	v, why := m.heir()
-	if v != nil && v.Demoted > m.demoted() {
-		why = fmt.Sprintf("%s is less healthy: it is demoted by %d (%s), this node by %s", v.Node, v.Demoted, v.words(), m.demotionWords())
+	node, why := m.heir()
+	if node == "" {
+		return why
 	}
-	return why
+	for _, x := range m.together() {
+		if v := x.view(node); v.Demoted > x.demoted() {
+			return fmt.Sprintf("%s is less healthy: it is demoted by %d (%s), this node by %s", node, v.Demoted, v.words(), x.demotionWords())
+		}
+	}
+	return ""
 }
 
-// offer offers the addresses to v.
-func (m *Machine) offer(v *peerView) {
-	h := &m.handover
-	h.offered, h.heir = v.Node, PeerAdvert{Address: v.Source, Priority: v.Effective}
+// offer offers the addresses to a node, which lacks nothing.
+func (m *Machine) offer(node string) {
+	h, v := &m.handover, m.view(node)
+	h.offered, h.heir, h.taken = node, PeerAdvert{Address: v.Source, Priority: v.Effective}, false
 	h.offerID++
 	h.drainEnd = time.Time{} // the draining goes on until the addresses have gone
-	m.do(Offer{ID: h.offerID, Node: v.Node, Reason: m.moveReason()})
+	m.do(Offer{ID: h.offerID, Node: node, Reason: m.moveReason()})
 }
 
 // moveReason says why the addresses are given away.
@@ -146,40 +173,54 @@ func (m *Machine) moveReason() string {
 	return "failover" + commandOf(h.move.By)
 }
 
-// onOffered lets go of the addresses once the other node has them, or keeps them
-// if it does not.
+// onOffered lets go of the addresses once the other node has them, those of the
+// whole group, or keeps them if it does not.
 func (m *Machine) onOffered(now time.Time, ev Offered) {
 	h := &m.handover
 	if h.offered == "" || ev.ID != h.offerID || m.state != Active {
 		return
 	}
-	heir := h.heir
-	h.offered = ""
 	if ev.Err != nil {
 		m.keep(now, ev.Err.Error())
 		return
 	}
-	reason := m.moveReason()
-	if !h.move.Back && h.failover != nil {
-		m.yield(now)
-	}
-	m.leaveActive(false, reason)
-	heir.Heard = now
-	m.active = heir
-	m.learn(m.cfg.AdvertInterval)
-	m.answerFailover(heir.Address)
-	m.becomeBackup(now, reason)
-}
-
-// keep ends a hand-over that did not come about.
-func (m *Machine) keep(now time.Time, why string) {
-	if m.handover.stopping {
-		m.becomeFault(now, "stopping")
+	h.taken = true
+	all := slices.DeleteFunc(m.together(), func(x *Machine) bool { return x.handover.offered == "" })
+	if slices.ContainsFunc(all, func(x *Machine) bool { return !x.handover.taken }) {
 		return
 	}
-	m.endDrain()
-	m.reassert(now) // the other node may have announced them already
-	m.failFailover(why + "; this node stays active")
+	reason, yields := m.moveReason(), !h.move.Back && !h.stopping
+	for _, x := range all {
+		if yields {
+			x.yield(now)
+		}
+		if x.handover.failover == nil {
+			x.handover.along = now
+		}
+		heir := x.handover.heir
+		x.leaveActive(false, reason)
+		heir.Heard = now
+		x.active = heir
+		x.learn(x.cfg.AdvertInterval)
+	}
+	for _, x := range all {
+		x.answerFailover(x.active.Address)
+		x.becomeBackup(now, reason)
+	}
+}
+
+// keep ends a hand-over that did not come about, of the whole group.
+func (m *Machine) keep(now time.Time, why string) {
+	for _, x := range m.together() {
+		x.handover.offered = ""
+		if x.handover.stopping {
+			x.becomeFault(now, "stopping")
+			continue
+		}
+		x.endDrain()
+		x.reassert(now) // the other node may have announced them already
+		x.failFailover(why + "; this node stays active")
+	}
 }
 
 // onTakeOver becomes active in place of a router that lets go.
@@ -192,28 +233,48 @@ func (m *Machine) onTakeOver(now time.Time, ev TakeOver) {
 		m.refuse(ev.ID, "this node is stopping")
 	case m.state == Fault:
 		m.refuse(ev.ID, "this node takes no part: "+m.faultWords())
+	case m.state == Active && h.takeover == nil && m.succeeds(now) && h.predecessor == ev.Node:
+		// It has become active with another one of its group.
+		h.takeover = &ev.ID
+		if m.holding.told {
+			m.confirm()
+		}
 	case m.state == Active:
 		m.refuse(ev.ID, "this node is active")
 	default:
 		m.becomeActive(now, fmt.Sprintf("%s hands over: %s", ev.Node, ev.Reason))
 		h.takeover = &ev.ID
-		h.predecessor, h.successionEnd = ev.Node, now.Add(successionTime)
-		m.evidence.rivalAt = h.successionEnd // by then it has let go
+		m.succeed(now, ev.Node)
 	}
+}
+
+// succeed notes that this router, which has just become active, does so in the
+// place of a node that lets go in a moment.
+func (m *Machine) succeed(now time.Time, node string) {
+	h := &m.handover
+	h.predecessor, h.successionEnd = node, now.Add(successionTime)
+	m.evidence.rivalAt = h.successionEnd
 }
 
 // onAnnounced confirms a take-over.
 func (m *Machine) onAnnounced(now time.Time, ev Announced) {
-	h := &m.handover
-	if h.takeover == nil || m.state != Active || ev.Term != m.holding.term {
+	if m.state != Active || ev.Term != m.holding.term {
 		return
 	}
-	if ev.Err != nil {
+	m.holding.told = m.holding.told || ev.Err == nil
+	switch {
+	case m.handover.takeover == nil:
+	case ev.Err != nil:
 		m.giveBack(now, "the addresses could not be announced: "+ev.Err.Error())
-		return
+	default:
+		m.confirm()
 	}
-	m.do(Reply{ID: *h.takeover, Active: m.cfg.Source})
-	h.takeover = nil
+}
+
+// confirm says that the addresses are taken over.
+func (m *Machine) confirm() {
+	m.do(Reply{ID: *m.handover.takeover, Active: m.cfg.Source})
+	m.handover.takeover = nil
 }
 
 // onWithdrawn gives up a take-over that is not confirmed yet.
@@ -233,7 +294,7 @@ func (m *Machine) giveBack(now time.Time, reason string) {
 // endTakeOver is the part of leaveActive that concerns a switch.
 func (m *Machine) endTakeOver(reason string) {
 	h := &m.handover
-	h.offered, h.predecessor = "", ""
+	h.offered, h.taken, h.predecessor = "", false, ""
 	if h.takeover != nil {
 		m.do(Reply{ID: *h.takeover, Err: errors.New(reason)})
 		h.takeover = nil
