@@ -1,7 +1,10 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -81,4 +84,28 @@ func TestLeaseEndsWhatTheGuardCannot(t *testing.T) {
 	if last, ok := p.Monitor.LastAnswer(p.LB01.Name); ok && last.Sub(killed) > afterFreeze {
 		t.Errorf("the dead machine answered for %v", last.Sub(killed))
 	}
+}
+
+// Who only waits for what a server will say hears of a kill, too: the sockets of the
+// killed process say goodbye although their address has gone by then.
+func TestKillIsToldToThoseWhoWait(t *testing.T) {
+	t.Parallel()
+	p := newKernelPair(t, kernelConfig)
+	p.start()
+	p.waitUp("tcp", "web1", "web2", "web3")
+	waiting := make([]*talk, 40)
+	for i := range waiting {
+		waiting[i] = p.talk(netip.AddrPortFrom(p.VIP, 3307))
+	}
+	if err := p.LB01.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	for i, k := range waiting {
+		k.conn.SetReadDeadline(began.Add(5 * time.Second))
+		if _, err := k.read.ReadByte(); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("connection %d: nobody tells that its node was killed", i)
+		}
+	}
+	p.waitActive(p.LB02)
 }

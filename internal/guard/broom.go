@@ -12,24 +12,24 @@ import (
 // LAN is the Broom for real interfaces.
 type LAN struct{}
 
-// Sweep takes the addresses off the interface and sends the farewells. The
-// addresses go first: from then on at most one node answers for them.
-func (LAN) Sweep(h Holding) error {
+// Release takes the addresses off the interface.
+func (LAN) Release(h Holding) error {
 	if h.Undo != "" {
 		_, err := link.Undo(h.Undo)
-		return errors.Join(err, farewell(h))
+		return err
 	}
 	addresses, err := link.NewAddresses(h.Interface, time.Second)
 	if err != nil {
-		return errors.Join(err, farewell(h))
+		return err
 	}
 	defer addresses.Close()
-	return errors.Join(addresses.Release(h.Addresses), farewell(h))
+	return addresses.Release(h.Addresses)
 }
 
-func farewell(h Holding) error {
+// Farewell sends the farewells of a router that was active.
+func (LAN) Farewell(h Holding) error {
 	if len(h.Farewells) == 0 {
-		return nil // this node was not active
+		return nil
 	}
 	virtual := func(a netip.Addr) bool {
 		return slices.ContainsFunc(h.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 )
 
 // Holding is what an appliance holds as the active router of one virtual
@@ -53,8 +54,11 @@ type message struct {
 
 // Broom does away with a Holding.
 type Broom interface {
-	// Sweep takes the addresses off the interface and sends the farewells.
-	Sweep(Holding) error
+	// Release takes the addresses off the interface.
+	Release(Holding) error
+	// Farewell sends the farewells, if there are any. It may be called for several
+	// at a time.
+	Farewell(Holding) error
 }
 
 // Watch reads from the appliance until it ends or dies, and in the latter case
@@ -83,12 +87,24 @@ func Watch(pipe io.Reader, broom Broom) error {
 	}
 }
 
+// sweep releases all addresses first: from then on at most one node answers for
+// them. Nobody waits for another one's farewell, whose socket takes its time to
+// close.
 func sweep(held map[string]Holding, broom Broom) error {
-	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(held)) {
-		if err := broom.Sweep(held[name]); err != nil {
-			errs = append(errs, fmt.Errorf("guard: %s: %w", name, err))
+	names := slices.Sorted(maps.Keys(held))
+	failed := make([]error, 2*len(names))
+	note := func(i int, name string, err error) {
+		if err != nil {
+			failed[i] = fmt.Errorf("guard: %s: %w", name, err)
 		}
 	}
-	return errors.Join(errs...)
+	for i, name := range names {
+		note(i, name, broom.Release(held[name]))
+	}
+	var all sync.WaitGroup
+	for i, name := range names {
+		all.Go(func() { note(len(names)+i, name, broom.Farewell(held[name])) })
+	}
+	all.Wait()
+	return errors.Join(failed...)
 }

@@ -5,7 +5,9 @@
 // A guard is a child process at the other end of a socket. The appliance tells it
 // what it holds; when the socket breaks without a good-bye, the appliance is dead,
 // and the guard takes the addresses off and sends the adverts of priority 0 that
-// the appliance could not send. That takes a few milliseconds. Should the guard
+// the appliance could not send. It hears of the death as the first thing that the
+// kernel releases (socketPair), so the addresses go within a few milliseconds, long
+// before the last socket of the dead process is closed. Should the guard
 // die as well, the addresses still go when their lease ends.
 //
 // It also keeps descriptors that the appliance gives it: the attachments of the

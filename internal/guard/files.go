@@ -16,23 +16,42 @@ const maxFiles = 253
 
 // socketPair returns the appliance's end of a connection to a guard, and the
 // guard's, which becomes its standard input.
-func socketPair() (ours *net.UnixConn, theirs *os.File, err error) {
+//
+// The kernel releases what a killed process had open from the highest descriptor
+// to the lowest, and takes its time over some: packet sockets wait for all
+// processors, one after the other. So the appliance's end has a high one, and the
+// guard hears of the death before all that, not after.
+func socketPair() (ours, theirs *os.File, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("socket pair: %w", err)
 	}
 	theirs = os.NewFile(uintptr(fds[1]), "guard")
-	end := os.NewFile(uintptr(fds[0]), "appliance")
-	defer end.Close()
-	c, err := net.FileConn(end) // a duplicate
-	if err != nil {
-		return nil, nil, errors.Join(err, theirs.Close())
+	fd := fds[0]
+	if high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, highest()); err == nil {
+		unix.Close(fd)
+		fd = high
 	}
-	return c.(*net.UnixConn), theirs, nil
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, nil, errors.Join(fmt.Errorf("socket pair: %w", err), theirs.Close())
+	}
+	return os.NewFile(uintptr(fd), "appliance"), theirs, nil
+}
+
+// highest returns a descriptor that is higher than most others of this process will
+// be. The table of descriptors has 8 bytes for each one below it.
+func highest() int {
+	const most = 1 << 16
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > most {
+		return most - 1
+	}
+	return max(int(limit.Cur)-1, 0)
 }
 
 // send writes a message as one line, with files.
-func send(c *net.UnixConn, m message, files []*os.File) error {
+func send(c *os.File, m message, files []*os.File) error {
 	if len(files) > maxFiles {
 		return fmt.Errorf("%d files are too many for one message", len(files))
 	}
@@ -41,19 +60,36 @@ func send(c *net.UnixConn, m message, files []*os.File) error {
 		return err
 	}
 	line = append(line, '\n')
-	if len(files) == 0 {
-		_, err := c.Write(line)
-		return err
+	if len(files) > 0 {
+		if line, err = sendFiles(c, line, files); err != nil {
+			return err
+		}
 	}
+	_, err = c.Write(line)
+	return err
+}
+
+// sendFiles writes the beginning of line, files with it, and returns the rest.
+func sendFiles(c *os.File, line []byte, files []*os.File) (rest []byte, err error) {
 	fds := make([]int, len(files))
 	for i, f := range files {
 		fds[i] = int(f.Fd())
 	}
-	n, _, err := c.WriteMsgUnix(line, unix.UnixRights(fds...), nil)
-	if err == nil && n < len(line) {
-		_, err = c.Write(line[n:])
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
 	}
-	return err
+	n := 0
+	if waited := raw.Write(func(fd uintptr) bool {
+		n, err = unix.SendmsgN(int(fd), line, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+		return err != unix.EAGAIN
+	}); waited != nil {
+		return nil, waited
+	}
+	if err != nil {
+		return nil, fmt.Errorf("send files: %w", err)
+	}
+	return line[n:], nil
 }
 
 func closeAll(files []*os.File) {

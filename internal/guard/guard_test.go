@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -45,7 +46,9 @@ func TestMain(m *testing.M) {
 // scribe is a Broom that writes down what it would have swept.
 type scribe string
 
-func (s scribe) Sweep(h Holding) error {
+func (scribe) Release(Holding) error { return nil }
+
+func (s scribe) Farewell(h Holding) error {
 	f, err := os.OpenFile(string(s), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -177,10 +180,25 @@ func TestGuardKeepsFiles(t *testing.T) {
 type broom struct {
 	swept []string
 	err   error
+
+	mu     sync.Mutex
+	parted []string
 }
 
-func (b *broom) Sweep(h Holding) error {
+func (b *broom) Release(h Holding) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.parted) > 0 {
+		return errors.New("a farewell went before an address")
+	}
 	b.swept = append(b.swept, h.Interface)
+	return b.err
+}
+
+func (b *broom) Farewell(h Holding) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.parted = append(b.parted, h.Interface)
 	return b.err
 }
 
@@ -210,12 +228,14 @@ func TestWatch(t *testing.T) {
 		if err := Watch(bytes.NewReader([]byte(c.pipe)), &b); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if !slices.Equal(b.swept, c.want) {
-			t.Errorf("%s: swept %v, want %v", name, b.swept, c.want)
+		slices.Sort(b.parted) // they go at the same time
+		wantParted := slices.Sorted(slices.Values(c.want))
+		if !slices.Equal(b.swept, c.want) || !slices.Equal(b.parted, wantParted) {
+			t.Errorf("%s: swept %v, farewells of %v, want %v", name, b.swept, b.parted, c.want)
 		}
 	}
 	b := broom{err: errors.New("no such interface")}
-	if err := Watch(strings.NewReader(hold), &b); err == nil || len(b.swept) != 2 {
+	if err := Watch(strings.NewReader(hold), &b); err == nil || len(b.swept) != 2 || len(b.parted) != 2 {
 		t.Errorf("one failure must not keep it from the rest: swept %v, error %v", b.swept, err)
 	}
 }

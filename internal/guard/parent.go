@@ -3,7 +3,6 @@ package guard
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"time"
@@ -84,7 +83,7 @@ func (g *Guard) Close() error {
 
 // child is a guard process that runs.
 type child struct {
-	pipe  *net.UnixConn
+	pipe  *os.File
 	ended chan error
 }
 

@@ -83,6 +83,8 @@ func setOptions(raw syscall.RawConn, addr netip.Addr, alive KeepAlive, held []ne
 				return
 			}
 		}
+		// It takes a capability that tests may lack.
+		_ = transparent(addr).set(int(fd))
 		// Before listen(2), so that not a single request slips through.
 		err = setFilter(int(fd), holdFilter(addr, held))
 	}); ctrlErr != nil {
@@ -99,6 +101,16 @@ func options(addr netip.Addr, alive KeepAlive) []Option {
 		freebind = Option{"IP_FREEBIND", unix.SOL_IP, unix.IP_FREEBIND, 1}
 	}
 	return append([]Option{freebind, {"TCP_NODELAY", unix.SOL_TCP, unix.TCP_NODELAY, 1}}, alive.Options()...)
+}
+
+// transparent returns the option that lets accepted sockets send when their address
+// is not this machine's any more. The sockets of a process that is killed still say
+// goodbye to their clients, although the guard is quicker to take the addresses off.
+func transparent(addr netip.Addr) Option {
+	if addr.Is4() {
+		return Option{"IP_TRANSPARENT", unix.SOL_IP, unix.IP_TRANSPARENT, 1}
+	}
+	return Option{"IPV6_TRANSPARENT", unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1}
 }
 
 // serve gives the connections that are accepted from now on to h.
