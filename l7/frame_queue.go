@@ -66,6 +66,10 @@ func (q *frameQueue) queue() *outbox {
 // full reports whether so much waits that who has more is to wait. mu is held.
 func (q *frameQueue) full() bool { return q.out != nil && len(q.out.b) >= queuedMost }
 
+// overfull reports whether the other side is to be given up for what waits. mu is
+// held.
+func (q *frameQueue) overfull() bool { return q.out != nil && len(q.out.b) > overfullMost }
+
 // flush sends what is queued, unless somebody is at it.
 func (q *frameQueue) flush() {
 	q.mu.Lock()

@@ -72,6 +72,9 @@ const (
 	mostContinuations = 64
 	// queuedMost is how much may wait to be sent before those who have more wait.
 	queuedMost = 64 << 10
+	// overfullMost bounds what waits to be sent to a side that has it grow by
+	// itself: its PINGs and settings are answered, whether it takes that or not.
+	overfullMost = 4 << 20
 	// lingerError is how long what a client sends is read and thrown away after
 	// its connection was given up, so that it gets to see why.
 	lingerError = time.Second

@@ -81,16 +81,10 @@ func (a *http2Answer) WriteHead(status int, head fields) error {
 
 // interim sends an interim answer.
 func (a *http2Answer) interim() error {
-	c := a.st.conn
-	c.mu.Lock()
-	if a.st.gone || c.broken {
-		c.mu.Unlock()
-		return errAborted
+	if err := a.send(nil, false); err != nil {
+		return err
 	}
-	out := c.queue()
-	out.b = appendHead(out.b, a.st.id, a.block, false)
-	a.block = a.block[:0]
-	c.unlockAndFlush()
+	a.st.conn.flush()
 	return nil
 }
 
@@ -161,7 +155,8 @@ func (a *http2Answer) Finish(trailers fields) error {
 var errSlowReader error = &timeoutError{"the client takes nothing"}
 
 // send queues the head, if it waits, and p. It waits while the client's windows
-// are shut, and while enough is queued.
+// are shut, and while enough is queued: a client that takes nothing gets no more
+// ready for it, be it heads alone.
 func (a *http2Answer) send(p []byte, end bool) error {
 	st := a.st
 	c := st.conn
@@ -172,7 +167,7 @@ func (a *http2Answer) send(p []byte, end bool) error {
 		if st.gone || c.broken || a.closed {
 			return errAborted
 		}
-		if len(a.block) > 0 {
+		if len(a.block) > 0 && !c.full() {
 			out := c.queue()
 			only := end && len(p) == 0
 			out.b = appendHead(out.b, st.id, a.block, only)
@@ -195,7 +190,7 @@ func (a *http2Answer) send(p []byte, end bool) error {
 			c.window -= n
 			end = end && !last
 		}
-		if len(p) == 0 {
+		if len(p) == 0 && len(a.block) == 0 {
 			if end {
 				out := c.queue()
 				out.b = appendData(out.b, st.id, nil, true)
@@ -229,7 +224,7 @@ func (a *http2Answer) await(until time.Time) error {
 	if c.out != nil && !c.flushing {
 		c.unlockAndFlush()
 		c.mu.Lock()
-		if a.st.window > 0 && c.window > 0 {
+		if len(a.block) > 0 || a.st.window > 0 && c.window > 0 {
 			return nil
 		}
 	}

@@ -97,7 +97,9 @@ func (c *http2Conn) ping(f *http2.PingFrame) error {
 		return err
 	}
 	out := c.queue()
-	out.b = appendPing(out.b, true, f.Data)
+	if out.b = appendPing(out.b, true, f.Data); c.overfull() {
+		return errCalm // it asks, and does not take the answers
+	}
 	c.startFlush()
 	return nil
 }

@@ -140,15 +140,12 @@ func (c *muxConn) handle(f http2.Frame) http2.ErrCode {
 			code = http2.ErrCodeProtocol // RFC 9113, section 8.4: we do not take any
 		}
 	}
-	if c.out != nil && len(c.out.b) > muxQueuedMost {
+	if c.overfull() {
 		code = http2.ErrCodeEnhanceYourCalm // it asks, and does not take the answers
 	}
 	c.startFlush()
 	return code
 }
-
-// muxQueuedMost bounds what waits to be sent to a server that has it grow.
-const muxQueuedMost = 4 << 20
 
 // handleHead decodes what belongs to a head. Once all is there, c.head.stream is 0
 // and c.head.of is whose it is.
