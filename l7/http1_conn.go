@@ -298,6 +298,10 @@ func (c *http1Conn) outside() next {
 	for {
 		switch n := c.requests(false); n {
 		case nextMore:
+			if c.headBegan.IsZero() { // it is that of another request
+				began = time.Now()
+				c.headBegan = began
+			}
 			if !c.readHead(began) {
 				return nextClose
 			}
@@ -305,10 +309,6 @@ func (c *http1Conn) outside() next {
 			return c.idle()
 		default:
 			return n
-		}
-		if c.work.in.r == c.work.in.w {
-			began = time.Now()
-			c.headBegan = began
 		}
 	}
 }

@@ -5,10 +5,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // rows reads a table of raw messages and what becomes of them.
@@ -215,5 +217,29 @@ func TestAnswerNobodyAskedFor(t *testing.T) {
 			}
 			<-sent
 		}
+	}
+}
+
+// The time for a head counts from its first byte, not from that of the request
+// before on the same connection.
+func TestHeadBehindSlowRequest(t *testing.T) {
+	r := newRig(t)
+	r.pool("p", web(t, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		if r.URL.Path == "/slow" {
+			time.Sleep(300 * time.Millisecond)
+		}
+		io.WriteString(w, r.URL.Path)
+	}))
+	addr := r.addr()
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p", Timeouts: Timeouts{Header: 200 * time.Millisecond}})
+	c, in := dial(t, addr, nil)
+	io.WriteString(c, "POST /slow HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nyy\r\n0\r\n\r\nGET /2 HTTP/1.1\r\nHo")
+	if got := body(t, answerTo(t, in, "POST")); got != "/slow" {
+		t.Errorf("%q", got)
+	}
+	io.WriteString(c, "st: a\r\n\r\n")
+	if got := body(t, answerTo(t, in, "GET")); got != "/2" {
+		t.Errorf("%q", got)
 	}
 }
