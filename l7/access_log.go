@@ -62,6 +62,7 @@ type trail struct {
 	log      *accessLog // nil: it is not logged
 	began    time.Time  // when the first byte of it came; zero: with the rest of the head
 	whole    time.Time  // when all of the head had come
+	target   string     // as it was sent
 	status   int        // of the final answer, as it was sent; 0: none was
 	in, out  int64      // bytes of the bodies from and to the client
 	picked   time.Time  // when the server was chosen
@@ -156,7 +157,7 @@ func brokenEnd(ctx context.Context, ex *exchange, err error) accesslog.End {
 // begin has an exchange logged.
 func (a *accessLog) begin(ex *exchange) {
 	began, protocol := ex.trail.began, ex.trail.protocol
-	ex.trail = trail{began: began, whole: ex.now, protocol: protocol, wait: -1, connect: -1, first: -1}
+	ex.trail = trail{began: began, whole: ex.now, target: ex.target, protocol: protocol, wait: -1, connect: -1, first: -1}
 	if a != nil && a.file.Hold() {
 		ex.trail.log = a
 	}
@@ -172,7 +173,7 @@ func (a *accessLog) finish(ex *exchange) {
 	now := time.Now()
 	r := accesslog.Record{
 		Time: t.began, Service: a.service, Client: ex.peer.text, Proxy: ex.peer.proxy, ID: ex.id, User: ex.user,
-		Method: ex.method, Scheme: ex.scheme, Host: ex.host, Target: ex.target, Protocol: t.protocol,
+		Method: ex.method, Scheme: ex.scheme, Host: ex.host, Target: t.target, Protocol: t.protocol,
 		Status: t.status, BytesIn: t.in, BytesOut: t.out, Route: t.route,
 		Head: t.whole.Sub(t.began), Wait: t.wait, Connect: t.connect, FirstByte: t.first, Total: now.Sub(t.began), Retries: t.retries,
 		Referer: ex.fields.get("Referer"), UserAgent: ex.fields.get("User-Agent"), End: t.end,

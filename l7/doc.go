@@ -72,8 +72,10 @@
 //   - A server gets no target and no Host that is none; that is answered 400. A
 //     request of HTTP/1.0 without Host is allowed and gets the server's address
 //     as Host, as with nginx, but no X-Forwarded-Host.
-//   - Paths are compared as the usual servers understand them, which does not
-//     make routes a means of access control: see normalPath.
+//   - Paths are compared as the usual servers understand them, and where there are
+//     routes a server gets no path with dot segments, which some would take for
+//     another one than the route is for: see plainTarget, and normalPath for what
+//     servers that understand more must guard themselves.
 //
 // Goroutines: each connection has that of the listener, which by HTTP/1 does all
 // the work and by HTTP/2 begins one for each request; uploads and the tunnels of

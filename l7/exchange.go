@@ -84,7 +84,7 @@ func (f fields) hasToken(name, token string) bool {
 // strings may be views of a buffer that the door uses again afterwards.
 type exchange struct {
 	method string
-	target string // "/path?query" exactly as it was sent, or "*"; see validTarget
+	target string // "/path?query" as it was sent, but see plainTarget, or "*"; see validTarget
 	scheme string // "http" or "https"
 	host   string // as it was sent, with its port if any; "" if there is none
 	fields fields // without Host

@@ -80,12 +80,47 @@ func validEscapes(path string) bool {
 	}
 }
 
+// plainTarget returns a target, which is valid, without dot segments: a server that
+// does not remove them would find something else than the route is for
+// ("/admin/x/../../public"). Those who write URLs have removed them before they
+// ask. ok is false if only some servers see such a segment ("..;", "..\").
+func plainTarget(target string) (plain string, ok bool) {
+	raw := target[:len(target)-lenQuery(target)]
+	if strings.IndexByte(raw, '%') < 0 && !strings.Contains(raw, "/.") && !strings.Contains(raw, "..") {
+		return target, true
+	}
+	decoded, err := url.PathUnescape(raw)
+	if err != nil {
+		return "", false
+	}
+	dots, last := false, ""
+	for last = range strings.SplitSeq(decoded, "/") {
+		if last == "." || last == ".." {
+			dots = true
+			continue
+		}
+		for part := range strings.SplitSeq(last, `\`) {
+			if name, _, _ := strings.Cut(part, ";"); name == ".." {
+				return "", false
+			}
+		}
+	}
+	if !dots {
+		return target, true
+	}
+	clean := path.Clean(decoded)
+	if clean != "/" && (last == "" || last == "." || last == "..") {
+		clean += "/"
+	}
+	return (&url.URL{Path: clean}).EscapedPath() + target[len(raw):], true
+}
+
 // normalPath returns the path of a target for comparing: decoded once, without
 // dot segments, doubled slashes and slash at the end, as the usual servers
 // understand it. A server that takes more for the same path (a backslash for a
-// slash, "..;" for "..", upper for lower case) must itself guard what a route
-// keeps apart. The root is "/"; a target that does not begin with a slash ("*")
-// yields "".
+// slash, a part behind ";" for nothing, upper for lower case) must itself guard what
+// a route keeps apart. The root is "/"; a target that does not begin with a slash
+// ("*") yields "".
 func normalPath(target string) string {
 	if !strings.HasPrefix(target, "/") {
 		return ""

@@ -1,6 +1,11 @@
 package l7
 
 import (
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -88,6 +93,71 @@ func TestValidTarget(t *testing.T) {
 	}
 }
 
+func TestPlainTarget(t *testing.T) {
+	for in, want := range map[string]string{
+		"/":                          "/",
+		"*":                          "*",
+		"/a%2Fb//c/%7e?/../%2e%2e":   "/a%2Fb//c/%7e?/../%2e%2e",
+		"/.git/x.y/..z/z../...":      "/.git/x.y/..z/z../...",
+		"/a;b/c\\d/.;x":              "/a;b/c\\d/.;x",
+		"/admin/x/../../public?y=..": "/public?y=..",
+		"/admin/%2e%2E/b":            "/b",
+		"/admin/..%2fb":              "/b",
+		"/a/./b":                     "/a/b",
+		"/..":                        "/",
+		"/a/b/..":                    "/a/",
+		"/a/b/.":                     "/a/b/",
+		"/a/../b/":                   "/b/",
+		"/a/../%20%3f//%ff":          "/%20%3F/%FF",
+		"/..;/b":                     "",
+		"/a/..;x=1/b":                "",
+		"/a/%2e.%3B/b":               "",
+		"/..\\b":                     "",
+		"/a/b%5c..":                  "",
+	} {
+		if got, ok := plainTarget(in); got != want || ok != (want != "") {
+			t.Errorf("plainTarget(%q) = %q, %v; want %q", in, got, ok, want)
+		}
+	}
+}
+
+// A server is asked for the path that the route was found by, or for none.
+func TestDotsDoNotPassRoutes(t *testing.T) {
+	log := t.TempDir() + "/access.log"
+	r, addr := clear2(t, web(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RequestURI) }), func(c *Config) {
+		c.Routes = []Route{{Paths: []string{"/admin"}, Pool: "p", Rules: Rules{Deny: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}}}
+		c.AccessLog = &AccessLog{Path: log}
+	})
+	p := http2Dial(t, addr)
+	id := uint32(1)
+	for target, want := range map[string]string{
+		"/public":                "200 /public",
+		"/admin/x":               "403 403 Forbidden\n",
+		"/admin/../public":       "200 /public",
+		"/admin/%2e%2e/public?x": "200 /public?x",
+		"/admin%2f..%2fpublic":   "200 /public",
+		"/admin/./":              "403 403 Forbidden\n",
+		"/public/../admin/":      "403 403 Forbidden\n",
+		"/public/..;/admin/":     "400 400 Bad Request\n",
+		"/public/..%5cadmin/":    "400 400 Bad Request\n",
+	} {
+		resp := say(t, addr, "GET "+target+" HTTP/1.1\r\nHost: a\r\n\r\n")
+		if got := strconv.Itoa(resp.StatusCode) + " " + body(t, resp); got != want {
+			t.Errorf("%s by HTTP/1.1: %q, want %q", target, got, want)
+		}
+		p.ask(id, true, "GET", target)
+		if got := p.outcome(id) + " " + p.answers[id].body; got != want {
+			t.Errorf("%s by HTTP/2: %q, want %q", target, got, want)
+		}
+		id += 2
+	}
+	p.conn.Close()
+	r.until("the log has what was sent", func() bool {
+		b, _ := os.ReadFile(log)
+		return strings.Contains(string(b), `"target":"/admin/../public"`)
+	})
+}
+
 // What is normal stays as it is, and a host never brings more than a host.
 func FuzzNormalHost(f *testing.F) {
 	for _, s := range []string{"blog.example.com:80", "[::1]:80", "a..", "[::1", "x:y:z", "\x00"} {
@@ -130,6 +200,12 @@ func FuzzNormalPath(f *testing.F) {
 			if segment == ".." || segment == "." || (segment == "" && p != "/") {
 				t.Fatalf("%q -> %q has the segment %q", in, p, segment)
 			}
+		}
+		if !validEscapes(in[:len(in)-lenQuery(in)]) {
+			return
+		}
+		if plain, ok := plainTarget(in); ok && (normalPath(plain) != p || strings.Contains(plain[:len(plain)-lenQuery(plain)]+"/", "/../")) {
+			t.Fatalf("%q -> %q, which is %q and not %q", in, plain, normalPath(plain), p)
 		}
 		if p[0] != '/' || p != "/" && strings.HasSuffix(p, "/") {
 			t.Fatalf("%q -> %q", in, p)

@@ -60,6 +60,11 @@ func (p *pipeline) route(ctx context.Context, st *state, ex *exchange) error {
 	if !ok && !(ex.host == "" && ex.mayLackHost) {
 		return p.reject(ex)
 	}
+	if len(st.cfg.Routes) > 0 { // or nobody compares paths
+		if ex.target, ok = plainTarget(ex.target); !ok {
+			return p.reject(ex)
+		}
+	}
 	to := st.routes.find(host, ex)
 	if to == nil {
 		ex.rules = st.routes.own
