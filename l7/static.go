@@ -306,13 +306,24 @@ func (ex *exchange) conditions() (r *http.Request) {
 		if len(f.Name) < len("Range") || f.Name[0]|0x20 != 'i' && f.Name[0]|0x20 != 'r' {
 			continue
 		}
+		value := f.Value
 		switch http.CanonicalHeaderKey(f.Name) {
-		case "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range", "Range":
-			if r == nil {
-				r = &http.Request{Method: ex.method, Header: make(http.Header, 4)}
+		case "Range":
+			// RFC 9110, section 14.2: other methods, and units that are not known, have
+			// no ranges. http.ServeContent knows the unit in lower case alone.
+			unit, set, _ := strings.Cut(value, "=")
+			if ex.method != http.MethodGet || !strings.EqualFold(unit, "bytes") {
+				continue
 			}
-			r.Header.Add(f.Name, f.Value)
+			value = "bytes=" + set
+		case "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range":
+		default:
+			continue
 		}
+		if r == nil {
+			r = &http.Request{Method: ex.method, Header: make(http.Header, 4)}
+		}
+		r.Header.Add(f.Name, value)
 	}
 	return r
 }

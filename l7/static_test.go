@@ -99,7 +99,11 @@ func TestFiles(t *testing.T) {
 		{"/s/a.txt", "Range: bytes=2-4", `206 text/plain; charset=utf-8 3 "" 234`},
 		{"/s/a.txt", "Range: bytes=-2", `206 text/plain; charset=utf-8 2 "" 89`},
 		{"/s/a.txt", "Range: bytes=10-", `416`},
-		{"/s/a.txt", "Range: lines=1-2", `416`},
+		{"/s/a.txt", "Range: lines=1-2", `200 text/plain; charset=utf-8 10 "" 0123456789`},
+		{"/s/a.txt", "Range: BYTES=2-4", `206 text/plain; charset=utf-8 3 "" 234`},
+		{"/s/a.txt", "Range: bytes=9-18446744073709551616", `416`},
+		{"/s/a.txt", "Range: bytes=9-9223372036854775807", `206 text/plain; charset=utf-8 1 "" 9`},
+		{"/s/a.txt", "Range: bytes=0-9,0-9,0-9", `200 text/plain; charset=utf-8 10 "" 0123456789`},
 		{"/s/a.txt", "Range: bytes=2-4\r\nIf-Range: \"other\"", `200 text/plain; charset=utf-8 10 "" 0123456789`},
 		{"/s/a.txt", "Range: bytes=2-4\r\nIf-Range: Fri, 02 Jan 2026 03:04:05 GMT", `206 text/plain; charset=utf-8 3 "" 234`},
 		// Conditions.
@@ -142,6 +146,11 @@ func TestFiles(t *testing.T) {
 	resp := say(t, addr, "POST /s/a.txt HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
 	if body(t, resp); resp.StatusCode != 405 || resp.Header.Get("Allow") != "GET, HEAD" {
 		t.Errorf("POST: %s %v", resp.Status, resp.Header)
+	}
+	c, in := dial(t, addr, nil)
+	io.WriteString(c, "HEAD /s/a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=2-4\r\n\r\n")
+	if resp = answerTo(t, in, "HEAD"); resp.StatusCode != 200 || resp.ContentLength != 10 {
+		t.Errorf("HEAD with a range: %s %v", resp.Status, resp.Header)
 	}
 	resp, _ = askFor(t, addr, "/s/a.txt")
 	tag := resp.Header.Get("ETag")
