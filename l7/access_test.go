@@ -436,6 +436,47 @@ func TestTrailersThatAreNotBelieved(t *testing.T) {
 	}
 }
 
+// A field that a rule sets or removes cannot be slipped past it: under a name that
+// some servers take for the same, or as a trailer.
+func TestRuledFieldsAreTheRules(t *testing.T) {
+	for underscores, want := range map[Underscores]string{
+		UnderscoresDrop: "map[X-Id:[*] X-User:[x-user]] map[X-Sum:[5]]",
+		UnderscoresPass: "map[X-Id:[*] X-User:[x-user] X_other:[5]] map[X-Sum:[5]]",
+	} {
+		seen := make(chan string, 1)
+		r := newRig(t)
+		r.pool("p", web(t, func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			got := make(http.Header)
+			for name, values := range r.Header {
+				switch {
+				case name == "X-Id" && len(values) == 1 && len(values[0]) == 32:
+					got[name] = []string{"*"}
+				case !strings.HasPrefix(name, "X-Forwarded-") && name != "X-Real-Ip" && name[0] == 'X':
+					got[name] = values
+				}
+			}
+			for name, values := range r.Trailer {
+				if len(values) == 0 { // it was announced, no more
+					delete(r.Trailer, name)
+				}
+			}
+			seen <- fmt.Sprint(got, " ", r.Trailer)
+		}))
+		addr := r.addr()
+		r.apply(Config{
+			Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p", Underscores: underscores, RequestID: "X-ID",
+			Rules: Rules{RequestHeaders: &HeaderRules{Set: map[string]string{"X-User": "x-user"}, Remove: []string{"X-Admin"}}},
+		})
+		resp := say(t, addr, "POST / HTTP/1.1\r\nHost: a\r\nX_User: 1\r\nX.User: 2\r\nx-user: 3\r\nX~Admin: 4\r\nX_Id: 5\r\nx.id: 6\r\nX_other: 5\r\nTransfer-Encoding: chunked\r\n"+
+			"Trailer: X-User, X-Admin, X-Id, X.Id, X-Sum\r\n\r\n1\r\na\r\n0\r\nx-user: 7\r\nX.Admin: 8\r\nX-Id: 9\r\nX.Id: 9\r\nX-Sum: 5\r\n\r\n")
+		body(t, resp)
+		if got := <-seen; got != want {
+			t.Errorf("%s: the server saw %s, want %s", underscores, got, want)
+		}
+	}
+}
+
 // A client that leaves while its permission is asked for leaves nothing behind.
 func TestForwardAuthOfOneWhoLeaves(t *testing.T) {
 	asked, leave := make(chan struct{}), make(chan struct{})

@@ -126,7 +126,7 @@ func (p *pipeline) ask(ctx context.Context, st *state, fa *forwardAuth, ex *exch
 		sub.out.request = r.identity.apply(sub.out.request, ex)
 	}
 	if st.identity.requestID != "" {
-		sub.out.request = append(sub.out.request.without(st.identity.requestID), field{Name: st.identity.requestID, Value: ex.id})
+		sub.out.request = append(sub.out.request.withoutLike(st.identity.requestID), field{Name: st.identity.requestID, Value: ex.id})
 	}
 	if !ex.hold.take(sub) {
 		return nil, errAborted

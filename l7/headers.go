@@ -80,7 +80,10 @@ func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys
 
 // headerEdits are header rules, compiled.
 type headerEdits struct {
-	remove []string // those that are set included
+	// without takes the fields of a name away: with a request's go those that servers
+	// may take for them.
+	without func(fs fields, name string) fields
+	remove  []string // those that are set included
 	add    []headerEdit
 	host   *template // what Host is set to; it is not among a request's fields
 	// identity are those that say what the client's certificate does; nil: none.
@@ -93,11 +96,11 @@ type headerEdit struct {
 }
 
 // newHeaderEdits compiles rules that validate found no fault with.
-func newHeaderEdits(h *HeaderRules) (*headerEdits, error) {
+func newHeaderEdits(h *HeaderRules, without func(fs fields, name string) fields) (*headerEdits, error) {
 	if h == nil {
 		return nil, nil
 	}
-	e := &headerEdits{remove: slices.Clone(h.Remove)}
+	e := &headerEdits{without: without, remove: slices.Clone(h.Remove)}
 	for _, values := range []map[string]string{h.Set, h.Add} {
 		for _, name := range sortedKeys(values) {
 			value, err := newTemplate(values[name])
@@ -124,7 +127,7 @@ func newHeaderEdits(h *HeaderRules) (*headerEdits, error) {
 // of that name.
 func (e *headerEdits) with(all *headerEdits, name string) *headerEdits {
 	if e == nil {
-		e = &headerEdits{}
+		e = &headerEdits{without: all.without}
 	}
 	e.remove = append(e.remove, name)
 	for _, edit := range all.add {
@@ -138,7 +141,7 @@ func (e *headerEdits) with(all *headerEdits, name string) *headerEdits {
 // apply changes fs, which is the caller's, and returns it.
 func (e *headerEdits) apply(fs fields, ex *exchange) fields {
 	for _, name := range e.remove {
-		fs = fs.without(name)
+		fs = e.without(fs, name)
 	}
 	for i := range e.add {
 		if value := e.add[i].value.fill(ex); value != "" {
@@ -150,11 +153,10 @@ func (e *headerEdits) apply(fs fields, ex *exchange) fields {
 
 // without removes all fields of that name from f, which is the caller's.
 func (f fields) without(name string) fields {
-	kept := f[:0]
-	for i := range f {
-		if !strings.EqualFold(f[i].Name, name) {
-			kept = append(kept, f[i])
-		}
-	}
-	return kept
+	return slices.DeleteFunc(f, func(f field) bool { return strings.EqualFold(f.Name, name) })
+}
+
+// withoutLike is without, also of what a server may take for a field of that name.
+func (f fields) withoutLike(name string) fields {
+	return slices.DeleteFunc(f, func(f field) bool { return sameVariable(f.Name, name) })
 }

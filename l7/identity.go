@@ -120,15 +120,23 @@ func (id *identity) clean(fs fields) fields {
 }
 
 // requestTrailers returns the trailers of the request as a server gets them. Some
-// servers take them for fields of the head, so what is not believed there is not
-// passed on here.
+// servers take them for fields of the head, so what is not believed there, or is
+// taken away or set here, is not passed on.
 func (ex *exchange) requestTrailers() fields {
 	fs := trailerFields(ex.body.trailers())
-	if ex.identity != nil {
-		fs = ex.identity.clean(fs)
+	if id := ex.identity; id != nil {
+		fs = id.clean(fs)
+		if id.requestID != "" {
+			fs = withoutVariable(fs, id.requestID)
+		}
 	}
 	if r := ex.rules; r != nil && r.forwardAuth != nil {
 		for _, name := range r.forwardAuth.headers {
+			fs = withoutVariable(fs, name)
+		}
+	}
+	if r := ex.rules; r != nil && r.request != nil {
+		for _, name := range r.request.remove {
 			fs = withoutVariable(fs, name)
 		}
 	}
@@ -158,11 +166,10 @@ func withoutUnderscores(fs fields) fields {
 // withoutVariable returns the fields without those that a server may take for the
 // field of that name.
 func withoutVariable(fs fields, name string) fields {
-	same := func(f field) bool { return sameVariable(f.Name, name) }
-	if !slices.ContainsFunc(fs, same) {
+	if !slices.ContainsFunc(fs, func(f field) bool { return sameVariable(f.Name, name) }) {
 		return fs
 	}
-	return slices.DeleteFunc(slices.Clone(fs), same)
+	return slices.Clone(fs).withoutLike(name)
 }
 
 // believe takes the client and the scheme from what a trusted proxy says. The
@@ -220,6 +227,6 @@ func newID() string {
 // tellID puts the request id into the fields that a server gets.
 func (id *identity) tellID(ex *exchange) {
 	if id.requestID != "" {
-		ex.out.request = append(ex.out.request.without(id.requestID), field{Name: id.requestID, Value: ex.id})
+		ex.out.request = append(ex.out.request.withoutLike(id.requestID), field{Name: id.requestID, Value: ex.id})
 	}
 }

@@ -131,10 +131,10 @@ func newRules(cfg Rules, pools map[string]*pool.Pool) (*rules, error) {
 		allow: newNetworks(cfg.Allow), deny: newNetworks(cfg.Deny),
 	}
 	var err error
-	if r.request, err = newHeaderEdits(cfg.RequestHeaders); err != nil {
+	if r.request, err = newHeaderEdits(cfg.RequestHeaders, fields.withoutLike); err != nil {
 		return nil, fmt.Errorf("request_headers: %w", err)
 	}
-	if r.response, err = newHeaderEdits(cfg.ResponseHeaders); err != nil {
+	if r.response, err = newHeaderEdits(cfg.ResponseHeaders, fields.without); err != nil {
 		return nil, fmt.Errorf("response_headers: %w", err)
 	}
 	for key, path := range cfg.ErrorPages {
