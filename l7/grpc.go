@@ -7,8 +7,13 @@ import (
 )
 
 // isGRPC reports whether a request is a call of gRPC. Such a client looks for the
-// outcome in fields of its own, and takes what has none for a broken connection.
+// outcome in fields of its own, and takes what has none for a broken connection. All
+// calls are POSTs: a GET that says so would have a cache on its way keep an error for
+// others, as an answer with status 200.
 func isGRPC(ex *exchange) bool {
+	if ex.method != http.MethodPost {
+		return false
+	}
 	rest, ok := strings.CutPrefix(ex.fields.get("Content-Type"), "application/grpc")
 	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }

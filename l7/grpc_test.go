@@ -53,6 +53,19 @@ func TestErrorsInTermsOfGRPC(t *testing.T) {
 			}
 		}
 	}
+	// Calls are POSTs.
+	req, err := http.NewRequest("GET", "https://a/denied", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/grpc")
+	resp, err := client(t, addr, protocolHTTP2).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body(t, resp); resp.StatusCode != 403 {
+		t.Errorf("a GET is answered %s", resp.Status)
+	}
 	if s := r.stats("web"); s.Responses[4] == 0 || s.Responses[3] == 0 {
 		t.Errorf("errors are not counted as such: %v", s.Responses)
 	}
