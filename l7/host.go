@@ -33,11 +33,11 @@ func normalHost(hostport string) (host string, ok bool) {
 		}
 		host = host[:colon]
 	}
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	host = strings.TrimSuffix(host, ".")
 	if strings.HasPrefix(host, "*") || !validHost(host) {
 		return "", false
 	}
-	return host, true
+	return strings.ToLower(host), true // not before: other letters become ASCII by that
 }
 
 // validPort reports whether s is nothing or a colon with, possibly, a port

@@ -42,6 +42,7 @@ func TestNormalHost(t *testing.T) {
 		{"[fe80::1%25eth0]", "", false},
 		{"[192.0.2.1]", "", false},
 		{"bücher.example", "", false},
+		{"\u212aelvin.example", "", false}, // whose lower case is k
 		{strings.Repeat("a", 64), "", false},
 	} {
 		if got, ok := normalHost(tc.in); got != tc.want || ok != tc.ok {
