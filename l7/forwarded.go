@@ -63,6 +63,10 @@ func answerFields(out, in fields) fields {
 	return out
 }
 
+// interimFields is answerFields for an answer with a status below 200, which has no
+// length (RFC 9110, section 8.6): to some it would announce a body.
+func interimFields(out, in fields) fields { return answerFields(out, in).without("Content-Length") }
+
 // appendTrailerNames appends to out the announcement of those trailers that in
 // announces and that may be passed on.
 func appendTrailerNames(out, in fields) fields {

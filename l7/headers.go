@@ -84,8 +84,8 @@ type headerEdits struct {
 	// may take for them.
 	without func(fs fields, name string) fields
 	remove  []string // those that are set included
-	add    []headerEdit
-	host   *template // what Host is set to; it is not among a request's fields
+	add     []headerEdit
+	host    *template // what Host is set to; it is not among a request's fields
 	// identity are those that say what the client's certificate does; nil: none.
 	identity *headerEdits
 }

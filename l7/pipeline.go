@@ -317,7 +317,7 @@ func (p *pipeline) attempt(ctx context.Context, st *state, server *pool.Server, 
 // passInterim passes an interim answer on. It may be lost; the final answer
 // shows if the client is.
 func passInterim(ex *exchange, status int, head fields) {
-	ex.out.head = answerFields(ex.out.head[:0], head)
+	ex.out.head = interimFields(ex.out.head[:0], head)
 	_ = ex.answer.WriteHead(status, ex.out.head)
 }
 
@@ -430,7 +430,7 @@ func (p *pipeline) upgrade(ctx context.Context, st *state, server *pool.Server, 
 		p.log.Debug().Str("server", server.Label()).Str("wanted", wanted).Str("chosen", chosen).Msg("server changed to a protocol that was not asked for")
 		return p.refuse(ex, http.StatusBadGateway)
 	}
-	ex.out.head = append(answerFields(ex.out.head[:0], head.fields), field{Name: "Connection", Value: "Upgrade"}, field{Name: "Upgrade", Value: chosen})
+	ex.out.head = append(interimFields(ex.out.head[:0], head.fields), field{Name: "Connection", Value: "Upgrade"}, field{Name: "Upgrade", Value: chosen})
 	if ex.rules != nil {
 		ex.rules.onAnswer(ex)
 	}

@@ -243,3 +243,35 @@ func TestHeadBehindSlowRequest(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// A server that announces a body where there is none does not have its clients, or
+// the next one, wait for it or take it for an answer.
+func TestBodiesThatCannotBe(t *testing.T) {
+	late := "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
+	for head, want := range map[string]string{
+		"103 Early Hints\r\nLink: </x>\r\nContent-Length: 5\r\n\r\nHTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 0\r\n\r\n": "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n",
+		"204 No Content\r\nDate: d\r\nContent-Length: " + strconv.Itoa(len(late)) + "\r\n\r\n":                              "HTTP/1.1 204 No Content\r\nDate: d\r\n\r\n",
+		"204 No Content\r\nDate: d\r\nTransfer-Encoding: chunked\r\n\r\n":                                                   "HTTP/1.1 204 No Content\r\nDate: d\r\n\r\n",
+	} {
+		_, addr := simple(t, raw(t, func(c *net.TCPConn, r *bufio.Reader) {
+			for n := 0; readHead(r) != ""; n++ {
+				if n > 0 {
+					io.WriteString(c, late)
+				}
+				io.WriteString(c, "HTTP/1.1 "+head)
+			}
+		}))
+		c, in := dial(t, addr, nil)
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		if got := readHead(in); got != want {
+			t.Errorf("%q: the client got %q", head, got)
+		}
+		if strings.HasPrefix(head, "103") {
+			continue
+		}
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		if got := readHead(in); got != want {
+			t.Errorf("%q: then the client got %q", head, got)
+		}
+	}
+}

@@ -49,6 +49,9 @@ func (r *Response) frame(m *framing, method string) {
 	switch {
 	case method == "HEAD" || r.Status < 200 || r.Status == 204 || r.Status == 304:
 		r.Length = 0
+		if r.Status == 204 && (m.chunked || m.length > 0) {
+			r.Close = true // what it may not announce it may send all the same, as the beginning of the next answer
+		}
 	case m.chunked:
 		r.Length, r.Chunked = -1, true
 	case m.length >= 0:
