@@ -61,8 +61,8 @@
 //     idempotent and the body, if any, came together with the head: see
 //     [Retry]. All others are answered 502 and never sent twice.
 //   - By HTTP/2 a request that the server has not looked at (REFUSED_STREAM, or
-//     above the last stream of its GOAWAY) is sent again, whatever it is, if its
-//     body is still there.
+//     above the last stream of its GOAWAY) is sent again, whatever it is, if no
+//     more than 64 KiB of its body have been read: see replay.
 //   - An answer that breaks off is never made to look complete.
 //   - What a client says about its own address, or about what it asked for, in
 //     one of the fields that servers commonly believe is not passed on: see

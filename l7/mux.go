@@ -89,25 +89,28 @@ func (u *upstream) roundTripMux(ctx context.Context, server *pool.Server, ex *ex
 		if err == nil {
 			return st, nil
 		}
-		again := false
-		switch whole := ex.body == nil || ex.whole != nil || !ex.out.upload.started(); {
-		case errors.Is(err, errUnprocessed) && whole && !ex.over():
-			unprocessed++
-			again = unprocessed <= unprocessedTries
-		case kept && !maybeSent && st.silent() && isLost(err) && repeatable(ex) && !ex.over():
-			maybeSent, again = true, true
-		}
-		ex.hold.take(nil)
-		st.close()
 		switch {
-		case again:
-			ex.trail.retries++
-		case unprocessed > unprocessedTries:
-			return nil, &connectError{err: err, maybeSent: maybeSent}
+		case errors.Is(err, errUnprocessed) && !ex.over() && ex.resendable():
+			ex.hold.take(nil)
+			st.end()
+			if unprocessed++; unprocessed > unprocessedTries {
+				return nil, &connectError{err: err, maybeSent: maybeSent}
+			}
+		case kept && !maybeSent && st.silent() && isLost(err) && repeatable(ex) && !ex.over():
+			maybeSent = true
+			st.close()
 		default:
+			st.close()
 			return nil, err
 		}
+		ex.trail.retries++
 	}
+}
+
+// resendable reports whether what was sent of a request can be sent again. If it
+// has a body that is on its way, that waits for it from now on.
+func (ex *exchange) resendable() bool {
+	return ex.body == nil || ex.whole != nil || !ex.out.upload.started() || ex.out.upload.claim()
 }
 
 // openStream sends the head of a request, and its body if that is there and small

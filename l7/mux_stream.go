@@ -115,13 +115,18 @@ func (st *muxStream) ask(interim func(ex *exchange, status int, head fields)) er
 			return err
 		}
 	}
-	if ex.body != nil && ex.whole == nil && !ex.expect {
+	switch {
+	case up.started(): // to a stream that the server has not looked at
+		if err := up.move(st); err != nil && err != errStopped && err != errUnprocessed {
+			return err
+		}
+	case ex.body != nil && ex.whole == nil && !ex.expect:
 		up.start(st, ex)
 	}
 	if err := st.awaitHead(interim); err != nil {
-		up.finish(ex)
 		return err
 	}
+	up.answered()
 	if ex.whole != nil {
 		ex.sent(len(ex.whole))
 	}
@@ -142,7 +147,8 @@ func (st *muxStream) sendWhole() error {
 // awaitHead waits for the final head; interim is called for those before.
 func (st *muxStream) awaitHead(interim func(ex *exchange, status int, head fields)) error {
 	ex, c := st.ex, st.conn
-	asked := !(ex.expect && ex.whole == nil) // the client's body is on its way, or there is none
+	// The client's body is on its way, or there is none.
+	asked := !(ex.expect && ex.whole == nil) || ex.out.upload.started()
 	invite := func() error {
 		asked = true
 		if err := ex.body.invite(); err != nil {
@@ -226,8 +232,12 @@ func (st *muxStream) sendBody(u *upload, p []byte, last bool) error {
 	for {
 		c.mu.Lock()
 		if st.sent || st.err != nil || st.stopped || st.ended && !st.connects || st.closed {
+			err := errStopped
+			if st.err == errUnprocessed && !st.stopped {
+				err = errUnprocessed
+			}
 			c.mu.Unlock()
-			return errStopped
+			return err
 		}
 		n := int64(0)
 		if !c.full() {
@@ -369,9 +379,14 @@ func (st *muxStream) splice(answerWriter) error { return nil }
 func (st *muxStream) release() {}
 
 func (st *muxStream) close() {
-	c := st.conn
 	st.ex.out.upload.finish(st.ex)
 	st.ex.hold.take(nil)
+	st.end()
+}
+
+// end ends the stream; the body that went to it may go to another one.
+func (st *muxStream) end() {
+	c := st.conn
 	c.mu.Lock()
 	if !st.closed {
 		st.closed = true

@@ -190,6 +190,7 @@ func (p *pipeline) forward(ctx context.Context, st *state, to *target, ex *excha
 	retry := retryOf(ex)
 	var tried [mostTries]*pool.Server
 	n, refused, failed, none := 0, http.StatusBadGateway, error(nil), error(nil)
+	defer ex.out.upload.finish(ex) // which is not done while it may go to another server
 	for n < retry.EffectiveTries() {
 		var server *pool.Server
 		var err error
@@ -284,8 +285,8 @@ func repeatable(ex *exchange) bool {
 }
 
 // attempt sends ex to server, which has been picked, and passes the answer to
-// the client. After a *connectError the client has got nothing yet, and no body
-// has been read.
+// the client. After a *connectError the client has got nothing yet, and what was
+// read of a body can be sent again.
 func (p *pipeline) attempt(ctx context.Context, st *state, server *pool.Server, ex *exchange) error {
 	defer server.Done()
 	ex.server = server

@@ -24,8 +24,9 @@ type upload struct {
 	state atomic.Int32
 	until atomic.Int64 // when it ended, in nanoseconds of Unix time
 	task  sync.WaitGroup
-	to    uploadTarget
+	to    uploadTarget // changed by the exchange alone, as replay allows it
 
+	replay   replay
 	chunked  bool
 	trailers fields // once all has come
 	vec      [4][]byte
@@ -37,14 +38,19 @@ type upload struct {
 // one.
 type uploadTarget interface {
 	// sendBody sends a part of the body, which may be empty. The last one ends
-	// the body, with the upload's trailers.
+	// the body, with the upload's trailers. The error is errUnprocessed if nobody
+	// will look at any of it.
 	sendBody(u *upload, p []byte, last bool) error
 	// breakOff makes whoever waits for the answer wait in vain.
 	breakOff()
 }
 
-// reset makes ready for another request.
+// reset makes ready for another request, unless the body of this one is to be
+// moved.
 func (u *upload) reset() {
+	if u.replay.moving {
+		return
+	}
 	u.state.Store(uploadNone)
 	u.until.Store(0)
 }
@@ -52,8 +58,9 @@ func (u *upload) reset() {
 // start begins to carry the body of ex to where it goes.
 func (u *upload) start(to uploadTarget, ex *exchange) {
 	u.to, u.chunked, u.trailers = to, ex.length < 0, nil
+	_, mux := to.(*muxStream)
+	u.replay.begin(mux)
 	if u.chunked {
-		_, mux := to.(*muxStream)
 		ex.talks.Store(mux && isGRPC(ex)) // by HTTP/1 there is none, whatever the client says
 	}
 	u.state.Store(uploadRunning)
@@ -91,7 +98,9 @@ func (u *upload) finish(ex *exchange) bool {
 		u.to.breakOff()
 		ex.body.stop()
 	}
+	u.replay.stop()
 	u.task.Wait()
+	u.replay.free()
 	return u.state.Load() == uploadSent
 }
 
@@ -114,11 +123,12 @@ func (u *upload) run(ex *exchange) {
 		u.state.CompareAndSwap(uploadRunning, uploadFailed)
 		u.state.CompareAndSwap(uploadLast, uploadFailed)
 	}
+	if !u.replay.keeps.Load() {
+		u.replay.free()
+	}
 }
 
 func (u *upload) carry(ex *exchange) error {
-	in := inboxes.Get().(*inbox)
-	defer putInbox(in)
 	for {
 		if b, ok := ex.body.(*http1Body); ok && b.spliceable() {
 			if c, ok := u.to.(*serverConn); ok && c.tls == nil {
@@ -127,7 +137,8 @@ func (u *upload) carry(ex *exchange) error {
 				}
 			}
 		}
-		n, err := ex.body.Read(in.b)
+		b := u.replay.room()
+		n, err := ex.body.Read(b)
 		if err != nil && err != io.EOF {
 			return err
 		}
@@ -137,7 +148,7 @@ func (u *upload) carry(ex *exchange) error {
 			}
 			u.trailers = ex.requestTrailers()
 		}
-		if e := u.to.sendBody(u, in.b[:n], err == io.EOF); e != nil {
+		if e := u.send(b[:n], err == io.EOF); e != nil {
 			return e
 		}
 		if n > 0 {

@@ -1,0 +1,218 @@
+package l7
+
+import (
+	"bytes"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/net/http2"
+
+	"appliance/internal/pool"
+)
+
+// awaitBody reads until n bytes of a body have come, or all of it, and returns its
+// stream.
+func (p *muxPeer) awaitBody(n int) (id uint32, got int) {
+	for {
+		f, err := p.framer.ReadFrame()
+		if err != nil {
+			return 0, got
+		}
+		switch f := f.(type) {
+		case *http2.MetaHeadersFrame:
+			if id = f.StreamID; n == 0 || f.StreamEnded() {
+				return id, got
+			}
+		case *http2.DataFrame:
+			if f.StreamID != id {
+				_ = p.framer.WriteWindowUpdate(0, uint32(max(1, len(f.Data()))))
+				continue
+			}
+			_ = p.framer.WriteWindowUpdate(0, uint32(max(1, len(f.Data()))))
+			if got += len(f.Data()); got >= n || f.StreamEnded() {
+				return id, got
+			}
+		}
+	}
+}
+
+// A body that is on its way when the server says that it will not look at the request
+// goes to it again, or to another server, if what was sent is not more than is kept.
+func TestBodiesThatAreSentAgain(t *testing.T) {
+	refusals := map[string]func(p *muxPeer, id uint32){
+		"refused":  func(p *muxPeer, id uint32) { _ = p.framer.WriteRSTStream(id, http2.ErrCodeRefusedStream) },
+		"farewell": func(p *muxPeer, id uint32) { _ = p.framer.WriteGoAway(max(id, 2)-2, http2.ErrCodeNo, nil) },
+	}
+	text := bytes.Repeat([]byte("0123456789abcdef"), 64<<10) // 1 MiB
+	for _, tc := range []struct {
+		name  string
+		size  int // of the body
+		taken int // of it, when the server refuses
+		held  int // of it, until it does
+		more  uint32
+		want  int
+	}{
+		{name: "nothing came yet", size: 100, taken: 0, held: 0, want: 200},
+		{name: "a part came", size: 40000, taken: 1000, held: 1000, want: 200},
+		{name: "all came", size: 40000, taken: 40000, held: 40000, want: 200},
+		{name: "a window was filled", size: len(text), taken: 65535, held: len(text), want: 200},
+		{name: "the rest comes later", size: len(text), taken: 65535, held: 70000, want: 200},
+		{name: "more than is kept", size: len(text), taken: 300000, held: len(text), more: 1 << 20, want: 502},
+	} {
+		for kind, refuse := range refusals {
+			for _, elsewhere := range []bool{false, true} {
+				for _, version := range []string{protocolHTTP1, protocolHTTP2} {
+					var refused atomic.Int64
+					came := make(chan struct{}, 16)
+					server := frames(t, func(p *muxPeer) {
+						for {
+							if tc.more > 0 {
+								_ = p.framer.WriteWindowUpdate(0, tc.more)
+								_ = p.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 65535 + tc.more})
+							}
+							id, _ := p.awaitBody(tc.taken)
+							if id == 0 {
+								return
+							}
+							refused.Add(1)
+							refuse(p, id)
+							came <- struct{}{}
+						}
+					})
+					servers := []pool.ServerConfig{{Address: server}, {Address: http2Web(t, nil, nil, nil, func(w http.ResponseWriter, r *http.Request) {
+						text, _ := io.ReadAll(r.Body)
+						_, _ = io.WriteString(w, sumOf(string(text)))
+					})}}
+					if !elsewhere {
+						// The same server, which is ready from the second time on.
+						var once atomic.Bool
+						servers = []pool.ServerConfig{{Address: frames(t, func(p *muxPeer) {
+							if tc.more > 0 {
+								_ = p.framer.WriteWindowUpdate(0, tc.more)
+								_ = p.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 65535 + tc.more})
+							}
+							if once.CompareAndSwap(false, true) {
+								id, _ := p.awaitBody(tc.taken)
+								refused.Add(1)
+								refuse(p, id)
+								came <- struct{}{}
+							}
+							p.summarize()
+						})}}
+					}
+					r := newRig(t)
+					r.pools["p"] = pool.New(pool.Config{Name: "p", Balance: pool.First, Servers: servers})
+					r.wires = map[string]Transport{"p": byHTTP2}
+					plain, secure := r.addr(), r.addr()
+					r.apply(Config{Name: "web", Listen: []netip.AddrPort{plain}, Pool: "p"},
+						Config{Name: "secure", Listen: []netip.AddrPort{secure}, Pool: "p", TLS: &TLS{Certificates: []Certificate{makeCert(t, "a.example")}}})
+					c, url := client(t, plain, protocolHTTP1), "http://a.example/"
+					if version == protocolHTTP2 {
+						c, url = client(t, secure, protocolHTTP2), "https://a.example/"
+					}
+					pr, pw := io.Pipe()
+					go func() {
+						_, _ = pw.Write(text[:tc.held])
+						if tc.held < tc.size {
+							<-came
+							_, _ = pw.Write(text[tc.held:tc.size])
+						}
+						_ = pw.Close()
+					}()
+					req, err := http.NewRequest("POST", url, pr)
+					if err != nil {
+						t.Fatal(err)
+					}
+					resp, err := c.Do(req)
+					if err != nil {
+						t.Errorf("%s, %s, elsewhere %t, %s: %v", tc.name, kind, elsewhere, version, err)
+						continue
+					}
+					got := body(t, resp)
+					if resp.StatusCode != tc.want || tc.want == 200 && got != sumOf(string(text[:tc.size])) || refused.Load() == 0 {
+						t.Errorf("%s, %s, elsewhere %t, %s: %s %q for %d bytes, refused %d times", tc.name, kind, elsewhere, version, resp.Status, got, tc.size, refused.Load())
+					}
+				}
+			}
+		}
+	}
+}
+
+// summarize answers each request with what its body was.
+func (p *muxPeer) summarize() {
+	for {
+		id, text := p.wholeBody()
+		if id == 0 {
+			return
+		}
+		p.head(id, false, ":status", "200")
+		p.data(id, true, sumOf(text))
+	}
+}
+
+func sumOf(text string) string {
+	return fmt.Sprintf("%d bytes, %08x", len(text), crc32.ChecksumIEEE([]byte(text)))
+}
+
+// wholeBody is request for bodies that are larger than the windows.
+func (p *muxPeer) wholeBody() (id uint32, text string) {
+	var all bytes.Buffer
+	for {
+		f, err := p.framer.ReadFrame()
+		if err != nil {
+			return 0, ""
+		}
+		switch f := f.(type) {
+		case *http2.MetaHeadersFrame:
+			if id = f.StreamID; f.StreamEnded() {
+				return id, all.String()
+			}
+		case *http2.DataFrame:
+			if f.StreamID != id {
+				continue
+			}
+			if n := uint32(len(f.Data())); n > 0 {
+				_ = p.framer.WriteWindowUpdate(0, n)
+				_ = p.framer.WriteWindowUpdate(id, n)
+			}
+			if all.Write(f.Data()); f.StreamEnded() {
+				return id, all.String()
+			}
+		}
+	}
+}
+
+// A body that no server looks at ends with the exchange.
+func TestBodyThatNobodyTakes(t *testing.T) {
+	var refused atomic.Int64
+	server := frames(t, func(p *muxPeer) {
+		for {
+			id, _ := p.awaitBody(1000)
+			if id == 0 {
+				return
+			}
+			refused.Add(1)
+			_ = p.framer.WriteRSTStream(id, http2.ErrCodeRefusedStream)
+		}
+	})
+	_, addr := over(t, byHTTP2, server)
+	pr, pw := io.Pipe()
+	defer pw.Close()
+	go func() { _, _ = pw.Write(make([]byte, 1000)) }()
+	req, err := http.NewRequest("POST", "http://a.example/", pr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client(t, addr, protocolHTTP1).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body(t, resp); resp.StatusCode != 502 || refused.Load() != unprocessedTries+1 {
+		t.Errorf("%s after %d times", resp.Status, refused.Load())
+	}
+}
