@@ -2,6 +2,7 @@ package l7
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -516,4 +517,25 @@ func TestForwardAuthOfAStreamThatIsGivenUp(t *testing.T) {
 	<-asked
 	_ = p.WriteRSTStream(1, http2.ErrCodeCancel)
 	r.until("the end", func() bool { return r.stats("web").Current == 0 })
+}
+
+// What is remembered of servers does not grow with the addresses that a name has had.
+func TestServersThatMoveAllTheTime(t *testing.T) {
+	p := pool.New(pool.Config{Name: "p", Servers: []pool.ServerConfig{{Name: "s", Address: "192.0.2.1:1"}}})
+	s := &sticky{key: []byte("0123456789abcdef")}
+	u := newUpstream(upstreamSettings{}, &transport{tls: &tls.Config{}})
+	first := s.value(p, p.Servers()[0])
+	for i := range 3 * maxNames {
+		address := fmt.Sprintf("192.0.%d.%d:1", i/250, i%250)
+		p.Update(pool.Config{Name: "p", Servers: []pool.ServerConfig{{Name: "s", Address: address}}}, nil)
+		if got := s.value(p, p.Servers()[0]); got != first {
+			t.Fatalf("at %s the value is %s", address, got)
+		}
+		u.tlsConfig(p.Servers()[0])
+	}
+	n := 0
+	s.names.Range(func(any, any) bool { n++; return true })
+	if n > maxNames || len(u.configs) > maxConfigs {
+		t.Errorf("%d values, %d configurations", n, len(u.configs))
+	}
 }

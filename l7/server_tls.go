@@ -18,6 +18,10 @@ import (
 // errNoHTTP2 says that a server does not agree on HTTP/2.
 var errNoHTTP2 = errors.New("the server does not speak HTTP/2: it does not agree on h2 (ALPN)")
 
+// maxConfigs is for how many servers, of those whose addresses have changed too,
+// there are sessions.
+const maxConfigs = 4096
+
 // sessionsPerServer is how many TLS sessions are kept for each server, to be taken
 // up again. One is enough: a server gives a new one with each connection.
 const sessionsPerServer = 1
@@ -74,6 +78,9 @@ func (u *upstream) tlsConfig(server *pool.Server) *tls.Config {
 	defer u.mu.Unlock()
 	c := u.configs[key]
 	if c == nil {
+		if len(u.configs) >= maxConfigs {
+			clear(u.configs)
+		}
 		c = u.transport.tls.Clone()
 		c.ServerName = name
 		c.ClientSessionCache = tls.NewLRUClientSessionCache(sessionsPerServer)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"appliance/internal/pool"
@@ -50,8 +51,14 @@ type sticky struct {
 	cookie string
 	age    string
 	key    []byte
-	names  sync.Map // of *pool.Server: the value for it
+
+	names sync.Map     // of *pool.Server: the value for it
+	known atomic.Int64 // how many there are, about
 }
+
+// maxNames is how many values are kept: a server whose name leads to another address
+// is another one, and some do so all the time.
+const maxNames = 4096
 
 func newSticky(cfg *Sticky) (*sticky, error) {
 	if cfg == nil {
@@ -87,6 +94,10 @@ func (s *sticky) value(of *pool.Pool, server *pool.Server) string {
 	mac := hmac.New(sha256.New, s.key)
 	mac.Write([]byte(of.Name() + "\x00" + server.Label()))
 	v := hex.EncodeToString(mac.Sum(nil)[:16])
+	if s.known.Add(1) > maxNames {
+		s.names.Clear()
+		s.known.Store(0)
+	}
 	s.names.Store(server, v)
 	return v
 }
