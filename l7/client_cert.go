@@ -216,20 +216,29 @@ func (cs *clientCerts) apply(cfg *tls.Config) {
 // when a session is resumed whether it would be good today. A reload may have
 // changed who is let in, and time passes.
 func (cs *clientCerts) verify(s tls.ConnectionState, now time.Time) error {
-	if len(s.PeerCertificates) == 0 {
+	chains := s.VerifiedChains
+	if s.DidResume {
+		chains = nil
+	}
+	return cs.judge(s.PeerCertificates, chains, now)
+}
+
+// judge is verify for what a client has shown; no chains: it is not known yet whether
+// that is good.
+func (cs *clientCerts) judge(shown []*x509.Certificate, chains [][]*x509.Certificate, now time.Time) error {
+	if len(shown) == 0 {
 		if cs.require {
 			return errors.New("the client shows no certificate")
 		}
 		return nil
 	}
-	chains := s.VerifiedChains
-	if s.DidResume || len(chains) == 0 {
+	if len(chains) == 0 {
 		between := x509.NewCertPool()
-		for _, c := range s.PeerCertificates[1:] {
+		for _, c := range shown[1:] {
 			between.AddCert(c)
 		}
 		var err error
-		chains, err = s.PeerCertificates[0].Verify(x509.VerifyOptions{
+		chains, err = shown[0].Verify(x509.VerifyOptions{
 			Roots: cs.roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		})
 		if err != nil {
@@ -241,7 +250,30 @@ func (cs *clientCerts) verify(s tls.ConnectionState, now time.Time) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("the client's certificate, %s, is revoked", s.PeerCertificates[0].Subject)
+	return fmt.Errorf("the client's certificate, %s, is revoked", shown[0].Subject)
+}
+
+// admit reports why a request is not let in that came by a connection which was let in
+// before: a reload may have changed who is, during its handshake too. A nil cs lets
+// all in. It may be called by several goroutines.
+func (cs *clientCerts) admit(s *session, now time.Time) error {
+	if cs == nil {
+		return nil
+	}
+	if s == nil { // the connection is older than TLS here
+		return cs.judge(nil, nil, now)
+	}
+	before := s.judge.Load()
+	if before == cs {
+		return nil
+	}
+	if before == nil || before.mark != cs.mark {
+		if err := cs.judge(s.shown, nil, now); err != nil {
+			return err
+		}
+	}
+	s.judge.Store(cs)
+	return nil
 }
 
 func (cs *clientCerts) hasRevoked(chain []*x509.Certificate) bool {
@@ -258,8 +290,8 @@ func (cs *clientCerts) hasRevoked(chain []*x509.Certificate) bool {
 // one.
 func certValue(value func(c *x509.Certificate) string) func(ex *exchange) string {
 	return func(ex *exchange) string {
-		if s := ex.peer.session; s != nil && s.client != nil {
-			return visible(value(s.client))
+		if s := ex.peer.session; s != nil && len(s.shown) > 0 {
+			return visible(value(s.shown[0]))
 		}
 		return ""
 	}

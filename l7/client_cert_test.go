@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"bufio"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -11,14 +12,18 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // authority signs certificates of clients.
@@ -274,5 +279,91 @@ func TestClientCertificateFieldOnAllRoutes(t *testing.T) {
 	}
 	if !slices.Equal(before, fields(pairs("x-who", "me", "A", "b", "X-Serial", "1", "X.Who", "me", "X-Other", "c"))) {
 		t.Error("the slice was changed")
+	}
+}
+
+// Who is not let in any more by a reload brings no further request, be it by a
+// connection that was there before, or by a handshake that had begun.
+func TestReloadOfWhoIsLetIn(t *testing.T) {
+	good := newAuthority(t, "good")
+	cfg := Config{
+		Name: "web", Pool: "p",
+		TLS: &TLS{Certificates: []Certificate{makeCert(t, "blog.example.com")}, ClientCA: good.file()},
+	}
+	ann, bob := good.client(10, pkix.Name{CommonName: "Ann"}), good.client(11, pkix.Name{CommonName: "Bob"})
+	for _, proto := range []string{protocolHTTP1, protocolHTTP2} {
+		r := newRig(t)
+		r.pool("p", named(t, "yes"))
+		cfg.Listen = []netip.AddrPort{r.addr()}
+		was := cfg
+		tlsWas := *cfg.TLS
+		was.TLS = &tlsWas
+		r.apply(was)
+		type one struct {
+			who   string
+			c     net.Conn
+			begun chan struct{} // the handshake has
+			goOn  chan struct{}
+			done  chan struct{}
+		}
+		begin := func(who string, cert *tls.Certificate, waits bool) *one {
+			o := &one{who: who, begun: make(chan struct{}), goOn: make(chan struct{}), done: make(chan struct{})}
+			if !waits {
+				close(o.goOn)
+			}
+			raw, _ := dial(t, cfg.Listen[0], nil)
+			c := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, ServerName: "blog.example.com", NextProtos: []string{proto},
+				GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+					close(o.begun)
+					<-o.goOn
+					return cert, nil
+				}})
+			o.c = c
+			go func() {
+				defer close(o.done)
+				if err := c.Handshake(); err != nil {
+					t.Error(err)
+				}
+				if proto == protocolHTTP2 {
+					io.WriteString(c, http2.ClientPreface)
+					_ = http2.NewFramer(c, nil).WriteSettings()
+				}
+			}()
+			<-o.begun
+			if !waits {
+				<-o.done
+			}
+			return o
+		}
+		clients := []*one{begin("Ann", ann, false), begin("Ann", ann, true), begin("Bob", bob, false), begin("Bob", bob, true)}
+		r.until("the handshakes", func() bool { return r.engine.Active(nil) == 4 })
+		now := *cfg.TLS
+		now.ClientCRL = writeFile(t, good.revoke(11))
+		cfg := was
+		cfg.TLS = &now
+		r.apply(cfg)
+		for i, o := range clients {
+			if i%2 == 1 {
+				close(o.goOn)
+				<-o.done
+			}
+			got := ""
+			if proto == protocolHTTP1 {
+				io.WriteString(o.c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+				if resp, err := http.ReadResponse(bufio.NewReader(o.c), nil); err != nil {
+					got = "closed"
+				} else {
+					got = strconv.Itoa(resp.StatusCode)
+				}
+			} else {
+				p := http2PeerOn(t, o.c)
+				p.ask(1, true, "GET", "/")
+				got = p.outcome(1)
+			}
+			if want := map[string]string{"Ann": "200", "Bob": "403"}[o.who]; got != want {
+				t.Errorf("%s: %d, %s: %s, want %s", proto, i, o.who, got, want)
+			}
+			o.c.Close()
+		}
 	}
 }

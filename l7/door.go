@@ -91,9 +91,13 @@ func (d *door) encrypted(tcp *net.TCPConn, client netip.Addr) runningConn {
 	d.place.add(c)
 	defer d.place.remove(c)
 	t := tls.Server(c, d.service.tls)
+	judge := d.service.state.Load().clients
 	err := d.handshake(t, c)
 	who := newPeer(client)
 	who.session = newSession(t.ConnectionState())
+	if judge == d.service.state.Load().clients {
+		who.session.judge.Store(judge)
+	}
 	if err != nil {
 		d.service.failedHandshake(who, c.began, err)
 		d.service.pipeline.log.Debug().Stringer("client", client).Err(err).Msg("TLS handshake failed")

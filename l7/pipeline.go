@@ -53,6 +53,10 @@ func (p *pipeline) route(ctx context.Context, st *state, ex *exchange) error {
 	if !validTarget(ex.method, ex.target) {
 		return p.reject(ex)
 	}
+	if err := st.clients.admit(ex.peer.session, ex.now); err != nil {
+		ex.because(accesslog.Denied, err)
+		return p.refuse(ex, http.StatusForbidden)
+	}
 	if !st.identity.identify(ex) {
 		return p.reject(ex)
 	}

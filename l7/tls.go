@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -147,7 +148,8 @@ type session struct {
 	sni             string
 	protocol        string // by ALPN
 	resumed         bool
-	client          *x509.Certificate // that the client has shown; nil: none
+	shown           []*x509.Certificate         // by the client: its certificate, and what leads to an authority
+	judge           atomic.Pointer[clientCerts] // who has found them good last; nil: it is not known
 }
 
 func newSession(s tls.ConnectionState) *session {
@@ -158,17 +160,15 @@ func newSession(s tls.ConnectionState) *session {
 	if s.CipherSuite != 0 {
 		now.cipher = tls.CipherSuiteName(s.CipherSuite)
 	}
-	if len(s.PeerCertificates) > 0 {
-		now.client = s.PeerCertificates[0]
-	}
+	now.shown = s.PeerCertificates
 	return now
 }
 
 // describe fills in what the access log shows of the session.
 func (s *session) describe(r *accesslog.Record) {
 	r.TLSVersion, r.TLSCipher, r.SNI, r.Resumed = s.version, s.cipher, s.sni, s.resumed
-	if s.client != nil {
-		r.TLSClient = s.client.Subject.String()
+	if len(s.shown) > 0 {
+		r.TLSClient = s.shown[0].Subject.String()
 	}
 }
 
