@@ -53,7 +53,7 @@ func TestBenchHandover(t *testing.T) {
 			for range rounds {
 				for _, verb := range []string{"failover", "failback"} {
 					to := map[string]*lab.Node{"failover": p.LB02, "failback": p.LB01}[verb]
-					r := p.move(p.LB01, verb, "--drain", "60s")
+					r := p.move(p.LB01, verb, "--drain", "60s")[0]
 					if r.Lingering == nil {
 						t.Fatalf("%s: %+v", verb, r)
 					}

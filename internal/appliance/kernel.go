@@ -40,6 +40,7 @@ type packets interface {
 	Install([]kernel.Flow) (refused int)
 	Remove(ended []kernel.Flow, here func(vip netip.Addr) bool)
 	Cut(func(kernel.Flow) bool) (int, error)
+	TakeStrays()
 	Links() ([]*os.File, error)
 	Close() error
 }
@@ -324,6 +325,7 @@ func (k *kernelPath) activate(m *member, active bool) {
 		}
 	}
 	if active && serves(k.services, *m.vips.Load()) {
+		k.path.TakeStrays()
 		k.flows.took(m.config.Name)
 	}
 }

@@ -5,8 +5,10 @@ import "fmt"
 // Cut forgets the established flows that are meant, those of the other node among
 // them, and returns how many those were. Their next packets find no flow: with TCP
 // the stack answers both sides with a reset, with UDP the client's begins another
-// one. meant may call the Path.
+// one. meant may call the Path. It ends what TakeStrays began: what was cut is not to
+// come back.
 func (p *Path) Cut(meant func(Flow) bool) (int, error) {
+	p.setSettings(func(s *programSettings) { s.Strays = 0 })
 	now := tick()
 	var ends []Change
 	err := p.each(func(k *programKey, f *programFlow) bool {

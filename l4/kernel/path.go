@@ -54,10 +54,14 @@ type Path struct {
 	links     map[int]link.Link // by interface
 	macs      map[programMac]struct{}
 
+	// setting guards what follows, and is not mu for the same reason.
+	setting  sync.Mutex
+	settings programSettings
+
 	// mu guards what follows.
 	mu       sync.Mutex
 	registry *registry
-	settings programSettings
+	backends map[programKey]bool // that the program knows
 	census   census
 
 	reports    *reports
@@ -103,6 +107,7 @@ func Open(o Options) (*Path, error) {
 	p := &Path{
 		o:        o,
 		registry: newRegistry(),
+		backends: make(map[programKey]bool),
 		links:    make(map[int]link.Link),
 		macs:     make(map[programMac]struct{}),
 		stop:     make(chan struct{}),
@@ -167,6 +172,15 @@ func (p *Path) load() error {
 		return fmt.Errorf("kernel path: %w", err)
 	}
 	return nil
+}
+
+// setSettings has the program know what change makes of the settings. Writing some bytes
+// over others of an array does not fail.
+func (p *Path) setSettings(change func(*programSettings)) {
+	p.setting.Lock()
+	defer p.setting.Unlock()
+	change(&p.settings)
+	_ = p.objects.Configuration.Put(uint32(0), &p.settings)
 }
 
 // explain says in words why this machine does not run the program.

@@ -80,6 +80,7 @@ type programPathCounts struct {
 	Options     uint64
 	Malformed   uint64
 	ChangesLost uint64
+	Early       uint64
 }
 
 type programServer struct {
@@ -121,6 +122,7 @@ type programServiceCounts struct {
 	HalfOpen uint64
 	NoPort   uint64
 	NoRoute  uint64
+	Strays   uint64
 }
 
 type programSettings struct {
@@ -129,6 +131,7 @@ type programSettings struct {
 	FirstPort   uint16
 	Ports       uint16
 	Changes     uint32
+	Strays      uint32
 }
 
 type programTrouble struct {
@@ -144,6 +147,7 @@ type programTrouble struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	programMapAddresses       = "addresses"
+	programMapBackends        = "backends"
 	programMapChanges         = "changes"
 	programMapConfiguration   = "configuration"
 	programMapFlows           = "flows"
@@ -210,6 +214,7 @@ type programProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type programMapSpecs struct {
 	Addresses       *ebpf.MapSpec `ebpf:"addresses"`
+	Backends        *ebpf.MapSpec `ebpf:"backends"`
 	Changes         *ebpf.MapSpec `ebpf:"changes"`
 	Configuration   *ebpf.MapSpec `ebpf:"configuration"`
 	Flows           *ebpf.MapSpec `ebpf:"flows"`
@@ -252,6 +257,7 @@ func (o *programObjects) Close() error {
 // It can be passed to loadProgramObjects or ebpf.CollectionSpec.LoadAndAssign.
 type programMaps struct {
 	Addresses       *ebpf.Map `ebpf:"addresses"`
+	Backends        *ebpf.Map `ebpf:"backends"`
 	Changes         *ebpf.Map `ebpf:"changes"`
 	Configuration   *ebpf.Map `ebpf:"configuration"`
 	Flows           *ebpf.Map `ebpf:"flows"`
@@ -270,6 +276,7 @@ type programMaps struct {
 func (m *programMaps) Close() error {
 	return _ProgramClose(
 		m.Addresses,
+		m.Backends,
 		m.Changes,
 		m.Configuration,
 		m.Flows,

@@ -47,15 +47,13 @@ func (p *Path) OnChanges(f func([]Change)) {
 	p.reports.tell = f
 	p.reports.mu.Unlock()
 
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.settings.Changes = 0
-	if f != nil {
-		p.settings.Changes = 1
-	}
-	// Writing 16 bytes over others of an array does not fail; and if it did, the
-	// flows would still be told by Refreshed.
-	_ = p.objects.Configuration.Put(uint32(0), &p.settings)
+	// If this did not work, the flows would still be told by Refreshed.
+	p.setSettings(func(s *programSettings) {
+		s.Changes = 0
+		if f != nil {
+			s.Changes = 1
+		}
+	})
 }
 
 // deliver tells changes to whoever wants to know them.

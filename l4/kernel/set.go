@@ -110,7 +110,7 @@ func (p *Path) set(configs []Service) error {
 	services, err := p.setServices(configs)
 	if err == nil {
 		r.services = services
-		err = p.setListen()
+		err = errors.Join(p.setListen(), p.setBackends())
 	}
 	// What goes gets no new flows; the sweep takes its numbers when the last one
 	// ends. After an error, too: what comes may need them.
@@ -326,5 +326,34 @@ func (p *Path) setListen() error {
 		}
 	}
 	r.listen = listen
+	return nil
+}
+
+// setBackends has the program know the servers of all services by their addresses.
+func (p *Path) setBackends() error {
+	wanted := make(map[programKey]bool)
+	for _, s := range p.registry.services {
+		for _, srv := range s.Servers {
+			wanted[programKey{Saddr: words(srv.Addr.Addr()), Sport: port(srv.Addr.Port()), Proto: uint8(s.Protocol)}] = true
+		}
+	}
+	for k := range p.backends { // first, for there may be no room for both
+		if wanted[k] {
+			continue
+		}
+		if err := p.objects.Backends.Delete(&k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err
+		}
+		delete(p.backends, k)
+	}
+	for k := range wanted {
+		if p.backends[k] {
+			continue
+		}
+		if err := p.objects.Backends.Put(&k, uint32(1)); err != nil {
+			return fmt.Errorf("server %s: %w", addrPort(k.Saddr, k.Sport), err)
+		}
+		p.backends[k] = true
+	}
 	return nil
 }

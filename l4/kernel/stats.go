@@ -19,6 +19,9 @@ type Stats struct {
 	Installed int64
 	// ChangesLost is how many changes OnChanges could not tell.
 	ChangesLost int64
+	// Early is how many segments of servers were dropped because they belonged to no
+	// flow yet; see TakeStrays.
+	Early int64
 	// Left counts the packets to services that were left to the stack because the
 	// program does not carry what they are.
 	Left Left
@@ -40,6 +43,9 @@ type ServiceStats struct {
 	// Current is the number of established flows that this node carries, Total of
 	// all that it ever began, HalfOpen of those in their handshake.
 	Current, Total, HalfOpen int64
+	// Strays of all those that it began were in the middle of their connections; see
+	// TakeStrays.
+	Strays int64
 	// Refused is how many flows the server has answered with a reset.
 	Refused int64
 	// Broken is how many established flows ended in a reset by one of their
@@ -111,6 +117,7 @@ func (p *Path) Stats() (Stats, error) {
 	}
 	for _, c := range perCPU {
 		stats.ChangesLost += int64(c.ChangesLost)
+		stats.Early += int64(c.Early)
 		stats.Left.Fragments += int64(c.Fragments)
 		stats.Left.Options += int64(c.Options)
 		stats.Left.Malformed += int64(c.Malformed)
@@ -138,6 +145,7 @@ func (p *Path) serviceStats(s *service) (ServiceStats, error) {
 		stats.Fallback.HalfOpen += int64(c.HalfOpen)
 		stats.Fallback.NoPort += int64(c.NoPort)
 		stats.Fallback.NoRoute += int64(c.NoRoute)
+		stats.Strays += int64(c.Strays)
 	}
 	for _, srv := range s.list() {
 		c, err := p.serverCounts(srv.id)

@@ -33,6 +33,7 @@ enum flags {
 	FLAG_CLIENT_RST = 1 << 3,
 	FLAG_SERVER_RST = 1 << 4,
 	FLAG_INSTALLED = 1 << 5,   // the other node carries it
+	FLAG_STRAY = 1 << 6,	   // it did not begin here, and the server has not shown yet that it knows of it
 };
 
 // A flow is one direction of a connection: what to make of its packets. The
@@ -101,6 +102,7 @@ struct service_counts {
 	__u64 half_open;
 	__u64 no_port;
 	__u64 no_route;
+	__u64 strays;
 };
 
 struct path_counts {
@@ -108,6 +110,7 @@ struct path_counts {
 	__u64 options;
 	__u64 malformed;
 	__u64 changes_lost;
+	__u64 early;
 };
 
 struct settings {
@@ -115,6 +118,7 @@ struct settings {
 	__u16 first_port;
 	__u16 ports; // how many
 	__u32 changes; // tell them
+	__u32 strays;  // in ticks: until when connections are taken of which no flow is known
 };
 
 enum change_kind { CHANGE_ESTABLISHED = 1, CHANGE_REFRESHED, CHANGE_ENDED };
@@ -192,6 +196,14 @@ struct {
 	__type(key, __be32[4]);
 	__type(value, __u32);
 } addresses SEC(".maps");
+
+// The servers of the services, by saddr, sport and proto; the rest of the key is 0.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_SERVERS);
+	__type(key, struct key);
+	__type(value, __u32);
+} backends SEC(".maps");
 
 // MAC addresses besides the interface's own for which frames are taken.
 struct {

@@ -231,6 +231,10 @@ NOINLINE int track_tcp(const struct packet *p, struct flow *f)
 		}
 	}
 	if (f->reverse) {
+		if (f->flags & FLAG_STRAY) { // it knows the connection, or else it would have sent a reset
+			__sync_fetch_and_and(&f->flags, ~FLAG_STRAY);
+			establish(k, first);
+		}
 		if ((p->flags & (SYN | ACK)) == (SYN | ACK) && first->phase == PHASE_NEW) {
 			first->expect = p->seq + 1;
 			__sync_fetch_and_or(&first->flags, FLAG_SYNACK);
@@ -304,7 +308,7 @@ INLINE int follow(const struct packet *p, struct flow *f, __u32 now)
 			return BEGIN;
 		}
 		if (p->flags & (SYN | FIN | RST) || (from_client && f->phase == PHASE_NEW) ||
-		    f->flags & (from_client ? FLAG_CLIENT_RST : FLAG_SERVER_RST))
+		    f->flags & (from_client ? FLAG_CLIENT_RST : FLAG_SERVER_RST | FLAG_STRAY))
 			return track_tcp(p, f);
 		return CARRY;
 	}
@@ -407,11 +411,81 @@ INLINE int martian(const __be32 *addr)
 	return first == 0 || first == 127 || first >= 224;
 }
 
-// begin makes a flow for the first packet of a connection, or returns 0 if the
-// packet is no such, or the stack has to take it.
+// strays_now reports whether connections are taken of which no flow is known: for
+// some time after the address has come here. The node that had it may have died
+// before it told of its latest ones, and those that were in their handshake it never
+// tells.
+INLINE int strays_now(const struct settings *set, __u32 now)
+{
+	return (int)(set->strays - now) > 0;
+}
+
+// of_a_socket reports whether a segment is of a connection that the stack has, or
+// is to make because it has sent a cookie.
+NOINLINE int of_a_socket(struct __sk_buff *skb, const struct packet *p)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *sk;
+	struct tcphdr *tcp;
+	__u32 header;
+
+	if (p->v6) {
+		copy_addr(tuple.ipv6.saddr, p->key.saddr);
+		copy_addr(tuple.ipv6.daddr, p->key.daddr);
+		tuple.ipv6.sport = p->key.sport;
+		tuple.ipv6.dport = p->key.dport;
+		sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+		header = IP6_LEN;
+		tcp = data + ETH_LEN + IP6_LEN;
+	} else {
+		tuple.ipv4.saddr = p->key.saddr[3];
+		tuple.ipv4.daddr = p->key.daddr[3];
+		tuple.ipv4.sport = p->key.sport;
+		tuple.ipv4.dport = p->key.dport;
+		sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+		header = IP_LEN;
+		tcp = data + ETH_LEN + IP_LEN;
+	}
+	if (!sk)
+		return 0;
+	int its = sk->state != BPF_TCP_LISTEN;
+	if (!its && (void *)(tcp + 1) <= end)
+		its = bpf_tcp_check_syncookie(sk, data + ETH_LEN, header, tcp, sizeof(*tcp)) == 0;
+	bpf_sk_release(sk);
+	return its;
+}
+
+// early is for a segment that belongs to no flow and begins none. A server's, about a
+// connection that may become a stray with the client's next segment, is dropped: the
+// stack would reset it, and the server sends it again.
+NOINLINE int early(struct __sk_buff *skb, const struct packet *p, __u32 now)
+{
+	__u32 zero = 0;
+	struct settings *set = bpf_map_lookup_elem(&configuration, &zero);
+	if (!set || !strays_now(set, now) || !(p->flags & ACK) || p->flags & RST)
+		return TC_ACT_UNSPEC;
+	struct key k = {};
+	copy_addr(k.saddr, p->key.saddr);
+	k.sport = p->key.sport;
+	k.proto = p->key.proto;
+	if (!bpf_map_lookup_elem(&backends, &k) || !bpf_map_lookup_elem(&addresses, p->key.daddr) || of_a_socket(skb, p))
+		return TC_ACT_UNSPEC;
+	COUNT_PATH(early);
+	return TC_ACT_SHOT;
+}
+
+// begin makes a flow for the first packet of a connection, or one of a stray, or
+// returns 0 if the packet is no such, or the stack has to take it.
 NOINLINE struct flow *begin(struct __sk_buff *skb, const struct packet *p, __u32 now)
 {
-	if (p->key.proto == IPPROTO_TCP && (p->flags & (SYN | ACK | RST | FIN)) != SYN)
+	__u32 zero = 0;
+	struct settings *set = bpf_map_lookup_elem(&configuration, &zero);
+	__s64 *half = bpf_map_lookup_elem(&half_open, &zero);
+	if (!set || !half)
+		return 0;
+	int stray = p->key.proto == IPPROTO_TCP && (p->flags & (SYN | ACK | RST | FIN)) != SYN;
+	if (stray && (!strays_now(set, now) || (p->flags & (SYN | ACK | RST)) != ACK))
 		return 0;
 	struct key k = {};
 	copy_addr(k.daddr, p->key.daddr);
@@ -420,11 +494,7 @@ NOINLINE struct flow *begin(struct __sk_buff *skb, const struct packet *p, __u32
 	struct service *s = bpf_map_lookup_elem(&services, &k);
 	if (!s || p->ttl <= 1 || martian(p->key.saddr) || bpf_map_lookup_elem(&addresses, p->key.saddr))
 		return 0;
-
-	__u32 zero = 0;
-	struct settings *set = bpf_map_lookup_elem(&configuration, &zero);
-	__s64 *half = bpf_map_lookup_elem(&half_open, &zero);
-	if (!set || !half)
+	if (stray && of_a_socket(skb, p))
 		return 0;
 	if (*half >= set->max_half_open) {
 		COUNT_SERVICE(s->id, half_open);
@@ -465,6 +535,8 @@ NOINLINE struct flow *begin(struct __sk_buff *skb, const struct packet *p, __u32
 	back->reverse = 1;
 	back->hint = skb->ingress_ifindex;
 	back->responses = s->responses;
+	if (stray)
+		back->flags = FLAG_STRAY;
 	copy_addr(back->saddr, p->key.daddr);
 	copy_addr(back->daddr, p->key.saddr);
 	back->sport = p->key.dport;
@@ -501,6 +573,8 @@ NOINLINE struct flow *begin(struct __sk_buff *skb, const struct packet *p, __u32
 	} else {
 		add_half_open(1);
 		COUNT_SERVER(id, begun);
+		if (stray)
+			COUNT_SERVICE(s->id, strays);
 	}
 	return bpf_map_lookup_elem(&flows, &p->key);
 }
@@ -771,7 +845,7 @@ INLINE int transport(struct __sk_buff *skb, struct packet *p, __u32 length)
 	if (!f) {
 		f = begin(skb, p, now);
 		if (!f)
-			return TC_ACT_UNSPEC;
+			return p->key.proto == IPPROTO_TCP ? early(skb, p, now) : TC_ACT_UNSPEC;
 	}
 	return carry(skb, p, f, now);
 }
