@@ -13,7 +13,6 @@ import (
 
 	"appliance/internal/appliance"
 	"appliance/internal/config"
-	"appliance/internal/guard"
 )
 
 // defaultConfig is where the configuration file is looked for.
@@ -71,11 +70,7 @@ func newGuardCommand() *cobra.Command {
 			// A service manager may signal all processes of a service: the
 			// guard ends when its appliance has, not before.
 			signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1)
-			files, err := guard.NewFiles(os.Stdin)
-			if err != nil {
-				return err
-			}
-			return guard.Watch(files, guard.LAN{})
+			return appliance.Guard(os.Stdin)
 		},
 	}
 }

@@ -42,8 +42,8 @@ type Options struct {
 	Version string
 	// Log takes everything that the appliance has to say.
 	Log zerolog.Logger
-	// Guard returns the command whose process becomes the guard: it must call
-	// guard.Watch. See that package.
+	// Guard returns the command whose process becomes the guard: it must call the
+	// function Guard with its standard input.
 	Guard func() *exec.Cmd
 }
 

@@ -2,12 +2,24 @@ package appliance
 
 import (
 	"net/netip"
+	"os"
 	"reflect"
 	"slices"
 
 	"appliance/internal/guard"
+	"appliance/l4/kernel"
 	"appliance/vrrp"
 )
+
+// Guard is the guard process, until its appliance has ended: stdin is the socket that
+// Options.Guard's command has got.
+func Guard(stdin *os.File) error {
+	files, err := guard.NewFiles(stdin)
+	if err != nil {
+		return err
+	}
+	return guard.Watch(files, guard.LAN{Shutter: kernel.Shut})
+}
 
 // holder is told what is held under a name from now on.
 type holder interface {

@@ -41,7 +41,7 @@ type packets interface {
 	Remove(ended []kernel.Flow, here func(vip netip.Addr) bool)
 	Cut(func(kernel.Flow) bool) (int, error)
 	TakeStrays()
-	Links() ([]*os.File, error)
+	Remains() ([]*os.File, error)
 	Close() error
 }
 
@@ -61,8 +61,8 @@ type kernelPath struct {
 	log     zerolog.Logger
 	current func() *setup
 	flows   *flowLink
-	// keep has attachments outlive this process until its addresses are gone, and
-	// owns them; nil gives those of before up.
+	// keep has what remains of the path outlive this process until its addresses are
+	// gone, and owns that; nil gives up what it had before.
 	keep    func([]*os.File)
 	poked   chan struct{}
 	servers atomic.Pointer[map[pairing]bool] // of the services in force
@@ -291,9 +291,9 @@ func (k *kernelPath) attach(s *setup, services []kernel.Service) error {
 		return err
 	}
 	attachErr := k.path.Attach(interfaces)
-	links, linksErr := k.path.Links()
-	k.keep(links)
-	if attachErr = errors.Join(attachErr, linksErr); attachErr != nil {
+	remains, keepErr := k.path.Remains()
+	k.keep(remains)
+	if attachErr = errors.Join(attachErr, keepErr); attachErr != nil {
 		k.interfaces = nil // again, the next time
 		return attachErr
 	}

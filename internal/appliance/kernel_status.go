@@ -57,10 +57,13 @@ func (v *kernelView) describe() *control.Kernel {
 		Loaded: v.loaded, Interfaces: []string{},
 		Flows: v.stats.Flows, FlowLimit: v.stats.FlowLimit,
 		HalfOpen: v.stats.HalfOpen, HalfOpenLimit: v.stats.HalfOpenLimit,
-		Installed: v.stats.Installed, ChangesLost: v.stats.ChangesLost,
+		Installed: v.stats.Installed, ChangesLost: v.stats.ChangesLost, Early: v.stats.Early,
 		Left: map[string]int64{
 			"fragments": v.stats.Left.Fragments, "options": v.stats.Left.Options, "malformed": v.stats.Left.Malformed,
 		},
+	}
+	for _, s := range v.stats.Services {
+		d.Strays += s.Strays
 	}
 	if v.trouble != nil {
 		d.Reason = v.trouble.Error()

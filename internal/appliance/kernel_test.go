@@ -68,8 +68,8 @@ func (p *program) Cut(meant func(kernel.Flow) bool) (n int, err error) {
 	return len(cut), nil
 }
 
-func (p *program) Links() ([]*os.File, error) { return nil, nil }
-func (p *program) TakeStrays()                { p.strays++ }
+func (p *program) Remains() ([]*os.File, error) { return nil, nil }
+func (p *program) TakeStrays()                  { p.strays++ }
 
 func (p *program) Close() error { return nil }
 

@@ -21,6 +21,11 @@ type Kernel struct {
 	Installed int64 `json:"installed"`
 	// ChangesLost is how many changes of flows the other node was not told at once.
 	ChangesLost int64 `json:"changes_lost"`
+	// Strays are connections of which the other node had not told, taken from the
+	// middle after an address had come here; Early is how many segments of servers were
+	// dropped meanwhile that belonged to no flow yet.
+	Strays int64 `json:"strays"`
+	Early  int64 `json:"early"`
 	// Left counts packets to services that were left to the stack, by what they
 	// are.
 	Left map[string]int64 `json:"left"`

@@ -3,6 +3,7 @@ package guard
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
@@ -10,7 +11,18 @@ import (
 )
 
 // LAN is the Broom for real interfaces.
-type LAN struct{}
+type LAN struct {
+	// Shutter makes sure that nothing new begins by what is kept. It may be nil.
+	Shutter func(kept []*os.File) error
+}
+
+// Shut calls Shutter.
+func (l LAN) Shut(kept []*os.File) error {
+	if l.Shutter == nil || len(kept) == 0 {
+		return nil
+	}
+	return l.Shutter(kept)
+}
 
 // Release takes the addresses off the interface.
 func (LAN) Release(h Holding) error {

@@ -8,8 +8,10 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Holding is what an appliance holds as the active router of one virtual
@@ -54,6 +56,8 @@ type message struct {
 
 // Broom does away with a Holding.
 type Broom interface {
+	// Shut makes sure that nothing new begins by the files that are kept.
+	Shut(kept []*os.File) error
 	// Release takes the addresses off the interface.
 	Release(Holding) error
 	// Farewell sends the farewells, if there are any. It may be called for several
@@ -74,7 +78,7 @@ func Watch(pipe io.Reader, broom Broom) error {
 		switch {
 		case err != nil:
 			// The pipe broke, in the middle of a line perhaps.
-			return sweep(held, broom)
+			return sweep(held, files.remains(), broom)
 		case m.Goodbye:
 			return nil
 		case m.Keep != nil:
@@ -87,16 +91,23 @@ func Watch(pipe io.Reader, broom Broom) error {
 	}
 }
 
+// overlap is for how long what is kept outlives the addresses: neighbours that have
+// not heard yet where these went, and packets that are under way, still come here.
+const overlap = time.Second
+
 // sweep releases all addresses first: from then on at most one node answers for
 // them. Nobody waits for another one's farewell, whose socket takes its time to
 // close.
-func sweep(held map[string]Holding, broom Broom) error {
+func sweep(held map[string]Holding, kept []*os.File, broom Broom) error {
 	names := slices.Sorted(maps.Keys(held))
-	failed := make([]error, 2*len(names))
+	failed := make([]error, 2*len(names), 2*len(names)+1)
 	note := func(i int, name string, err error) {
 		if err != nil {
 			failed[i] = fmt.Errorf("guard: %s: %w", name, err)
 		}
+	}
+	if err := broom.Shut(kept); err != nil {
+		failed = append(failed, fmt.Errorf("guard: %w", err))
 	}
 	for i, name := range names {
 		note(i, name, broom.Release(held[name]))
@@ -106,5 +117,8 @@ func sweep(held map[string]Holding, broom Broom) error {
 		all.Go(func() { note(len(names)+i, name, broom.Farewell(held[name])) })
 	}
 	all.Wait()
+	if len(kept) > 0 {
+		time.Sleep(overlap)
+	}
 	return errors.Join(failed...)
 }

@@ -153,3 +153,11 @@ func (f *Files) keep(n int) {
 	f.kept = f.came[:n:n]
 	f.came = f.came[n:]
 }
+
+// remains returns what is kept.
+func (f *Files) remains() []*os.File {
+	if f == nil {
+		return nil
+	}
+	return f.kept
+}

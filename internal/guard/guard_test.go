@@ -46,6 +46,8 @@ func TestMain(m *testing.M) {
 // scribe is a Broom that writes down what it would have swept.
 type scribe string
 
+func (scribe) Shut([]*os.File) error { return nil }
+
 func (scribe) Release(Holding) error { return nil }
 
 func (s scribe) Farewell(h Holding) error {
@@ -184,6 +186,8 @@ type broom struct {
 	mu     sync.Mutex
 	parted []string
 }
+
+func (b *broom) Shut([]*os.File) error { return nil }
 
 func (b *broom) Release(h Holding) error {
 	b.mu.Lock()

@@ -282,28 +282,64 @@ func (p *Path) Attach(interfaces []Interface) error {
 	return errors.Join(problems...)
 }
 
-// Links returns the attachments. While one of these files is open, in whatever
-// process, the program stays attached and goes on with the flows there are, also
-// when the Path is gone. The caller closes them.
-func (p *Path) Links() ([]*os.File, error) {
+// Remains returns what is to outlive the process until its addresses are gone: the
+// attachments, and behind them the door, for Shut. While an attachment is open, in
+// whatever process, the program goes on with the flows there are, also when the Path is
+// gone. The caller closes them.
+func (p *Path) Remains() ([]*os.File, error) {
 	p.attaching.Lock()
 	defer p.attaching.Unlock()
 	var files []*os.File
-	for _, l := range p.links {
-		owner, ok := l.(interface{ FD() int })
-		if !ok {
-			continue // no link of this package is like that
-		}
-		fd, err := unix.FcntlInt(uintptr(owner.FD()), unix.F_DUPFD_CLOEXEC, 0)
+	var problems []error
+	add := func(fd int, name string) {
+		fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
-			for _, f := range files {
-				f.Close()
-			}
-			return nil, fmt.Errorf("kernel path: %w", err)
+			problems = append(problems, fmt.Errorf("kernel path: %w", err))
+			return
 		}
-		files = append(files, os.NewFile(uintptr(fd), "link"))
+		files = append(files, os.NewFile(uintptr(fd), name))
+	}
+	for _, l := range p.links {
+		if owner, ok := l.(interface{ FD() int }); ok { // all of this package are like that
+			add(owner.FD(), "link")
+		}
+	}
+	if len(files) > 0 {
+		add(p.objects.Door.FD(), "door")
+	}
+	if err := errors.Join(problems...); err != nil {
+		for _, f := range files {
+			f.Close()
+		}
+		return nil, err
 	}
 	return files, nil
+}
+
+// Shut has no new flow begin on a Path whose process is dead and whose Remains these
+// are: what would begin one is dropped. The next node would not know of it.
+func Shut(remains []*os.File) error {
+	if len(remains) == 0 {
+		return nil
+	}
+	door, err := ebpf.NewMapFromFD(dup(remains[len(remains)-1]))
+	if err != nil {
+		return fmt.Errorf("kernel path: %w", err)
+	}
+	defer door.Close()
+	if err := door.Put(uint32(0), uint32(1)); err != nil {
+		return fmt.Errorf("kernel path: %w", err)
+	}
+	return nil
+}
+
+// dup returns another descriptor of f, or -1.
+func dup(f *os.File) int {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	return fd
 }
 
 // attach attaches the program to an interface, before what is there.

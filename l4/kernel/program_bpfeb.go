@@ -150,6 +150,7 @@ const (
 	programMapBackends        = "backends"
 	programMapChanges         = "changes"
 	programMapConfiguration   = "configuration"
+	programMapDoor            = "door"
 	programMapFlows           = "flows"
 	programMapHalfOpen        = "half_open"
 	programMapMacs            = "macs"
@@ -217,6 +218,7 @@ type programMapSpecs struct {
 	Backends        *ebpf.MapSpec `ebpf:"backends"`
 	Changes         *ebpf.MapSpec `ebpf:"changes"`
 	Configuration   *ebpf.MapSpec `ebpf:"configuration"`
+	Door            *ebpf.MapSpec `ebpf:"door"`
 	Flows           *ebpf.MapSpec `ebpf:"flows"`
 	HalfOpen        *ebpf.MapSpec `ebpf:"half_open"`
 	Macs            *ebpf.MapSpec `ebpf:"macs"`
@@ -260,6 +262,7 @@ type programMaps struct {
 	Backends        *ebpf.Map `ebpf:"backends"`
 	Changes         *ebpf.Map `ebpf:"changes"`
 	Configuration   *ebpf.Map `ebpf:"configuration"`
+	Door            *ebpf.Map `ebpf:"door"`
 	Flows           *ebpf.Map `ebpf:"flows"`
 	HalfOpen        *ebpf.Map `ebpf:"half_open"`
 	Macs            *ebpf.Map `ebpf:"macs"`
@@ -279,6 +282,7 @@ func (m *programMaps) Close() error {
 		m.Backends,
 		m.Changes,
 		m.Configuration,
+		m.Door,
 		m.Flows,
 		m.HalfOpen,
 		m.Macs,

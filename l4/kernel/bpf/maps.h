@@ -181,6 +181,14 @@ struct {
 	__type(value, __s64);
 } half_open SEC(".maps");
 
+// Not 0 if no flow begins any more: the process is dead, and the guard has shut it.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} door SEC(".maps");
+
 // By daddr, dport and proto; the rest of the key is 0.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

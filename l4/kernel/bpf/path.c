@@ -456,14 +456,30 @@ NOINLINE int of_a_socket(struct __sk_buff *skb, const struct packet *p)
 	return its;
 }
 
-// early is for a segment that belongs to no flow and begins none. A server's, about a
-// connection that may become a stray with the client's next segment, is dropped: the
-// stack would reset it, and the server sends it again.
-NOINLINE int early(struct __sk_buff *skb, const struct packet *p, __u32 now)
+// shut reports whether no flow begins any more.
+INLINE int shut(void)
+{
+	__u32 zero = 0, *d = bpf_map_lookup_elem(&door, &zero);
+	return d && *d;
+}
+
+// flowless is for a packet that belongs to no flow and begins none. After the death of
+// the process, what would begin one is dropped, and comes again at the node that takes
+// over: here nobody could tell that node of it. After the address has come, a server's
+// segment, about a connection that may become a stray with the client's next one, is
+// dropped, and sent again: the stack would reset it.
+NOINLINE int flowless(struct __sk_buff *skb, const struct packet *p, __u32 now)
 {
 	__u32 zero = 0;
+	if (unlikely(shut())) {
+		struct key k = {};
+		copy_addr(k.daddr, p->key.daddr);
+		k.dport = p->key.dport;
+		k.proto = p->key.proto;
+		return bpf_map_lookup_elem(&services, &k) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	}
 	struct settings *set = bpf_map_lookup_elem(&configuration, &zero);
-	if (!set || !strays_now(set, now) || !(p->flags & ACK) || p->flags & RST)
+	if (p->key.proto != IPPROTO_TCP || !set || !strays_now(set, now) || !(p->flags & ACK) || p->flags & RST)
 		return TC_ACT_UNSPEC;
 	struct key k = {};
 	copy_addr(k.saddr, p->key.saddr);
@@ -482,7 +498,7 @@ NOINLINE struct flow *begin(struct __sk_buff *skb, const struct packet *p, __u32
 	__u32 zero = 0;
 	struct settings *set = bpf_map_lookup_elem(&configuration, &zero);
 	__s64 *half = bpf_map_lookup_elem(&half_open, &zero);
-	if (!set || !half)
+	if (!set || !half || shut())
 		return 0;
 	int stray = p->key.proto == IPPROTO_TCP && (p->flags & (SYN | ACK | RST | FIN)) != SYN;
 	if (stray && (!strays_now(set, now) || (p->flags & (SYN | ACK | RST)) != ACK))
@@ -845,7 +861,7 @@ INLINE int transport(struct __sk_buff *skb, struct packet *p, __u32 length)
 	if (!f) {
 		f = begin(skb, p, now);
 		if (!f)
-			return p->key.proto == IPPROTO_TCP ? early(skb, p, now) : TC_ACT_UNSPEC;
+			return flowless(skb, p, now);
 	}
 	return carry(skb, p, f, now);
 }
