@@ -19,6 +19,7 @@ const (
 	TLS      Type = "tls"      // a TLS handshake succeeds
 	HTTP     Type = "http"     // a request gets a status in range, and a body as expected
 	HTTPS    Type = "https"    // the same over TLS
+	GRPC     Type = "grpc"     // a service of gRPC says that it is serving
 	MySQL    Type = "mysql"    // the server greets, or logs in and answers a query
 	Postgres Type = "postgres" // the server takes logins, or logs in and answers a query
 	Redis    Type = "redis"    // PING is answered, by a server in a role
@@ -30,7 +31,7 @@ const (
 )
 
 // types are all kinds of checks, in the order in which messages list them.
-var types = []Type{TCP, TLS, HTTP, HTTPS, MySQL, Postgres, Redis, SMTP, SSH, DNS, UDP, ICMP}
+var types = []Type{TCP, TLS, HTTP, HTTPS, GRPC, MySQL, Postgres, Redis, SMTP, SSH, DNS, UDP, ICMP}
 
 // Config describes how a server is judged, the key `check` of a pool. It is
 // comparable: two services that check one address in the same way share one
@@ -83,14 +84,21 @@ type Config struct {
 	// Method, Path, Host, Headers and Status belong to http and https checks:
 	// the request to send (default GET /, with the server's address as Host)
 	// and the statuses that pass, as a list of codes and ranges (default
-	// "200-399").
+	// "200-399"). Host and Headers belong to grpc checks as well.
 	Method  string  `toml:"method"`
 	Path    string  `toml:"path"`
 	Host    string  `toml:"host"`
 	Headers Headers `toml:"headers"`
 	Status  string  `toml:"status"`
+	// HTTP is the version of HTTP that http and https checks speak, "1.1" (the
+	// default) or "2": by TLS both sides agree on it (ALPN), else the server must
+	// expect it.
+	HTTP string `toml:"http"`
+	// Service, of a grpc check, is the name of the service to ask for; default "",
+	// which is the server as a whole.
+	Service string `toml:"service"`
 
-	// TLS has checks by postgres, redis and smtp encrypted: redis from the start,
+	// TLS has checks by grpc, postgres, redis and smtp encrypted: grpc and redis from the start,
 	// postgres by its SSLRequest, smtp by STARTTLS. A server that does not know it
 	// fails.
 	TLS bool `toml:"tls"`

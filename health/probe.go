@@ -52,6 +52,8 @@ func prepareKind(target Target) (probe, error) {
 		return prepareTLS(target)
 	case HTTP, HTTPS:
 		return prepareHTTP(target)
+	case GRPC:
+		return prepareGRPC(target)
 	case MySQL:
 		return withoutWarning(target, probeMySQL), nil
 	case Postgres:

@@ -54,34 +54,23 @@ func prepareHTTP(target Target) (probe, error) {
 	if request.Host == "" {
 		request.Host = target.Address.Host()
 	}
-	var text bytes.Buffer
-	if err := request.Write(&text); err != nil {
+	ask, err := newHTTP1Asker(target, request, want)
+	if check.HTTP == http2Version {
+		by2 := newHTTP2Asker(target, check.Type == HTTPS, request, nil)
+		ask = func(ctx context.Context, found *finding) (int, []byte, error) {
+			answer, err := by2(ctx, found)
+			if answer.status != 0 && (want.any() || want.in(answer.body)) {
+				err = nil // what is wanted is there
+			}
+			return answer.status, answer.body, err
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
-	var client *tlsClient
-	if check.Type == HTTPS {
-		client = newTLSClient(check, hostName(check.Host, target.Address), "http/1.1")
-	}
-	reader := bufio.NewReaderSize(nil, 1<<10) // most heads are short
 	return func(ctx context.Context) (finding, error) {
-		bound, err := dial(ctx, target.Address)
-		if err != nil {
-			return finding{}, err
-		}
-		var conn net.Conn = bound
-		defer func() { _ = conn.Close() }()
 		var found finding
-		if client != nil {
-			encrypted, warning, err := client.handshake(bound)
-			if err != nil {
-				return finding{}, err
-			}
-			conn, found.warning = encrypted, warning
-		}
-		if _, err := conn.Write(text.Bytes()); err != nil {
-			return finding{}, err
-		}
-		status, body, err := readAnswer(conn, reader, request, want)
+		status, body, err := ask(ctx, &found)
 		if status != 0 && !passes(passing, status) {
 			return finding{}, fmt.Errorf("status %d, want %s", status, orDefault(check.Status, defaultStatus))
 		}
@@ -93,6 +82,31 @@ func prepareHTTP(target Target) (probe, error) {
 		}
 		found.words = fmt.Sprintf("status %d", status)
 		return found, nil
+	}, nil
+}
+
+// newHTTP1Asker returns what asks request by HTTP/1.1, and wants that of the body.
+func newHTTP1Asker(target Target, request *http.Request, want pattern) (func(ctx context.Context, found *finding) (int, []byte, error), error) {
+	var text bytes.Buffer
+	if err := request.Write(&text); err != nil {
+		return nil, err
+	}
+	var client *tlsClient
+	if target.Check.Type == HTTPS {
+		client = newTLSClient(target.Check, hostName(target.Check.Host, target.Address), "http/1.1")
+	}
+	reader := bufio.NewReaderSize(nil, 1<<10) // most heads are short
+	return func(ctx context.Context, found *finding) (int, []byte, error) {
+		conn, warning, err := dialSecured(ctx, target.Address, client)
+		if err != nil {
+			return 0, nil, err
+		}
+		defer func() { _ = conn.Close() }()
+		found.warning = warning
+		if _, err := conn.Write(text.Bytes()); err != nil {
+			return 0, nil, err
+		}
+		return readAnswer(conn, reader, request, want)
 	}, nil
 }
 

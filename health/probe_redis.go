@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,20 +52,11 @@ func prepareRedis(target Target) probe {
 			}
 			asked = slices.Concat([]redisQuestion{newRedisQuestion(wantText("OK"), login...)}, asked)
 		}
-		bound, err := dial(ctx, target.Address)
+		conn, warning, err := dialSecured(ctx, target.Address, client)
 		if err != nil {
 			return finding{}, err
 		}
-		var conn net.Conn = bound
 		defer func() { _ = conn.Close() }()
-		warning := ""
-		if client != nil {
-			encrypted, of, err := client.handshake(bound)
-			if err != nil {
-				return finding{}, err
-			}
-			conn, warning = encrypted, of
-		}
 		lines.Reset(io.LimitReader(conn, maxRedisAnswer))
 		return finding{found, warning}, askRedis(conn, lines, asked)
 	}

@@ -74,6 +74,24 @@ func (c *tlsClient) handshake(conn *boundConn) (encrypted *tls.Conn, warning str
 	return encrypted, expiryWarning(encrypted.ConnectionState().PeerCertificates, time.Now(), c.days), nil
 }
 
+// dialSecured connects to address and, unless client is nil, makes the handshake.
+// The caller closes the connection.
+func dialSecured(ctx context.Context, address endpoint.Endpoint, client *tlsClient) (conn net.Conn, warning string, err error) {
+	bound, err := dial(ctx, address)
+	if err != nil {
+		return nil, "", err
+	}
+	if client == nil {
+		return bound, "", nil
+	}
+	encrypted, warning, err := client.handshake(bound)
+	if err != nil {
+		_ = bound.Close()
+		return nil, "", err
+	}
+	return encrypted, warning, nil
+}
+
 // readCAs reads a file of certificates in PEM.
 func readCAs(path string) (*x509.CertPool, error) {
 	text, err := os.ReadFile(path)

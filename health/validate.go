@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Validate calls problem once for each mistake in c: key is the field as the
@@ -80,7 +81,8 @@ func (c Config) validateRhythm(problem func(key, message string)) {
 
 // validateBelonging reports keys that do not belong to the check's type.
 func (c Config) validateBelonging(problem func(key, message string)) {
-	web, secured, securable := []Type{HTTP, HTTPS}, []Type{TLS, HTTPS}, []Type{Postgres, Redis, SMTP}
+	web, asking := []Type{HTTP, HTTPS}, []Type{HTTP, HTTPS, GRPC}
+	secured, securable := []Type{TLS, HTTPS}, []Type{GRPC, Postgres, Redis, SMTP}
 	if c.TLS && slices.Contains(securable, c.Type) {
 		secured = append(secured, c.Type)
 	}
@@ -93,8 +95,9 @@ func (c Config) validateBelonging(problem func(key, message string)) {
 		{"send", c.Send != "", []Type{TCP, UDP}},
 		{"expect", c.Expect != "", []Type{TCP, HTTP, HTTPS, MySQL, Postgres, SSH, DNS, UDP}},
 		{"expect_regexp", c.ExpectRegexp != "", []Type{TCP, HTTP, HTTPS, UDP}},
-		{"method", c.Method != "", web}, {"path", c.Path != "", web}, {"host", c.Host != "", web},
-		{"headers", c.Headers != "", web}, {"status", c.Status != "", web},
+		{"method", c.Method != "", web}, {"path", c.Path != "", web}, {"host", c.Host != "", asking},
+		{"headers", c.Headers != "", asking}, {"status", c.Status != "", web},
+		{"http", c.HTTP != "", web}, {"service", c.Service != "", []Type{GRPC}},
 		{"tls", c.TLS, securable}, {"server_name", c.ServerName != "", secured}, {"verify", c.Verify, secured},
 		{"ca_file", c.CAFile != "", secured}, {"expiry_warning_days", c.ExpiryWarningDays != 0, secured},
 		{"cert", c.Cert != "", secured}, {"key", c.Key != "", secured},
@@ -132,6 +135,14 @@ func (c Config) validateRequest(problem func(key, message string)) {
 	}
 	if _, err := newRequest(Config{Host: c.Host}); err != nil {
 		problem("host", err.Error())
+	}
+	switch c.HTTP {
+	case "", "1.1", http2Version:
+	default:
+		problem("http", fmt.Sprintf("unknown version %q; known: \"1.1\", \"2\"", c.HTTP))
+	}
+	if strings.ContainsFunc(c.Service, isControl) || !utf8.ValidString(c.Service) {
+		problem("service", fmt.Sprintf("%q is no name of a service", c.Service))
 	}
 	if c.Method == "HEAD" && (c.Expect != "" || c.ExpectRegexp != "") {
 		problem("method", "the answer to HEAD has no body; what is expected would never be in it")

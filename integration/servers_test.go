@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/grpclog"
+	grpchealth "google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/interop"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
@@ -55,12 +57,12 @@ check   = { type = "https", path = "/mutual/small", ` + quickCheck + ` }
 http    = "2"
 servers = [{ name = "web3", address = "172.16.1.53:8444" }]
 tls     = { server_name = "app.example.com", ca_file = "app.pem" }
-check   = { type = "tls", ` + quickCheck + ` }
+check   = { type = "https", path = "/http2/small", expect = "hello", ` + quickCheck + ` }
 
 [pool.h2c]
 http    = "2"
 servers = [{ name = "web3", address = "172.16.1.53:8080" }]
-check   = { type = "tcp", ` + quickCheck + ` }
+check   = { type = "http", path = "/h2c/small", expect = "hello", ` + quickCheck + ` }
 
 [pool.stranger]
 servers = [{ name = "web3", address = "172.16.1.53:8443" }]
@@ -69,7 +71,7 @@ tls     = { server_name = "app.example.com", ca_file = "lb.pem" }
 [pool.rpc]
 http    = "2"
 servers = [{ name = "web1", address = "172.16.1.51:50051" }, { name = "web2", address = "172.16.1.52:50051" }]
-check   = { type = "tcp", ` + quickCheck + ` }
+check   = { type = "grpc", service = "grpc.testing.TestService", ` + quickCheck + ` }
 
 [pool.nobody]
 http    = "2"
@@ -134,6 +136,8 @@ func TestServersByTLSAndHTTP2(t *testing.T) {
 	t.Cleanup(func() { killTree(process) })
 	waitAccepting(t, p.Servers[2].Host, netip.MustParseAddrPort("172.16.1.53:8443"), process)
 	var rpc []*grpc.Server
+	states := grpchealth.NewServer()
+	states.SetServingStatus("grpc.testing.TestService", healthpb.HealthCheckResponse_SERVING)
 	for i, s := range p.Servers[:2] {
 		l, err := s.Host.Listen(netip.AddrPortFrom(netip.AddrFrom4([4]byte{172, 16, 1, byte(51 + i)}), 50051))
 		if err != nil {
@@ -141,6 +145,13 @@ func TestServersByTLSAndHTTP2(t *testing.T) {
 		}
 		server := grpc.NewServer()
 		testgrpc.RegisterTestServiceServer(server, interop.NewTestServer())
+		if i == 1 {
+			healthpb.RegisterHealthServer(server, states)
+		} else {
+			own := grpchealth.NewServer()
+			own.SetServingStatus("grpc.testing.TestService", healthpb.HealthCheckResponse_SERVING)
+			healthpb.RegisterHealthServer(server, own)
+		}
 		go func() { _ = server.Serve(l) }()
 		t.Cleanup(server.Stop)
 		rpc = append(rpc, server)
@@ -154,6 +165,14 @@ func TestServersByTLSAndHTTP2(t *testing.T) {
 	}
 	p.downloads(curl, large)
 	p.distrusts(curl)
+	p.waitUp("rpc", "web1", "web2")
+	states.SetServingStatus("grpc.testing.TestService", healthpb.HealthCheckResponse_NOT_SERVING)
+	eventually(t, 20*time.Second, "web2 is down", func() bool {
+		s := p.server(p.LB01, "rpc", "web2")
+		return s.Health == "down" && strings.Contains(s.Check, "NOT_SERVING")
+	})
+	states.SetServingStatus("grpc.testing.TestService", healthpb.HealthCheckResponse_SERVING)
+	p.waitUp("rpc", "web1", "web2")
 	p.speaksGRPC(rpc)
 }
 

@@ -108,7 +108,7 @@ func (f *File) ForNode(name string) (*Node, error) {
 	}
 	for name, p := range n.Pools {
 		p.Checked = p.Check != nil
-		p.inheritTLS()
+		p.inherit()
 		n.Pools[name] = p
 	}
 	for i, s := range f.L4 {

@@ -5,6 +5,7 @@ import (
 
 	"appliance/health"
 	"appliance/internal/endpoint"
+	"appliance/l7"
 )
 
 // CheckFor returns what checks a server of the pool, nil without a check: its
@@ -28,15 +29,29 @@ func (p Pool) CheckFor(address endpoint.Endpoint, host string) *health.Target {
 // else about it.
 func (p Pool) sharesTLS() bool {
 	c := p.Check
-	return p.TLS != nil && c != nil && (c.Type == health.HTTPS || c.Type == health.TLS) && c.Port == 0 && !c.Address.IsValid()
+	return p.TLS != nil && p.checksSamePort() && (c.Type == health.HTTPS || c.Type == health.TLS || c.Type == health.GRPC)
 }
 
-// inheritTLS gives the check what the pool's tls says and the check itself does not.
-func (p *Pool) inheritTLS() {
-	if !p.sharesTLS() {
+// checksSamePort reports whether the pool's check asks where its services do.
+func (p Pool) checksSamePort() bool {
+	return p.Check != nil && p.Check.Port == 0 && !p.Check.Address.IsValid()
+}
+
+// inherit gives the check what the pool says about its servers and the check itself
+// does not: the version of HTTP, and tls.
+func (p *Pool) inherit() {
+	if !p.checksSamePort() {
 		return
 	}
 	c := *p.Check
+	p.Check = &c
+	if p.HTTP == l7.HTTP2 && c.HTTP == "" && (c.Type == health.HTTP || c.Type == health.HTTPS) {
+		c.HTTP = string(l7.HTTP2)
+	}
+	if !p.sharesTLS() {
+		return
+	}
+	c.TLS = c.TLS || c.Type == health.GRPC
 	if c.ServerName == "" {
 		c.ServerName = p.TLS.ServerName
 	}
@@ -46,7 +61,6 @@ func (p *Pool) inheritTLS() {
 	if c.Cert == "" {
 		c.Cert, c.Key = p.TLS.Cert, p.TLS.Key
 	}
-	p.Check = &c
 }
 
 // validateTransport reports servers that cannot be spoken to as their pool says.
@@ -60,7 +74,7 @@ func (f *File) validateTransport(r *report, path string, p Pool) {
 			}
 		}
 	}
-	if c := p.Check; p.TLS != nil && c != nil && c.Type == health.HTTP && c.Port == 0 && !c.Address.IsValid() {
+	if c := p.Check; p.TLS != nil && c != nil && c.Type == health.HTTP && p.checksSamePort() {
 		r.invalid(path+".check.type", "the pool's servers speak TLS; choose \"https\", or give the port that speaks plain HTTP")
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"appliance/health"
 	"appliance/internal/endpoint"
+	"appliance/l7"
 )
 
 // A pool that is spoken to by TLS, and all that is wrong with it.
@@ -81,9 +82,23 @@ func TestCheckSharesTLS(t *testing.T) {
 	if target := p.CheckFor(at("10.0.0.2:443"), "10.0.0.2"); *target != p.Check.For(at("10.0.0.2:443")) {
 		t.Errorf("%+v", target)
 	}
+	p.Check, p.HTTP = &health.Config{Type: health.GRPC}, l7.HTTP2
+	if p.inherit(); !p.Check.TLS || p.Check.CAFile != "/ca.pem" || p.Check.HTTP != "" {
+		t.Errorf("%+v", p.Check)
+	}
+	for kind, want := range map[health.Type]string{health.HTTPS: "2", health.TCP: ""} {
+		p.Check = &health.Config{Type: kind}
+		if p.inherit(); p.Check.HTTP != want {
+			t.Errorf("%+v", p.Check)
+		}
+	}
+	p.Check = &health.Config{Type: health.HTTPS, HTTP: "1.1"}
+	if p.inherit(); p.Check.HTTP != "1.1" {
+		t.Errorf("%+v", p.Check)
+	}
 	p.Check = &health.Config{Type: health.HTTPS, Port: 8443}
-	p.inheritTLS()
-	if p.Check.Verify {
+	p.inherit()
+	if p.Check.Verify || p.Check.HTTP != "" {
 		t.Error("a check of another port is judged by the pool's tls")
 	}
 }
