@@ -34,6 +34,7 @@ var portRange = [2]uint16{20000, 59999}
 type packets interface {
 	Set([]kernel.Service) error
 	Attach([]kernel.Interface) error
+	Detached() bool
 	Stats() (kernel.Stats, error)
 	Flows(func(kernel.Flow) bool) error
 	OnChanges(func([]kernel.Change))
@@ -77,8 +78,10 @@ type kernelPath struct {
 	// has been tried.
 	path       packets
 	trouble    error
-	services   []kernel.Service
-	interfaces []kernel.Interface
+	planned    []kernel.Service     // that the file wants carried
+	services   []kernel.Service     // those of them that are
+	interfaces []kernel.Interface   // that are looked at, or
+	again      bool                 // not all of which could be
 	refused    error                // why services or interfaces are not in force as a whole
 	placed     map[string]placement // by the services that ask for the kernel
 	active     map[*member]bool     // that hold addresses now
@@ -237,14 +240,33 @@ func (k *kernelPath) look() {
 		k.place(placed)
 		return
 	}
-	err := k.attach(s, services)
+	k.planned = services
+	needed, unattached, err := k.attach(s)
+	// Without one of its interfaces the program would carry a half of the connections
+	// of a service. It knows that one whose interface is not there: nothing comes by
+	// it, and its flows are told by the other node.
+	services = slices.DeleteFunc(slices.Clone(services), func(c kernel.Service) bool {
+		why := unattached.of(needed[c.Name])
+		if why != nil {
+			placed[c.Name] = placement{reason: why.Error()}
+		} else if missing := needed[c.Name].missing; missing != nil {
+			placed[c.Name] = placement{reason: missing.Error()}
+			err = errors.Join(err, missing)
+		}
+		return why != nil
+	})
 	if !reflect.DeepEqual(services, k.services) {
 		path := k.path
 		k.mu.Unlock()
 		setErr := path.Set(services)
 		k.mu.Lock()
 		if setErr != nil {
-			err = setErr
+			err = errors.Join(err, setErr)
+			for name, p := range placed {
+				if p.kernel {
+					placed[name] = placement{reason: setErr.Error()}
+				}
+			}
 		} else {
 			k.services = services
 			all := pairings(services)
@@ -255,11 +277,6 @@ func (k *kernelPath) look() {
 		k.log.Warn().Err(err).Msg("the kernel path is not as it should be; trying again every second")
 	}
 	k.refused = err
-	for name, p := range placed {
-		if p.kernel && err != nil {
-			placed[name] = placement{reason: err.Error()}
-		}
-	}
 	k.place(placed)
 }
 
@@ -283,22 +300,37 @@ func (k *kernelPath) place(placed map[string]placement) {
 	k.placed = placed
 }
 
-// attach has the program look at the interfaces that the services need. The
-// caller holds the lock.
-func (k *kernelPath) attach(s *setup, services []kernel.Service) error {
-	interfaces, err := planInterfaces(s, services, k.active)
-	if reflect.DeepEqual(interfaces, k.interfaces) {
-		return err
+// unattached says by interface why it is not looked at.
+type unattached map[int]error
+
+// of returns why one of the interfaces of a service is not looked at, or nil.
+func (u unattached) of(n needs) error {
+	for _, i := range n.interfaces {
+		if u[i] != nil {
+			return u[i]
+		}
 	}
-	attachErr := k.path.Attach(interfaces)
+	return nil
+}
+
+// attach has the program look at the interfaces that the planned services need, and
+// returns which these are, and which of them it does not look at. The error is all
+// that is amiss. The caller holds the lock.
+func (k *kernelPath) attach(s *setup) (needed map[string]needs, not unattached, err error) {
+	interfaces, needed := planInterfaces(s, k.planned, k.active)
+	if detached := k.path.Detached(); !detached && !k.again && reflect.DeepEqual(interfaces, k.interfaces) {
+		return needed, nil, nil
+	}
+	err = k.path.Attach(interfaces)
+	if some, ok := errors.AsType[kernel.AttachError](err); ok {
+		not = unattached(some)
+	}
 	remains, keepErr := k.path.Remains()
 	k.keep(remains)
-	if attachErr = errors.Join(attachErr, keepErr); attachErr != nil {
-		k.interfaces = nil // again, the next time
-		return attachErr
-	}
-	k.interfaces = interfaces
-	return err
+	err = errors.Join(err, keepErr)
+	k.again = err != nil
+	k.interfaces = slices.DeleteFunc(interfaces, func(i kernel.Interface) bool { return not[i.Index] != nil })
+	return needed, not, err
 }
 
 // activate says whether m holds addresses. It returns when frames to its virtual
@@ -320,7 +352,7 @@ func (k *kernelPath) activate(m *member, active bool) {
 		return
 	}
 	if virtualMAC(m.config) != nil {
-		if err := k.attach(k.current(), k.services); err != nil {
+		if _, _, err := k.attach(k.current()); err != nil {
 			k.log.Warn().Err(err).Str("vrrp", m.config.Name).Msg("the kernel path does not see the virtual MAC address; its services run on the proxy")
 		}
 	}
@@ -341,6 +373,50 @@ func (k *kernelPath) withoutSockets() []netip.AddrPort {
 		}
 	}
 	return all
+}
+
+// stranded returns the services with one of the addresses that the kernel path of
+// this node takes connections for and that of the other node, which takes them at
+// theirs, does not. Those of which the clients are what servers see are not among
+// them: the servers' answers go to the other node, which could not tell whose
+// they are.
+func (k *kernelPath) stranded(addresses []netip.Addr, theirs []netip.AddrPort) []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var names []string
+	for _, s := range k.services {
+		missing := slices.ContainsFunc(s.Listen, func(a netip.AddrPort) bool {
+			return slices.Contains(addresses, a.Addr()) && !slices.Contains(theirs, a)
+		})
+		switch {
+		case !missing || s.Protocol != kernel.TCP:
+		case s.Mode == kernel.DNAT:
+			k.log.Warn().Str("service", s.Name).Msg("its connections cannot go on: the kernel path of the other node does not carry the service")
+		default:
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+// flowsOf returns how many connections the kernel path carries of services.
+func (k *kernelPath) flowsOf(names []string) (n int) {
+	k.mu.Lock()
+	path := k.path
+	k.mu.Unlock()
+	if len(names) == 0 || path == nil {
+		return 0
+	}
+	stats, err := path.Stats()
+	if err != nil {
+		return 0 // status tells
+	}
+	for _, s := range stats.Services {
+		if slices.Contains(names, s.Name) {
+			n += int(s.Current)
+		}
+	}
+	return n
 }
 
 // known reports whether a flow's service has its server here.

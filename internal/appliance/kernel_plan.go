@@ -104,28 +104,37 @@ func serves(services []kernel.Service, vips []netip.Addr) bool {
 	})
 }
 
+// needs are the interfaces that packets of a service come in by.
+type needs struct {
+	interfaces []int
+	missing    error // names one that is not there
+}
+
 // planInterfaces returns the interfaces that packets of services come in by, in
-// order: those of the virtual addresses and those of the servers. active are the
-// routers that hold addresses. The error names an interface that is not there.
-func planInterfaces(s *setup, services []kernel.Service, active map[*member]bool) ([]kernel.Interface, error) {
-	macs := make(map[int][]net.HardwareAddr)
-	var err error
-	for _, m := range s.routers {
-		if !serves(services, *m.vips.Load()) {
-			continue
-		}
-		i := link.Index(m.config.Interface)
-		if i == 0 {
-			err = fmt.Errorf("interface %s does not exist", m.config.Interface)
-			continue
-		}
-		macs[i] = append(macs[i], nil...)
-	}
+// order, and for each service which these are: those of its virtual addresses and
+// those of its servers. active are the routers that hold addresses.
+func planInterfaces(s *setup, services []kernel.Service, active map[*member]bool) ([]kernel.Interface, map[string]needs) {
+	macs, all := make(map[int][]net.HardwareAddr), make(map[string]needs)
 	for _, service := range services {
+		var n needs
+		for _, m := range s.routers {
+			if !serves([]kernel.Service{service}, *m.vips.Load()) {
+				continue
+			}
+			if i := link.Index(m.config.Interface); i != 0 {
+				n.interfaces = append(n.interfaces, i)
+			} else {
+				n.missing = fmt.Errorf("interface %s does not exist", m.config.Interface)
+			}
+		}
 		for _, server := range service.Servers {
 			if i := link.RouteTo(server.Addr.Addr()); i != 0 {
-				macs[i] = append(macs[i], nil...)
+				n.interfaces = append(n.interfaces, i)
 			}
+		}
+		all[service.Name] = n
+		for _, i := range n.interfaces {
+			macs[i] = nil
 		}
 	}
 	// Servers may answer by way of a router that has no service.
@@ -137,9 +146,9 @@ func planInterfaces(s *setup, services []kernel.Service, active map[*member]bool
 			}
 		}
 	}
-	var all []kernel.Interface
+	var interfaces []kernel.Interface
 	for _, i := range slices.Sorted(maps.Keys(macs)) {
-		all = append(all, kernel.Interface{Index: i, VirtualMACs: macs[i]})
+		interfaces = append(interfaces, kernel.Interface{Index: i, VirtualMACs: macs[i]})
 	}
-	return all, err
+	return interfaces, all
 }

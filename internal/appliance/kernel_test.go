@@ -14,6 +14,7 @@ import (
 
 	"appliance/internal/config"
 	"appliance/internal/control"
+	"appliance/internal/link"
 	"appliance/internal/peer"
 	"appliance/internal/pool"
 	"appliance/l4/kernel"
@@ -27,7 +28,10 @@ type program struct {
 	services   []kernel.Service
 	interfaces []kernel.Interface
 	sets       int
+	attaches   int
 	refuse     error
+	blind      map[int]error // the interfaces that cannot be looked at
+	detached   bool
 	setting    func() // called by Set, unless nil
 }
 
@@ -44,9 +48,21 @@ func (p *program) Set(s []kernel.Service) error {
 }
 
 func (p *program) Attach(i []kernel.Interface) error {
-	p.interfaces = i
+	p.attaches++
+	p.interfaces, p.detached = i, false
+	problems := make(kernel.AttachError)
+	for _, one := range i {
+		if err := p.blind[one.Index]; err != nil {
+			problems[one.Index] = err
+		}
+	}
+	if len(problems) > 0 {
+		return problems
+	}
 	return nil
 }
+
+func (p *program) Detached() bool { return p.detached }
 
 func (p *program) Stats() (kernel.Stats, error) {
 	return kernel.Stats{Services: []kernel.ServiceStats{{
@@ -225,6 +241,56 @@ func TestWhatTheKernelRefusesIsTheProxys(t *testing.T) {
 	}
 }
 
+// A service with an interface that cannot be looked at is the proxy's, the others
+// are not.
+func TestServiceWithoutOneOfItsInterfacesIsTheProxys(t *testing.T) {
+	s := kernelSetup(t)
+	// A second service, whose address is on an interface that is not there.
+	other := s.node.L4[0]
+	other.Name, other.Listen = "other", []netip.AddrPort{netip.MustParseAddrPort("192.0.2.9:1")}
+	s.node.L4 = append(s.node.L4, other)
+	m := *s.routers[0]
+	m.vips = new(atomic.Pointer[[]netip.Addr])
+	m.vips.Store(&[]netip.Addr{netip.MustParseAddr("192.0.2.9")})
+	m.config.Interface = "none"
+	s.routers = append(s.routers, &m)
+	k, p := newTestPath(s)
+	k.look()
+	if len(p.services) != 2 || !k.placed["db"].kernel || k.placed["other"].kernel || k.placed["other"].reason != "interface none does not exist" {
+		t.Errorf("%+v, %+v", p.services, k.placed)
+	}
+	if d := k.view().describe(); !d.Loaded || !strings.Contains(d.Reason, "interface none") || len(d.Interfaces) == 0 {
+		t.Errorf("%+v", d)
+	}
+
+	lo := link.Index("lo")
+	p.blind = map[int]error{lo: errors.New("lo carries no Ethernet frames")}
+	k.activate(s.routers[0], true)
+	k.look()
+	if len(p.services) != 1 || p.services[0].Name != "other" || k.placed["db"].kernel || k.placed["db"].reason != "lo carries no Ethernet frames" {
+		t.Errorf("%+v, %+v", p.services, k.placed)
+	}
+	if k.known(kernel.Flow{Protocol: kernel.TCP, Listen: netip.MustParseAddrPort("192.0.2.3:1"), Server: netip.MustParseAddrPort("10.0.0.5:1")}) {
+		t.Error("flows of a service that is not carried are taken")
+	}
+	before := p.attaches
+	if k.look(); p.attaches != before+1 {
+		t.Error("it is not tried again")
+	}
+	p.blind = nil
+	if k.look(); len(p.services) != 2 || !k.placed["db"].kernel {
+		t.Errorf("%+v, %+v", p.services, k.placed)
+	}
+	before = p.attaches
+	if k.look(); p.attaches != before {
+		t.Error("it is attached again and again")
+	}
+	p.detached = true // its interface is another one by now
+	if k.look(); p.attaches != before+1 {
+		t.Error("what has gone with its interface is not attached again")
+	}
+}
+
 // order is addresses that write down when they come and go.
 type order struct{ said []string }
 
@@ -351,3 +417,18 @@ var (
 	_ packets        = (*program)(nil)
 	_ vrrp.Addresses = (*order)(nil)
 )
+
+// A machine without the interface would have the proxy carry the service.
+func TestPlacesLookAtTheInterface(t *testing.T) {
+	s := kernelSetup(t)
+	for iface, want := range map[string]string{"lo": "lo", "none": "interface none"} {
+		s.node.VRRP[0].Interface = iface
+		if err := unfit(s.node, s.node.L4[0]); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", iface, err)
+		}
+	}
+	s.node.VRRP = nil
+	if err := unfit(s.node, s.node.L4[0]); err != nil {
+		t.Error(err)
+	}
+}

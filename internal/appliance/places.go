@@ -1,9 +1,12 @@
 package appliance
 
 import (
+	"net/netip"
+	"slices"
 	"strings"
 
 	"appliance/internal/config"
+	"appliance/internal/link"
 	"appliance/l4"
 	"appliance/l4/kernel"
 )
@@ -39,10 +42,35 @@ func Places(node *config.Node) []Place {
 		if !tried {
 			trouble, tried = kernel.Supported(), true
 		}
-		if p.Kernel = trouble == nil; !p.Kernel {
-			p.Reason = trouble.Error()
+		why := trouble
+		if why == nil {
+			why = unfit(node, c)
+		}
+		if p.Kernel = why == nil; !p.Kernel {
+			p.Reason = why.Error()
 		}
 		places = append(places, p)
 	}
 	return places
+}
+
+// unfit says why the interfaces that have a service's addresses are none for the
+// kernel path; nil if they are.
+func unfit(node *config.Node, c l4.Config) error {
+	for _, v := range node.VRRP {
+		if !slices.ContainsFunc(c.Listen, func(a netip.AddrPort) bool { return slices.Contains(vipsOf(v.Addresses), a.Addr()) }) {
+			continue
+		}
+		iface := v.Interface
+		if iface == "" {
+			var err error
+			if iface, err = detect(nil, v.Config); err != nil {
+				return err
+			}
+		}
+		if _, _, err := link.Ethernet(iface); err != nil {
+			return err
+		}
+	}
+	return nil
 }

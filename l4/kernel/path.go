@@ -3,10 +3,12 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -230,15 +232,31 @@ func Supported() error {
 	return p.Close()
 }
 
+// AttachError says, by the indexes of interfaces, why their packets are not looked
+// at, or not all of them.
+type AttachError map[int]error
+
+// Error joins all of them.
+func (e AttachError) Error() string {
+	var words []string
+	for _, index := range slices.Sorted(maps.Keys(e)) {
+		words = append(words, e[index].Error())
+	}
+	return strings.Join(words, "; ")
+}
+
+// note adds err to what is said of an interface.
+func (e AttachError) note(index int, err error) { e[index] = errors.Join(e[index], err) }
+
 // Attach has packets of these interfaces looked at, and those of no others: call
 // it again with all of them whenever one comes, goes, or changes its MACs. What
-// cannot be attached is named in the error; the others are attached. Programs
-// that others attach afterwards to the same place see only what is left to the
-// stack.
+// cannot be attached is named in the error, an AttachError; the others are
+// attached. Programs that others attach afterwards to the same place see only what
+// is left to the stack.
 func (p *Path) Attach(interfaces []Interface) error {
 	p.attaching.Lock()
 	defer p.attaching.Unlock()
-	var problems []error
+	problems := make(AttachError)
 	wanted := make(map[int]bool)
 	macs := make(map[programMac]struct{})
 	for _, i := range interfaces {
@@ -253,7 +271,7 @@ func (p *Path) Attach(interfaces []Interface) error {
 		}
 		l, err := p.attach(i.Index)
 		if err != nil {
-			problems = append(problems, err)
+			problems.note(i.Index, err)
 			continue
 		}
 		p.links[i.Index] = l
@@ -267,19 +285,42 @@ func (p *Path) Attach(interfaces []Interface) error {
 	for m := range p.macs {
 		if _, ok := macs[m]; !ok {
 			if err := p.objects.Macs.Delete(&m); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-				problems = append(problems, fmt.Errorf("kernel path: virtual MAC: %w", err))
+				problems.note(int(m.Ifindex), fmt.Errorf("kernel path: virtual MAC: %w", err))
 			}
 		}
 	}
 	for m := range macs {
 		if _, ok := p.macs[m]; !ok {
 			if err := p.objects.Macs.Put(&m, uint32(1)); err != nil {
-				problems = append(problems, fmt.Errorf("kernel path: virtual MAC: %w", err))
+				problems.note(int(m.Ifindex), fmt.Errorf("kernel path: virtual MAC: %w", err))
 			}
 		}
 	}
 	p.macs = macs
-	return errors.Join(problems...)
+	if len(problems) > 0 {
+		return problems
+	}
+	return nil
+}
+
+// Detached returns whether an attachment has gone since the last Attach, as it does
+// with its interface; there may be another one by now that has its index. The next
+// Attach makes it anew.
+func (p *Path) Detached() bool {
+	p.attaching.Lock()
+	defer p.attaching.Unlock()
+	before := len(p.links)
+	for index, l := range p.links {
+		info, err := l.Info()
+		if err != nil {
+			continue // nothing is known
+		}
+		if tcx := info.TCX(); tcx != nil && int(tcx.Ifindex) != index {
+			l.Close()
+			delete(p.links, index)
+		}
+	}
+	return len(p.links) < before
 }
 
 // Remains returns what is to outlive the process until its addresses are gone: the

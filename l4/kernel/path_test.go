@@ -59,9 +59,28 @@ func TestAttach(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	// An interface that is gone takes its link along.
+	if some, ok := errors.AsType[AttachError](attach(Interface{Index: w.toClient.Index}, Interface{Index: w.toServer.Index}, Interface{Index: 1})); !ok || len(some) != 1 || some[1] == nil {
+		t.Errorf("%v; want an error of interface 1", some)
+	}
+	if err := attach(Interface{Index: w.toClient.Index}, Interface{Index: w.toServer.Index}); err != nil || p.Detached() {
+		t.Errorf("something is detached, %v", err)
+	}
+	// An interface that is gone takes its link along, also where another one has its
+	// index by now.
 	w.balancer.ip("link del s0")
 	if err := attach(Interface{Index: w.toClient.Index}); err != nil {
 		t.Error(err)
+	}
+	w.balancer.ip(fmt.Sprintf("link add s0 index %d type veth peer name s1", w.toServer.Index))
+	if err := attach(Interface{Index: w.toClient.Index}, Interface{Index: w.toServer.Index}); err != nil {
+		t.Error(err)
+	}
+	w.balancer.ip("link del s0")
+	w.balancer.ip(fmt.Sprintf("link add s0 index %d type veth peer name s1", w.toServer.Index))
+	if !p.Detached() || p.Detached() {
+		t.Error("another interface of that index passes for the former one")
+	}
+	if err := attach(Interface{Index: w.toClient.Index}, Interface{Index: w.toServer.Index}); err != nil || len(p.links) != 2 || p.Detached() {
+		t.Errorf("attached to %v, %v", p.links, err)
 	}
 }
