@@ -56,10 +56,7 @@ func TestGroupMovesOverTheLink(t *testing.T) {
 	p.start()
 	p.waitBoth(p.LB01, "it is the larger node")
 	for _, n := range p.Nodes() {
-		eventually(t, 20*time.Second, n.Name+" knows of both routers of the other node", func() bool {
-			o := p.peerOf(n)
-			return o.Link == "up" && len(o.VRRP) == 2 && o.VRRP[0].State != "fault" && o.VRRP[1].State != "fault"
-		})
+		p.waitPeerRouters(n)
 	}
 	load := p.load(failoverRate, 80, 8080)
 	began := time.Now()

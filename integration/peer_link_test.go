@@ -51,6 +51,17 @@ func (p *pair) startLinked() {
 	}
 }
 
+// waitPeerRouters waits until a node knows by the link of all routers of the other
+// one, and that they take part.
+func (p *pair) waitPeerRouters(n *lab.Node) {
+	p.t.Helper()
+	eventually(p.t, 20*time.Second, n.Name+" knows of the routers of the other node", func() bool {
+		s := p.status(n)
+		return len(s.Peers) == 1 && s.Peers[0].Link == "up" && len(s.Peers[0].VRRP) == len(s.VRRP) &&
+			!slices.ContainsFunc(s.Peers[0].VRRP, func(r control.PeerVRRP) bool { return r.State == "fault" })
+	})
+}
+
 // waitAlarm waits until an alarm is raised on a node, or is over.
 func (p *pair) waitAlarm(n *lab.Node, name string, raised bool) {
 	p.t.Helper()

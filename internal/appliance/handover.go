@@ -62,7 +62,7 @@ func (t *traffic) Hold(ctx context.Context, d vrrp.Drain) {
 		err := t.lingering.prepare(ctx, d.Heir, t.held, d.Deadline)
 		if err == nil {
 			t.drained.Store(&drained{lingering: &control.Lingering{
-				Node: t.parts.current.Load().node.Name, Connections: t.parts.connections(t.held), SecondsLeft: secondsTo(d.Deadline),
+				Node: t.parts.current.Load().node.Name, Connections: t.lingering.connections(), SecondsLeft: secondsTo(d.Deadline),
 			}})
 			return
 		}

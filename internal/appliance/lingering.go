@@ -71,6 +71,9 @@ type stay struct {
 	addresses []netip.Addr
 	until     time.Time
 	parked    *link.Parked // of the goroutine of run, once that runs
+	// stranded are the services whose flows the kernel path of the heir does not go on
+	// with; they stay here, too.
+	stranded []string
 
 	ctx    context.Context
 	end    context.CancelCauseFunc
@@ -97,6 +100,9 @@ type passCall struct {
 type passReply struct {
 	// MAC is the hardware address of the other node on the LAN.
 	MAC string `json:"mac"`
+	// Kernel are the addresses at which its kernel path takes connections, and has
+	// those of the caller's.
+	Kernel []netip.AddrPort `json:"kernel,omitempty"`
 }
 
 // passedCall ends a passing.
@@ -132,6 +138,7 @@ func (l *lingering) prepare(ctx context.Context, heir string, vips []netip.Addr,
 		cancel()
 		if err == nil {
 			l.passBack(heir, call, reply.MAC)
+			s.stranded = l.parts.kernel.stranded(s.addresses, reply.Kernel)
 		}
 	}
 	if err != nil {
@@ -139,7 +146,7 @@ func (l *lingering) prepare(ctx context.Context, heir string, vips []netip.Addr,
 		l.tellHeir(s, false) // its yes may have come too late
 		return err
 	}
-	s.count.Store(int64(l.parts.connections(s.addresses)))
+	s.count.Store(int64(l.underWay(s)))
 	s.ctx, s.end = context.WithCancelCause(context.Background())
 	l.mu.Lock()
 	l.stay, l.latest = s, s
@@ -195,6 +202,14 @@ func (l *lingering) begin() bool {
 	}
 	l.stay.leaves.Do(func() { close(l.stay.left) })
 	return true
+}
+
+// connections returns how many there were when it was looked last.
+func (l *lingering) connections() int {
+	if s := l.current(); s != nil {
+		return int(s.count.Load())
+	}
+	return 0
 }
 
 func (s *stay) begun() bool {
@@ -312,7 +327,7 @@ func (l *lingering) watch(s *stay) error {
 				quiet = time.Time{}
 				l.parts.l7.Quiesce(s.addresses, true)
 			}
-			n := l.parts.connections(s.addresses)
+			n := l.underWay(s)
 			s.count.Store(int64(n))
 			if state, _ := l.parts.peers.linkTo(s.heir); state == peer.Up {
 				up = now
@@ -327,6 +342,11 @@ func (l *lingering) watch(s *stay) error {
 			}
 		}
 	}
+}
+
+// underWay returns how many connections s is for.
+func (l *lingering) underWay(s *stay) int {
+	return l.parts.connections(s.addresses) + l.parts.kernel.flowsOf(s.stranded)
 }
 
 // connections returns how many connections this node has by addresses: of the
@@ -349,6 +369,9 @@ func (l *lingering) cut(s *stay) int {
 	n := a.Cut(s.addresses)
 	l.unpark(s)
 	n += a.Cut(s.addresses)
+	if len(s.stranded) > 0 {
+		n += l.parts.kernel.cut(func(f control.Session) bool { return slices.Contains(s.stranded, f.Service) })
+	}
 	if err := release(); err != nil {
 		l.log.Error().Err(err).Msg("listeners stay silent; restart the appliance")
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -36,7 +37,12 @@ type passing struct {
 
 	mu  sync.Mutex
 	now *passage // nil: nothing is passed on
+	// running is the program of now, or of one that is over.
+	running atomic.Pointer[steer.Program]
 }
+
+// errNext is why a passage ends that another one follows.
+var errNext = errors.New("the next one begins")
 
 // passage is one time of passing on.
 type passage struct {
@@ -59,7 +65,7 @@ func (p *passing) begin(node string, c passCall) (passReply, error) {
 	if most <= 0 || most > maxDrain {
 		return passReply{}, fmt.Errorf("%s is no time to drain", most)
 	}
-	options := steer.Options{Peer: mac, Elsewhere: p.parts.kernel.withoutSockets()}
+	options := steer.Options{Peer: mac}
 	for _, a := range steerable(*p.member.vips.Load()) {
 		if slices.Contains(c.Addresses, a.String()) {
 			options.Addresses = append(options.Addresses, a)
@@ -67,6 +73,11 @@ func (p *passing) begin(node string, c passCall) (passReply, error) {
 	}
 	if len(options.Addresses) == 0 {
 		return passReply{}, errors.New("this node has none of the addresses")
+	}
+	// Those of its group go with them, and whoever is on this LAN may have this node
+	// as the way to them.
+	for _, m := range p.parts.mates(p.member) {
+		options.Addresses = append(options.Addresses, steerable(*m.vips.Load())...)
 	}
 	if options.Interface, options.Own, err = link.Ethernet(p.member.config.Interface); err != nil {
 		return passReply{}, err
@@ -82,12 +93,13 @@ func (p *passing) begin(node string, c passCall) (passReply, error) {
 	if err != nil {
 		return passReply{}, err
 	}
-	p.finish(errors.New("the next one begins"))
+	p.finish(errNext)
 	ctx, end := context.WithCancelCause(context.Background())
 	p.now = &passage{id: c.ID, node: node, program: program, end: end, over: make(chan struct{})}
+	p.running.Store(program)
 	p.now.within(most)
 	go p.run(ctx, p.now)
-	return passReply{MAC: options.Own.String()}, nil
+	return passReply{MAC: options.Own.String(), Kernel: p.parts.kernel.withoutSockets()}, nil
 }
 
 // finish ends the passing, if there is one, and returns when it is over. The
@@ -111,6 +123,21 @@ func (p *passing) end(c passedCall) {
 	default:
 		p.finish(errors.New("no connection lingers there any more"))
 	}
+}
+
+// forget ends the passing on of what comes to addresses of another router of the
+// group.
+func (p *passing) forget(addresses []netip.Addr) {
+	if program := p.running.Load(); program != nil {
+		_ = program.Forget(addresses) // if it cannot, it is closed
+	}
+}
+
+// mates returns the other routers of m's group.
+func (a *Appliance) mates(m *member) []*member {
+	return slices.DeleteFunc(slices.Clone(a.current.Load().routers), func(x *member) bool {
+		return m.config.Group == "" || x.config.Group != m.config.Group || x.config.Name == m.config.Name
+	})
 }
 
 // within has a passage end after d.
@@ -159,6 +186,11 @@ func (p *passing) describe() *control.Lingering {
 func (p *passing) run(ctx context.Context, now *passage) {
 	defer close(now.over)
 	why := p.watch(ctx, now)
+	if !errors.Is(why, errNext) {
+		for _, m := range p.parts.mates(p.member) {
+			m.passing.forget(steerable(*p.member.vips.Load()))
+		}
+	}
 	packets := now.program.Handed()
 	if err := now.program.Close(); err != nil {
 		p.log.Error().Err(err).Msg("packets may be passed on that should not be; restart the appliance")

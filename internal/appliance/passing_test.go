@@ -18,6 +18,7 @@ func TestPassingRefuses(t *testing.T) {
 	m := &member{config: vrrp.Config{Name: "VI_1", Interface: "none"}, vips: new(atomic.Pointer[[]netip.Addr])}
 	m.vips.Store(&[]netip.Addr{netip.MustParseAddr("192.168.15.3"), netip.MustParseAddr("fe80::50")})
 	a := &Appliance{}
+	a.current.Store(&setup{})
 	a.kernel = newKernelPath(zerolog.Nop(), a.current.Load, nil, nil)
 	p := &passing{parts: a, member: m, log: zerolog.Nop()}
 	good := passCall{ID: "1", VRRP: "VI_1", Addresses: []string{"192.168.15.3"}, MAC: "02:00:00:00:00:0b", Milliseconds: 1000}

@@ -15,7 +15,6 @@
 //	what repeats the end of one in TIME_WAIT                      this node's
 //	what answers a request that is under way here                 this node's
 //	the answer to a SYN cookie of this node                       this node's
-//	of a port that is served without sockets (Options.Elsewhere)  left alone
 //	a fragment, or not TCP                                        left alone
 //	any other segment, and ICMP errors about one                  the other node's
 //
@@ -23,6 +22,10 @@
 // while the node without its new connection has the former one in TIME_WAIT; or it
 // repeats a request whose answer was lost, and reaches the other node with it. The
 // number that a segment acknowledges tells which of the two it is for.
+//
+// What this node carries without sockets is none of the program's business: the
+// program of the kernel path comes before it. What that leaves may be a flow that
+// the other node has and this one does not know.
 //
 // The nodes must be on one LAN, as they are for VRRP.
 //

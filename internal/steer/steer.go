@@ -11,21 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options say which packets are handed over, and to whom. All but Elsewhere is
-// needed.
+// Options say which packets are handed over, and to whom. All is needed.
 type Options struct {
 	// Interface is the index of the interface on the LAN that both nodes share,
 	// in the network namespace of the calling thread. Under a virtual MAC address
 	// it is the one that has this address's interface on it.
 	Interface int
-	// Addresses are the virtual addresses, 64 at most.
+	// Addresses are the virtual addresses, 1024 at most.
 	Addresses []netip.Addr
 	// At is the hardware address at which the LAN finds them, Own the one of
 	// Interface, Peer the one of the other node's interface on this LAN. Each has
 	// 6 bytes.
 	At, Own, Peer net.HardwareAddr
-	// Elsewhere are ports of the addresses that are served without sockets.
-	Elsewhere []netip.AddrPort
 }
 
 // Program is one that runs. Its methods are safe for concurrent use. It goes with
@@ -45,7 +42,7 @@ func Attach(o Options) (*Program, error) {
 	}
 	l, err := link.AttachTCX(link.TCXOptions{
 		Interface: o.Interface, Program: p.objects.Steer, Attach: ebpf.AttachTCXIngress,
-		Anchor: link.Tail(), // what another program carries is carried
+		Anchor: link.Tail(), // what the kernel path carries is carried
 	})
 	if err != nil {
 		p.objects.Close()
@@ -78,19 +75,7 @@ func load(objects *steerObjects, o Options) error {
 			return fmt.Errorf("%s: %w", a, err)
 		}
 	}
-	for _, a := range o.Elsewhere {
-		if err := objects.Elsewhere.Put(endpoint(a), uint8(1)); err != nil {
-			objects.Close()
-			return fmt.Errorf("%s: %w", a, err)
-		}
-	}
 	return nil
-}
-
-// endpoint is a as the program has it.
-func endpoint(a netip.AddrPort) [20]byte {
-	address := a.Addr().As16()
-	return [20]byte(append(address[:], byte(a.Port()>>8), byte(a.Port()), 0, 0))
 }
 
 // explain says what is missing on this machine.
@@ -114,6 +99,17 @@ func (p *Program) Handed() (packets uint64) {
 		packets += n
 	}
 	return packets
+}
+
+// Forget ends the handing over of packets to some of the addresses.
+func (p *Program) Forget(addresses []netip.Addr) error {
+	var failed []error
+	for _, a := range addresses {
+		if err := p.objects.Addresses.Delete(a.As16()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			failed = append(failed, fmt.Errorf("%s: %w", a, err))
+		}
+	}
+	return errors.Join(failed...)
 }
 
 // Close ends the handing over.

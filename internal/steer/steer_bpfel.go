@@ -17,7 +17,6 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	steerMapAddresses = "addresses"
-	steerMapElsewhere = "elsewhere"
 	steerMapHanded    = "handed"
 	steerProgSteer    = "steer"
 	steerVarAt        = "at"
@@ -75,7 +74,6 @@ type steerProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type steerMapSpecs struct {
 	Addresses *ebpf.MapSpec `ebpf:"addresses"`
-	Elsewhere *ebpf.MapSpec `ebpf:"elsewhere"`
 	Handed    *ebpf.MapSpec `ebpf:"handed"`
 }
 
@@ -109,14 +107,12 @@ func (o *steerObjects) Close() error {
 // It can be passed to loadSteerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type steerMaps struct {
 	Addresses *ebpf.Map `ebpf:"addresses"`
-	Elsewhere *ebpf.Map `ebpf:"elsewhere"`
 	Handed    *ebpf.Map `ebpf:"handed"`
 }
 
 func (m *steerMaps) Close() error {
 	return _SteerClose(
 		m.Addresses,
-		m.Elsewhere,
 		m.Handed,
 	)
 }

@@ -30,9 +30,6 @@ var (
 	stranger = netip.MustParseAddr("127.0.0.78")
 )
 
-// kernelPort is one that is served without sockets.
-const kernelPort = 9999
-
 // privateNamespace moves the test into a network namespace of its own, in which
 // loopback is up. The thread ends with the test.
 func privateNamespace(t *testing.T) {
@@ -71,7 +68,6 @@ func program(t *testing.T) *steerObjects {
 	var objects steerObjects
 	err := load(&objects, Options{
 		Addresses: []netip.Addr{vip, vip6}, At: at, Own: own, Peer: peer,
-		Elsewhere: []netip.AddrPort{netip.AddrPortFrom(vip, kernelPort)},
 	})
 	if err != nil {
 		if os.Getenv("CI") == "true" {
@@ -94,12 +90,24 @@ func verdict(t *testing.T, o *steerObjects, frame []byte) (ret uint32, out []byt
 	return ret, run.DataOut
 }
 
-// expect fails the test unless the program hands the frame over, or does not.
-func expect(t *testing.T, o *steerObjects, what string, frame []byte, handed bool) {
+// What becomes of a frame.
+type fate int
+
+const (
+	left   fate = iota // to the stack as it is
+	taken              // by the stack, as one for the interface itself
+	handed             // over to the other node
+)
+
+// expect fails the test unless that becomes of the frame.
+func expect(t *testing.T, o *steerObjects, what string, frame []byte, f fate) {
 	t.Helper()
 	ret, out := verdict(t, o, frame)
 	want, wantOut := uint32(next), frame
-	if handed {
+	switch f {
+	case taken:
+		wantOut = append(bytes.Clone(own), frame[6:]...)
+	case handed:
 		want = redirect
 		wantOut = bytes.Join([][]byte{peer, own, frame[12:]}, nil)
 	}
@@ -277,26 +285,25 @@ func TestVerdicts(t *testing.T) {
 			c, s := connection(t, l)
 			known := addrPort(c.LocalAddr())
 
-			expect(t, o, "a request for a connection", arriving(other, here, syn).frame(), false)
-			expect(t, o, "a segment of a connection that is not here", arriving(other, here, ack).frame(), true)
-			expect(t, o, "data of one", arriving(other, here, ack|psh).frame(), true)
-			expect(t, o, "its end", arriving(other, here, ack|fin).frame(), true)
-			expect(t, o, "its reset", arriving(other, here, rst).frame(), true)
-			expect(t, o, "an answer to a request that is not here", arriving(other, here, syn|ack).frame(), true)
-			expect(t, o, "one to a port on which nobody listens", arriving(other, netip.AddrPortFrom(address, 1), ack).frame(), true)
-			expect(t, o, "a segment of a connection that is here", arriving(known, here, ack).frame(), false)
-			expect(t, o, "its reset", arriving(known, here, rst).frame(), false)
+			expect(t, o, "a request for a connection", arriving(other, here, syn).frame(), taken)
+			expect(t, o, "a segment of a connection that is not here", arriving(other, here, ack).frame(), handed)
+			expect(t, o, "data of one", arriving(other, here, ack|psh).frame(), handed)
+			expect(t, o, "its end", arriving(other, here, ack|fin).frame(), handed)
+			expect(t, o, "its reset", arriving(other, here, rst).frame(), handed)
+			expect(t, o, "an answer to a request that is not here", arriving(other, here, syn|ack).frame(), handed)
+			expect(t, o, "one to a port on which nobody listens", arriving(other, netip.AddrPortFrom(address, 1), ack).frame(), handed)
+			expect(t, o, "a segment of a connection that is here", arriving(known, here, ack).frame(), taken)
+			expect(t, o, "its reset", arriving(known, here, rst).frame(), taken)
 
 			for what, change := range map[string]func(*segment){
-				"a frame from the other node":     func(s *segment) { s.from = peer },
-				"a frame to somebody else":        func(s *segment) { s.to = own },
-				"a frame to the other node":       func(s *segment) { s.to = peer },
-				"a segment to another address":    func(s *segment) { s.dst = netip.AddrPortFrom(stranger, 80); s.src = s.dst },
-				"a segment to a port without any": func(s *segment) { s.src, s.dst = netip.AddrPortFrom(vip, 1), netip.AddrPortFrom(vip, kernelPort) },
+				"a frame from the other node":  func(s *segment) { s.from = peer },
+				"a frame to somebody else":     func(s *segment) { s.to = own },
+				"a frame to the other node":    func(s *segment) { s.to = peer },
+				"a segment to another address": func(s *segment) { s.dst = netip.AddrPortFrom(stranger, 80); s.src = s.dst },
 			} {
 				one := arriving(other, here, ack)
 				change(&one)
-				expect(t, o, what, one.frame(), false)
+				expect(t, o, what, one.frame(), left)
 			}
 
 			kinds := []byte{3, 11, 12}
@@ -304,10 +311,10 @@ func TestVerdicts(t *testing.T) {
 				kinds = []byte{1, 2, 3, 4}
 			}
 			for _, kind := range kinds {
-				expect(t, o, "an error about a connection that is not here", trouble(other, here, kind), true)
-				expect(t, o, "an error about one that is here", trouble(known, here, kind), false)
+				expect(t, o, "an error about a connection that is not here", trouble(other, here, kind), handed)
+				expect(t, o, "an error about one that is here", trouble(known, here, kind), taken)
 			}
-			expect(t, o, "no error", trouble(other, here, 0x88), false)
+			expect(t, o, "no error", trouble(other, here, 0x88), left)
 
 			// The end that closes first is in TIME_WAIT.
 			s.Close()
@@ -315,15 +322,15 @@ func TestVerdicts(t *testing.T) {
 			c.Close()
 			last := seen.segment(t, known, here, fin|ack)
 			seen.segment(t, here, known, ack) // the answer
-			expect(t, o, "a segment of a connection that is over here", last.frame(), false)
+			expect(t, o, "a segment of a connection that is over here", last.frame(), taken)
 			last.flags = ack
-			expect(t, o, "another", last.frame(), false)
+			expect(t, o, "another", last.frame(), taken)
 			later := last
 			later.seq, later.acks = last.seq+100_000, last.acks+100_000
-			expect(t, o, "one of a later connection from the same port, which is not here", later.frame(), true)
-			expect(t, o, "its request", arriving(known, here, syn).frame(), false)
-			expect(t, o, "its reset", arriving(known, here, rst).frame(), true)
-			expect(t, o, "an error about it", trouble(known, here, 3), true)
+			expect(t, o, "one of a later connection from the same port, which is not here", later.frame(), handed)
+			expect(t, o, "its request", arriving(known, here, syn).frame(), taken)
+			expect(t, o, "its reset", arriving(known, here, rst).frame(), handed)
+			expect(t, o, "an error about it", trouble(known, here, 3), handed)
 		})
 	}
 	if n := (&Program{objects: *o}).Handed(); n != (6+3+3)+(6+4+3) {
@@ -356,13 +363,13 @@ func TestVerdictOnRequests(t *testing.T) {
 		defer c.Close()
 		known := addrPort(c.LocalAddr())
 		answer := seen.segment(t, known, here, ack)
-		expect(t, o, "the answer to a request that is here", answer.frame(), false)
-		expect(t, o, "its reset", arriving(known, here, rst).frame(), false)
-		expect(t, o, "an error about it", trouble(known, here, 3), false)
+		expect(t, o, "the answer to a request that is here", answer.frame(), taken)
+		expect(t, o, "its reset", arriving(known, here, rst).frame(), taken)
+		expect(t, o, "an error about it", trouble(known, here, 3), taken)
 		answer.acks++
-		expect(t, o, "the answer to what the other node has said to the same request", answer.frame(), true)
+		expect(t, o, "the answer to what the other node has said to the same request", answer.frame(), handed)
 		answer.flags |= psh
-		expect(t, o, "data to the other node", answer.frame(), true)
+		expect(t, o, "data to the other node", answer.frame(), handed)
 	}
 }
 
@@ -371,11 +378,11 @@ func TestVerdictsOfIPv4(t *testing.T) {
 	l := listenOn(t, vip)
 	one := arriving(netip.MustParseAddrPort("127.0.0.1:40000"), addrPort(l.Addr()), ack)
 	one.options = 8
-	expect(t, o, "a segment with options of IP", one.frame(), true)
+	expect(t, o, "a segment with options of IP", one.frame(), handed)
 	one.fragment = 0x2000
-	expect(t, o, "a first fragment", one.frame(), false)
+	expect(t, o, "a first fragment", one.frame(), left)
 	one.fragment = 100
-	expect(t, o, "a later fragment", one.frame(), false)
+	expect(t, o, "a later fragment", one.frame(), left)
 }
 
 // No cut of a frame, and none that says it is longer than it is, does harm.
@@ -426,9 +433,9 @@ func TestVerdictOnCookies(t *testing.T) {
 	}
 	answer := arriving(from, here, ack)
 	answer.seq, answer.acks = 1001, cookie(t, fd, from.Port())+1
-	expect(t, o, "the answer to a cookie", answer.frame(), false)
+	expect(t, o, "the answer to a cookie", answer.frame(), taken)
 	answer.acks += 100 // the lowest bits say how long segments may be
-	expect(t, o, "the answer to no cookie of this node", answer.frame(), true)
+	expect(t, o, "the answer to no cookie of this node", answer.frame(), handed)
 }
 
 // checksum fills in that of a TCP segment in IPv4; the kernel fills in the one of
@@ -489,4 +496,35 @@ func TestAttach(t *testing.T) {
 	if n := p.Handed(); n != 0 {
 		t.Errorf("a closed program has handed over %d", n)
 	}
+}
+
+// Without a virtual MAC address a packet of this node stays what it is.
+func TestFramesToTheInterfaceItself(t *testing.T) {
+	privateNamespace(t)
+	var o steerObjects
+	if err := load(&o, Options{Addresses: []netip.Addr{vip}, At: own, Own: own, Peer: peer}); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	defer o.Close()
+	one := arriving(netip.AddrPortFrom(stranger, 40000), netip.AddrPortFrom(vip, 80), syn)
+	expect(t, &o, "a frame to another one", one.frame(), left)
+	one.to = own
+	expect(t, &o, "a request", one.frame(), left)
+	one.flags = ack
+	expect(t, &o, "a segment", one.frame(), handed)
+}
+
+func TestForget(t *testing.T) {
+	o := program(t)
+	to, to6 := netip.AddrPortFrom(vip, 80), netip.AddrPortFrom(vip6, 80)
+	for range 2 { // the second time there is nothing to forget
+		if err := (&Program{objects: *o}).Forget([]netip.Addr{vip}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect(t, o, "a segment to an address that was forgotten", arriving(netip.AddrPortFrom(stranger, 40000), to, ack).frame(), left)
+	expect(t, o, "one to another", arriving(to6, to6, ack).frame(), handed)
 }

@@ -28,8 +28,7 @@
 
 #define PACKET_HOST 0 /* of linux/if_packet.h */
 #define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
-#define ADDRESSES 64       /* as many as one virtual router may have, and more */
-#define PORTS 4096
+#define ADDRESSES 1024     /* those of a group of virtual routers, and more */
 
 /* Set before the program is loaded. */
 volatile const __u8 own[ETH_ALEN];  /* what this node sends from */
@@ -69,26 +68,12 @@ struct tcp_request_sock {
 	__u32 snt_isn;
 } KERNEL;
 
-struct endpoint {
-	struct address address;
-	__be16 port;
-	__u16 zero;
-};
-
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, ADDRESSES);
 	__type(key, struct address);
 	__type(value, __u8);
 } addresses SEC(".maps");
-
-/* What is served without sockets, and no business of this program. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, PORTS);
-	__type(key, struct endpoint);
-	__type(value, __u8);
-} elsewhere SEC(".maps");
 
 /* How many packets were handed over. */
 struct {
@@ -133,22 +118,21 @@ static __always_inline int hand_over(struct __sk_buff *skb)
 	return bpf_redirect(skb->ifindex, 0);
 }
 
-/* Leaves a packet of a connection of this node to the stack, which would not have it
- * if it is for the virtual MAC address and the interface that has this is gone: a
- * switch may be late to learn that.
+/* Leaves a packet of this node to the stack, as one for this interface itself. The
+ * interface that has a virtual MAC address may be gone before a switch has learnt
+ * that, and takes with it what waits to be taken in by it.
  */
 static __always_inline int take_in(struct __sk_buff *skb)
 {
-	bpf_skb_change_type(skb, PACKET_HOST);
+	__u8 mac[ETH_ALEN];
+
+	if (own[0] == at[0] && own[1] == at[1] && own[2] == at[2] && own[3] == at[3] && own[4] == at[4] && own[5] == at[5])
+		return TCX_NEXT;
+	for (int i = 0; i < ETH_ALEN; i++)
+		mac[i] = own[i];
+	if (!bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0))
+		bpf_skb_change_type(skb, PACKET_HOST);
 	return TCX_NEXT;
-}
-
-/* Whether the endpoint of a packet, at this node, is one to look after. */
-static __always_inline int concerns(const struct address *a, __be16 port)
-{
-	struct endpoint e = {.address = *a, .port = port};
-
-	return bpf_map_lookup_elem(&addresses, a) && !bpf_map_lookup_elem(&elsewhere, &e);
 }
 
 /* Whether a segment answers a request that this node has answered. Where a client has
@@ -212,8 +196,10 @@ static __always_inline int segment4(struct __sk_buff *skb, struct iphdr *ip, voi
 	if (ip->ihl < 5 || (void *)(tcp + 1) > end)
 		return TCX_NEXT;
 	mapped(&local, ip->daddr);
-	if (!concerns(&local, tcp->dest) || (tcp->syn && !tcp->ack))
+	if (!bpf_map_lookup_elem(&addresses, &local))
 		return TCX_NEXT;
+	if (tcp->syn && !tcp->ack)
+		return take_in(skb);
 	tuple.ipv4.saddr = ip->saddr;
 	tuple.ipv4.daddr = ip->daddr;
 	tuple.ipv4.sport = tcp->source;
@@ -242,14 +228,14 @@ static __always_inline int error4(struct __sk_buff *skb, struct iphdr *ip, void 
 	if ((void *)(ports + 2) > end)
 		return TCX_NEXT;
 	mapped(&local, inner->saddr);
-	if (!concerns(&local, ports[0]))
+	if (!bpf_map_lookup_elem(&addresses, &local))
 		return TCX_NEXT;
 	tuple.ipv4.saddr = inner->daddr;
 	tuple.ipv4.daddr = inner->saddr;
 	tuple.ipv4.sport = ports[1];
 	tuple.ipv4.dport = ports[0];
 	if (has_socket(skb, &tuple, sizeof(tuple.ipv4), 0, 0, 0))
-		return TCX_NEXT;
+		return take_in(skb);
 	return hand_over(skb);
 }
 
@@ -262,8 +248,10 @@ static __always_inline int segment6(struct __sk_buff *skb, struct ipv6hdr *ip, v
 	if ((void *)(tcp + 1) > end)
 		return TCX_NEXT;
 	__builtin_memcpy(&local, &ip->daddr, sizeof(local));
-	if (!concerns(&local, tcp->dest) || (tcp->syn && !tcp->ack))
+	if (!bpf_map_lookup_elem(&addresses, &local))
 		return TCX_NEXT;
+	if (tcp->syn && !tcp->ack)
+		return take_in(skb);
 	__builtin_memcpy(tuple.ipv6.saddr, &ip->saddr, sizeof(tuple.ipv6.saddr));
 	__builtin_memcpy(tuple.ipv6.daddr, &ip->daddr, sizeof(tuple.ipv6.daddr));
 	tuple.ipv6.sport = tcp->source;
@@ -287,14 +275,14 @@ static __always_inline int error6(struct __sk_buff *skb, struct ipv6hdr *ip, voi
 	if (icmp->type >= 128 || inner->nexthdr != IPPROTO_TCP)
 		return TCX_NEXT;
 	__builtin_memcpy(&local, &inner->saddr, sizeof(local));
-	if (!concerns(&local, ports[0]))
+	if (!bpf_map_lookup_elem(&addresses, &local))
 		return TCX_NEXT;
 	__builtin_memcpy(tuple.ipv6.saddr, &inner->daddr, sizeof(tuple.ipv6.saddr));
 	__builtin_memcpy(tuple.ipv6.daddr, &inner->saddr, sizeof(tuple.ipv6.daddr));
 	tuple.ipv6.sport = ports[1];
 	tuple.ipv6.dport = ports[0];
 	if (has_socket(skb, &tuple, sizeof(tuple.ipv6), 0, 0, 0))
-		return TCX_NEXT;
+		return take_in(skb);
 	return hand_over(skb);
 }
 
