@@ -42,6 +42,7 @@ type packets interface {
 	Remove(ended []kernel.Flow, here func(vip netip.Addr) bool)
 	Cut(func(kernel.Flow) bool) (int, error)
 	TakeStrays()
+	LeaveStrays()
 	Remains() ([]*os.File, error)
 	Close() error
 }
@@ -357,7 +358,11 @@ func (k *kernelPath) activate(m *member, active bool) {
 		}
 	}
 	if active && serves(k.services, *m.vips.Load()) {
-		k.path.TakeStrays()
+		if m.passing.peaceful() {
+			k.path.LeaveStrays()
+		} else {
+			k.path.TakeStrays()
+		}
 		k.flows.took(m.config.Name)
 	}
 }

@@ -86,6 +86,7 @@ func (p *program) Cut(meant func(kernel.Flow) bool) (n int, err error) {
 
 func (p *program) Remains() ([]*os.File, error) { return nil, nil }
 func (p *program) TakeStrays()                  { p.strays++ }
+func (p *program) LeaveStrays()                 { p.strays = 0 }
 
 func (p *program) Close() error { return nil }
 
@@ -146,7 +147,7 @@ func kernelSetup(t *testing.T) *setup {
 		s.pools[name] = pool.New(cfg.Config)
 	}
 	s.pools["db"].SetHealth("10.0.0.5:1", pool.Health{State: pool.Up})
-	m := &member{config: node.VRRP[0].Config, vips: new(atomic.Pointer[[]netip.Addr]), own: new(atomic.Pointer[[]netip.Addr])}
+	m := &member{config: node.VRRP[0].Config, passing: &passing{}, vips: new(atomic.Pointer[[]netip.Addr]), own: new(atomic.Pointer[[]netip.Addr])}
 	m.setVIPs(m.config)
 	s.routers = []*member{m}
 	return s
@@ -430,5 +431,29 @@ func TestPlacesLookAtTheInterface(t *testing.T) {
 	s.node.VRRP = nil
 	if err := unfit(s.node, s.node.L4[0]); err != nil {
 		t.Error(err)
+	}
+}
+
+// What belongs to no flow is another connection's of the other node where that one
+// lives and gets it.
+func TestStraysAreTakenUnlessTheAddressComesInPeace(t *testing.T) {
+	s := kernelSetup(t)
+	k, p := newTestPath(s)
+	k.look()
+	m := s.routers[0]
+	k.activate(m, true)
+	if p.strays != 1 {
+		t.Error("no strays are taken after a death")
+	}
+	k.activate(m, false)
+	m.passing.running.Store(&passage{}) // of what comes here late
+	k.activate(m, true)
+	if p.strays != 2 {
+		t.Error("no strays are taken though nobody gets them")
+	}
+	k.activate(m, false)
+	m.passing.running.Store(&passage{comes: true})
+	if k.activate(m, true); p.strays != 0 {
+		t.Error("strays are taken from a node that lives")
 	}
 }

@@ -160,7 +160,7 @@ func (l *lingering) prepare(ctx context.Context, heir string, vips []netip.Addr,
 // may have been said here. A node that cannot do so goes without.
 func (l *lingering) passBack(heir string, c passCall, mac string) {
 	c.MAC = mac
-	if _, err := l.member.passing.begin(heir, c); err != nil {
+	if _, err := l.member.passing.begin(heir, false, c); err != nil {
 		l.log.Warn().Err(err).Msg("packets that come here for connections of the other node cannot be passed on; some may be reset by the switch")
 	}
 }

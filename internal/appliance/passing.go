@@ -37,8 +37,8 @@ type passing struct {
 
 	mu  sync.Mutex
 	now *passage // nil: nothing is passed on
-	// running is the program of now, or of one that is over.
-	running atomic.Pointer[steer.Program]
+	// running is now, for those who do not wait for mu.
+	running atomic.Pointer[passage]
 }
 
 // errNext is why a passage ends that another one follows.
@@ -50,13 +50,14 @@ type passage struct {
 	node    string // to whom
 	until   atomic.Pointer[time.Time]
 	program *steer.Program
+	comes   bool // the addresses come here from node
 	end     context.CancelCauseFunc
 	over    chan struct{} // closed when the program is gone
 }
 
-// begin passes packets on to node from now on, and returns this node's hardware
-// address.
-func (p *passing) begin(node string, c passCall) (passReply, error) {
+// begin passes packets on to node from now on, from which the addresses are to come
+// here, or to which they go; it returns this node's hardware address.
+func (p *passing) begin(node string, comes bool, c passCall) (passReply, error) {
 	mac, err := net.ParseMAC(c.MAC)
 	if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
 		return passReply{}, fmt.Errorf("%q is no hardware address of a station", c.MAC)
@@ -95,8 +96,8 @@ func (p *passing) begin(node string, c passCall) (passReply, error) {
 	}
 	p.finish(errNext)
 	ctx, end := context.WithCancelCause(context.Background())
-	p.now = &passage{id: c.ID, node: node, program: program, end: end, over: make(chan struct{})}
-	p.running.Store(program)
+	p.now = &passage{id: c.ID, node: node, program: program, comes: comes, end: end, over: make(chan struct{})}
+	p.running.Store(p.now)
 	p.now.within(most)
 	go p.run(ctx, p.now)
 	return passReply{MAC: options.Own.String(), Kernel: p.parts.kernel.withoutSockets()}, nil
@@ -128,9 +129,16 @@ func (p *passing) end(c passedCall) {
 // forget ends the passing on of what comes to addresses of another router of the
 // group.
 func (p *passing) forget(addresses []netip.Addr) {
-	if program := p.running.Load(); program != nil {
-		_ = program.Forget(addresses) // if it cannot, it is closed
+	if now := p.running.Load(); now != nil {
+		_ = now.program.Forget(addresses) // if it cannot, it is closed
 	}
+}
+
+// peaceful says whether another node, which lives, is giving the addresses to this
+// one, and gets what is not known here.
+func (p *passing) peaceful() bool {
+	now := p.running.Load()
+	return now != nil && now.comes
 }
 
 // mates returns the other routers of m's group.
@@ -186,6 +194,7 @@ func (p *passing) describe() *control.Lingering {
 func (p *passing) run(ctx context.Context, now *passage) {
 	defer close(now.over)
 	why := p.watch(ctx, now)
+	p.running.CompareAndSwap(now, nil)
 	if !errors.Is(why, errNext) {
 		for _, m := range p.parts.mates(p.member) {
 			m.passing.forget(steerable(*p.member.vips.Load()))

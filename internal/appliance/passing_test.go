@@ -35,7 +35,7 @@ func TestPassingRefuses(t *testing.T) {
 	} {
 		c := good
 		change(&c)
-		if _, err := p.begin("lb01", c); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := p.begin("lb01", true, c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, want %q", c, err, want)
 		}
 	}

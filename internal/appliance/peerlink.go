@@ -327,7 +327,7 @@ func (l *peerLink) Called(ctx context.Context, node, verb string, body json.RawM
 		if m == nil {
 			return nil, fmt.Errorf("this node has no vrrp %s", c.VRRP)
 		}
-		reply, err := m.passing.begin(node, c)
+		reply, err := m.passing.begin(node, true, c)
 		if ctx.Err() != nil {
 			m.passing.end(passedCall{ID: c.ID}) // nobody waits for it any more
 		}

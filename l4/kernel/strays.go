@@ -21,3 +21,9 @@ func (p *Path) TakeStrays() {
 	until := tick() + ticks(straysFor)
 	p.setSettings(func(s *programSettings) { s.Strays = until })
 }
+
+// LeaveStrays ends what TakeStrays began: the address has come here in peace, and
+// who gave it takes what belongs to no flow here.
+func (p *Path) LeaveStrays() {
+	p.setSettings(func(s *programSettings) { s.Strays = 0 })
+}
