@@ -41,7 +41,7 @@ type Result struct {
 type Checker struct {
 	log     zerolog.Logger
 	notify  func(Target, Result)
-	prepare func(Target) probe
+	prepare func(Target) way
 	random  func() float64 // in [0, 1)
 
 	wanted chan []Target                   // holds at most the newest Set
@@ -54,7 +54,7 @@ type job struct {
 	target Target
 	result atomic.Pointer[Result]
 
-	probe   probe
+	way     way
 	rhythm  rhythm
 	verdict verdict
 	asked   time.Time // when the last probe started
@@ -147,7 +147,7 @@ func (c *Checker) Run(ctx context.Context) error {
 	}()
 
 	var waiting schedule
-	done := make(chan outcome)
+	done := make(chan []outcome)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -161,11 +161,15 @@ func (c *Checker) Run(ctx context.Context) error {
 			return nil
 		case targets := <-c.wanted:
 			c.replace(ctx, &waiting, targets, time.Now())
-		case o := <-done:
-			c.take(&waiting, o, time.Now())
+		case all := <-done:
+			now := time.Now()
+			for _, o := range all {
+				c.take(&waiting, o, now)
+			}
 		case <-timer.C:
 		}
 		now := time.Now()
+		var together []part
 		for j := waiting.popDue(now); j != nil; j = waiting.popDue(now) {
 			j.started = now
 			if j.lingers {
@@ -173,25 +177,40 @@ func (c *Checker) Run(ctx context.Context) error {
 				continue
 			}
 			j.asked = now
+			if j.way.ask != nil {
+				together = append(together, part{job: j, ask: j.way.ask})
+				continue
+			}
 			probes.Go(func() { runProbe(ctx, j, done) })
+		}
+		if together != nil {
+			probes.Go(func() { runBatch(ctx, together, done) })
 		}
 	}
 }
 
-// runProbe carries out one probe of j and reports to done, unless run, the
-// context of Run, ends first. That of j ends with it, so a probe that fails
-// because Run ends is never judged.
-func runProbe(run context.Context, j *job, done chan<- outcome) {
-	report := func(o outcome) {
-		select {
-		case done <- o:
-		case <-run.Done():
-		}
+// runBatch carries out exchanges that begin together, and reports to done, unless
+// run, the context of Run, ends first.
+func runBatch(run context.Context, parts []part, done chan<- []outcome) {
+	b := batch{report: func(all []outcome) { report(run, done, all) }}
+	b.run(run, parts)
+}
+
+// report hands outcomes to Run; what fails because that ends is never judged.
+func report(run context.Context, done chan<- []outcome, all []outcome) {
+	select {
+	case done <- all:
+	case <-run.Done():
 	}
+}
+
+// runProbe carries out one probe of j and reports to done, unless run ends first.
+// The context of the probe ends with it.
+func runProbe(run context.Context, j *job, done chan<- []outcome) {
 	o := outcome{job: j}
 	begun := time.Now()
 	ctx := limit(j.breaker, begun.Add(j.rhythm.timeout))
-	o.finding, o.err = j.probe(ctx)
+	o.finding, o.err = j.way.probe(ctx)
 	ctx.end()
 	o.latency = time.Since(begun)
 	var rest *unfinished
@@ -199,12 +218,12 @@ func runProbe(run context.Context, j *job, done chan<- outcome) {
 		o.finding = finding{words: inWords(o.err, j.rhythm.timeout)}
 		o.lingers = errors.As(o.err, &rest)
 	}
-	report(o)
+	report(run, done, []outcome{o})
 	if o.lingers {
 		ctx, stop := context.WithTimeout(j.breaker, lingerFor)
 		rest.finish(ctx)
 		stop()
-		report(outcome{job: j, ended: true})
+		report(run, done, []outcome{{job: j, ended: true}})
 	}
 }
 
@@ -304,7 +323,7 @@ func shakesHands(check Config) bool { return check.Type == TLS || check.Type == 
 func (c *Checker) newJob(ctx context.Context, target Target, now time.Time) *job {
 	j := &job{
 		target:  target,
-		probe:   c.prepare(target),
+		way:     c.prepare(target),
 		rhythm:  newRhythm(target.Check),
 		verdict: newVerdict(target.Check, now),
 		next:    now,

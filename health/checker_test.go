@@ -46,13 +46,8 @@ func newBench(t *testing.T, probe func(context.Context, Target) (string, error))
 }
 
 // prepareFor makes probes of a function.
-func prepareFor(f func(context.Context, Target) (string, error)) func(Target) probe {
-	return func(target Target) probe {
-		return func(ctx context.Context) (finding, error) {
-			words, err := f(ctx, target)
-			return finding{words: words}, err
-		}
-	}
+func prepareFor(f func(context.Context, Target) (string, error)) func(Target) way {
+	return func(target Target) way { return way{probe: withoutWarning(target, f)} }
 }
 
 // until lets the time reach d after the start, and every goroutine settle.

@@ -89,7 +89,7 @@ func TestMySQLDoesNotBreakOff(t *testing.T) {
 			}
 			ctx, cancel := inTurns(t.Context(), short)
 			defer cancel()
-			_, err := prepare(Target{Address: endpoint.IP(address), Check: check})(ctx)
+			_, err := prepare(Target{Address: endpoint.IP(address), Check: check}).once(ctx)
 			var rest *unfinished
 			if !errors.As(err, &rest) || inWords(err, short) != "no answer within 150ms" {
 				t.Fatalf("ends with %v, want to wait for the server", err)
@@ -135,7 +135,7 @@ func TestMySQLEndsWhatNeedNotLinger(t *testing.T) {
 			ctx, cancel := inTurns(t.Context(), short)
 			defer cancel()
 			check := Config{Type: MySQL, User: "lb", Query: "SELECT c", PasswordFile: secretFile(t), Timeout: short}
-			_, err := prepare(Target{Address: endpoint.IP(address), Check: check})(ctx)
+			_, err := prepare(Target{Address: endpoint.IP(address), Check: check}).once(ctx)
 			var rest *unfinished
 			if err == nil || errors.As(err, &rest) {
 				t.Errorf("ends with %v, want a failure that is over", err)
@@ -148,7 +148,7 @@ func TestMySQLEndsWhatNeedNotLinger(t *testing.T) {
 		address := serve(t, func(c net.Conn) { silent(c); close(closed) })
 		ctx, cancel := inTurns(t.Context(), short)
 		defer cancel()
-		_, err := prepare(Target{Address: endpoint.IP(address), Check: Config{Type: MySQL, Timeout: short}})(ctx)
+		_, err := prepare(Target{Address: endpoint.IP(address), Check: Config{Type: MySQL, Timeout: short}}).once(ctx)
 		var rest *unfinished
 		if !errors.As(err, &rest) {
 			t.Fatal(err)

@@ -139,7 +139,7 @@ func (s *postgresSession) query(text string) (value string, err error) {
 // runs its query. Otherwise it passes when the target is ready for logins: it
 // asks for one, and any answer will do but that it cannot now.
 func preparePostgres(target Target) (probe, error) {
-	cache, client := new(scramCache), optionalTLS(target)
+	cache, client := new(scramCache), clientOf(target)
 	return func(ctx context.Context) (finding, error) {
 		check := target.Check
 		password, err := readPassword(check.PasswordFile)

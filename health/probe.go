@@ -33,33 +33,53 @@ func (e *unfinished) Unwrap() error { return e.err }
 // new connection finds cured.
 const lingerFor = 10 * time.Minute
 
-// prepare returns the probe of target, which is used again and again, by one
+// prepare returns the way to check target, which is used again and again, by one
 // goroutine at a time. What a check needs and is the same each time is made
-// here. The probe of a check that Validate would refuse always fails.
-func prepare(target Target) probe {
-	p, err := prepareKind(target)
-	if err != nil {
-		return func(context.Context) (finding, error) { return finding{}, err }
+// here. A check that Validate would refuse always fails.
+func prepare(target Target) way {
+	ask, err := prepareExchange(target)
+	if client := clientOf(target); client != nil && ask != nil {
+		return way{probe: overTLS(client, ask)}
 	}
-	return p
+	if ask != nil {
+		return way{ask: ask}
+	}
+	var p probe
+	if err == nil {
+		p, err = prepareProbe(target)
+	}
+	if err != nil {
+		p = func(context.Context) (finding, error) { return finding{}, err }
+	}
+	return way{probe: p}
 }
 
-func prepareKind(target Target) (probe, error) {
-	switch target.Check.Type {
-	case TCP:
+// prepareExchange returns what makes the exchanges of a check that takes one
+// question; nil for others.
+func prepareExchange(target Target) (func() (exchange, error), error) {
+	switch check := target.Check; {
+	case check.Type == TCP:
 		return prepareTCP(target)
+	case (check.Type == HTTP || check.Type == HTTPS) && check.HTTP != http2Version:
+		return prepareHTTP(target)
+	case check.Type == Redis:
+		return prepareRedis(target), nil
+	}
+	return nil, nil
+}
+
+func prepareProbe(target Target) (probe, error) {
+	switch target.Check.Type {
 	case TLS:
 		return prepareTLS(target)
 	case HTTP, HTTPS:
-		return prepareHTTP(target)
+		return prepareHTTP2(target)
 	case GRPC:
 		return prepareGRPC(target)
 	case MySQL:
 		return withoutWarning(target, probeMySQL), nil
 	case Postgres:
 		return preparePostgres(target)
-	case Redis:
-		return prepareRedis(target), nil
 	case SMTP:
 		return prepareSMTP(target), nil
 	case SSH:

@@ -29,15 +29,15 @@ var (
 	errLongHead = fmt.Errorf("the head of the answer is longer than %d KiB", maxHTTPAnswer>>10)
 )
 
-// prepareHTTP returns a probe that passes when the target answers the check's
-// request with a status in the check's list, and with a body that contains what
-// the check expects. A redirect is an answer, not an order.
-//
-// Each check has a connection of its own, because one that was kept would go
-// on passing while the server no longer accepts new ones. It does without
-// http.Transport, which would follow the environment to a proxy, and which
-// writes what a server says unasked to the log of the whole process.
-func prepareHTTP(target Target) (probe, error) {
+// httpCheck is what an http check asks, and what it makes of the answer.
+type httpCheck struct {
+	request *http.Request
+	passing []statusRange
+	status  string // passing, in the words of the file
+	want    pattern
+}
+
+func newHTTPCheck(target Target) (*httpCheck, error) {
 	check := target.Check
 	passing, err := parseStatus(check.Status)
 	if err != nil {
@@ -54,59 +54,67 @@ func prepareHTTP(target Target) (probe, error) {
 	if request.Host == "" {
 		request.Host = target.Address.Host()
 	}
-	ask, err := newHTTP1Asker(target, request, want)
-	if check.HTTP == http2Version {
-		by2 := newHTTP2Asker(target, check.Type == HTTPS, request, nil)
-		ask = func(ctx context.Context, found *finding) (int, []byte, error) {
-			answer, err := by2(ctx, found)
-			if answer.status != 0 && (want.any() || want.in(answer.body)) {
-				err = nil // what is wanted is there
-			}
-			return answer.status, answer.body, err
-		}
+	return &httpCheck{request, passing, orDefault(check.Status, defaultStatus), want}, nil
+}
+
+// judge passes an answer with a status in the check's list, and with a body that
+// contains what the check expects. A redirect is an answer, not an order. The
+// status is 0 where err came before it.
+func (c *httpCheck) judge(status int, body []byte, err error) (finding, error) {
+	switch {
+	case status != 0 && !passes(c.passing, status):
+		return finding{}, fmt.Errorf("status %d, want %s", status, c.status)
+	case err != nil:
+		return finding{}, err
+	case !c.want.in(body):
+		return finding{}, fmt.Errorf("status %d, but the body has no %v", status, c.want)
 	}
+	return finding{words: fmt.Sprintf("status %d", status)}, nil
+}
+
+// prepareHTTP returns what makes the exchange of a check by HTTP/1.1.
+//
+// Each check has a connection of its own, because one that was kept would go
+// on passing while the server no longer accepts new ones. It does without
+// http.Transport, which would follow the environment to a proxy, and which
+// writes what a server says unasked to the log of the whole process.
+func prepareHTTP(target Target) (func() (exchange, error), error) {
+	c, err := newHTTPCheck(target)
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) (finding, error) {
-		var found finding
-		status, body, err := ask(ctx, &found)
-		if status != 0 && !passes(passing, status) {
-			return finding{}, fmt.Errorf("status %d, want %s", status, orDefault(check.Status, defaultStatus))
-		}
-		if err != nil {
-			return finding{}, err
-		}
-		if !want.in(body) {
-			return finding{}, fmt.Errorf("status %d, but the body has no %v", status, want)
-		}
-		found.words = fmt.Sprintf("status %d", status)
-		return found, nil
-	}, nil
-}
-
-// newHTTP1Asker returns what asks request by HTTP/1.1, and wants that of the body.
-func newHTTP1Asker(target Target, request *http.Request, want pattern) (func(ctx context.Context, found *finding) (int, []byte, error), error) {
 	var text bytes.Buffer
-	if err := request.Write(&text); err != nil {
+	if err := c.request.Write(&text); err != nil {
 		return nil, err
 	}
-	var client *tlsClient
-	if target.Check.Type == HTTPS {
-		client = newTLSClient(target.Check, hostName(target.Check.Host, target.Address), "http/1.1")
-	}
 	reader := bufio.NewReaderSize(nil, 1<<10) // most heads are short
-	return func(ctx context.Context, found *finding) (int, []byte, error) {
-		conn, warning, err := dialSecured(ctx, target.Address, client)
-		if err != nil {
-			return 0, nil, err
+	x := exchange{address: target.Address, send: text.Bytes(), most: maxHTTPAnswer, judge: func(answer []byte, ended error) (finding, error) {
+		come := &soFar{answer: answer, ended: ended}
+		status, body, err := readAnswer(come, reader, c.request, c.want)
+		if come.short {
+			return finding{}, errMore
 		}
-		defer func() { _ = conn.Close() }()
-		found.warning = warning
-		if _, err := conn.Write(text.Bytes()); err != nil {
-			return 0, nil, err
+		return c.judge(status, body, err)
+	}}
+	return func() (exchange, error) { return x, nil }, nil
+}
+
+// prepareHTTP2 returns the probe of a check by HTTP/2.
+func prepareHTTP2(target Target) (probe, error) {
+	c, err := newHTTPCheck(target)
+	if err != nil {
+		return nil, err
+	}
+	ask := newHTTP2Asker(target, target.Check.Type == HTTPS, c.request, nil)
+	return func(ctx context.Context) (finding, error) {
+		var about finding
+		answer, err := ask(ctx, &about)
+		if answer.status != 0 && (c.want.any() || c.want.in(answer.body)) {
+			err = nil // what is wanted is there
 		}
-		return readAnswer(conn, reader, request, want)
+		found, err := c.judge(answer.status, answer.body, err)
+		found.warning = about.warning
+		return found, err
 	}, nil
 }
 
@@ -121,15 +129,13 @@ func passes(passing []statusRange, status int) bool {
 }
 
 // readAnswer reads the answer to request, by way of reader, and returns its status, 0 when it has
-// none. Unless everything will do, it also returns the body, as far as it is in
-// bounds.
-func readAnswer(conn io.Reader, reader *bufio.Reader, request *http.Request, want pattern) (status int, body []byte, err error) {
-	bounded := &io.LimitedReader{R: conn, N: maxHTTPAnswer}
-	reader.Reset(bounded)
+// none. Unless everything will do, it also returns the body, as far as it has come.
+func readAnswer(come *soFar, reader *bufio.Reader, request *http.Request, want pattern) (status int, body []byte, err error) {
+	reader.Reset(come)
 	for range maxInterim + 1 {
 		answer, err := http.ReadResponse(reader, request)
 		if err != nil {
-			return 0, nil, answerError(err, bounded.N == 0)
+			return 0, nil, answerError(err, come.ended == errFull)
 		}
 		if answer.StatusCode/100 == 1 && answer.StatusCode != http.StatusSwitchingProtocols {
 			continue
@@ -142,7 +148,7 @@ func readAnswer(conn io.Reader, reader *bufio.Reader, request *http.Request, wan
 			return answer.StatusCode, nil, nil
 		}
 		body, err := io.ReadAll(answer.Body)
-		if err != nil && bounded.N > 0 && !want.in(body) {
+		if err != nil && come.ended != errFull && !want.in(body) {
 			return answer.StatusCode, nil, answerError(err, false)
 		}
 		return answer.StatusCode, body, nil
@@ -157,9 +163,10 @@ func answerError(err error, tooLong bool) error {
 	switch {
 	case errors.As(err, &broken):
 		return err
-	case tooLong:
-		return errLongHead
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		if tooLong {
+			return errLongHead
+		}
 		return err
 	default:
 		return errNotHTTP

@@ -2,7 +2,6 @@ package health
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -29,48 +28,50 @@ func newRedisQuestion(judge func(respValue) error, words ...string) redisQuestio
 	return redisQuestion{text.String(), judge}
 }
 
-// prepareRedis returns a probe that logs in where the check has a password, and
-// passes when the target answers PING and, where the check expects a role, ROLE
-// with that.
-func prepareRedis(target Target) probe {
+// prepareRedis returns what makes an exchange that logs in where the check has a
+// password, and passes when the target answers PING and, where the check expects a
+// role, ROLE with that.
+func prepareRedis(target Target) func() (exchange, error) {
 	check := target.Check
 	questions, found := []redisQuestion{newRedisQuestion(wantText("PONG"), "PING")}, "answered PONG"
 	if check.Role != "" {
 		questions, found = append(questions, newRedisQuestion(wantRole(check.Role), "ROLE")), found+" as "+check.Role
 	}
-	lines, client := newLineReader(nil), optionalTLS(target)
-	return func(ctx context.Context) (finding, error) {
-		asked := questions
-		if check.PasswordFile != "" {
-			password, err := readPassword(check.PasswordFile)
-			if err != nil {
-				return finding{}, err
-			}
-			login := []string{"AUTH", password}
-			if check.User != "" {
-				login = []string{"AUTH", check.User, password}
-			}
-			asked = slices.Concat([]redisQuestion{newRedisQuestion(wantText("OK"), login...)}, asked)
+	lines := newLineReader(nil)
+	with := func(questions []redisQuestion) exchange {
+		var text []byte
+		for _, q := range questions {
+			text = append(text, q.text...)
 		}
-		conn, warning, err := dialSecured(ctx, target.Address, client)
+		return exchange{target.Address, text, maxRedisAnswer, func(answer []byte, ended error) (finding, error) {
+			come := &soFar{answer: answer, ended: ended}
+			lines.Reset(come)
+			err := hearRedis(lines, questions)
+			if come.short {
+				return finding{}, errMore
+			}
+			return finding{words: found}, err
+		}}
+	}
+	if check.PasswordFile == "" {
+		x := with(questions)
+		return func() (exchange, error) { return x, nil }
+	}
+	return func() (exchange, error) {
+		password, err := readPassword(check.PasswordFile)
 		if err != nil {
-			return finding{}, err
+			return exchange{}, err
 		}
-		defer func() { _ = conn.Close() }()
-		lines.Reset(io.LimitReader(conn, maxRedisAnswer))
-		return finding{found, warning}, askRedis(conn, lines, asked)
+		login := []string{"AUTH", password}
+		if check.User != "" {
+			login = []string{"AUTH", check.User, password}
+		}
+		return with(slices.Concat([]redisQuestion{newRedisQuestion(wantText("OK"), login...)}, questions)), nil
 	}
 }
 
-// askRedis puts all questions together; each answer has its turn.
-func askRedis(w io.Writer, r *bufio.Reader, questions []redisQuestion) error {
-	var text []byte
-	for _, q := range questions {
-		text = append(text, q.text...)
-	}
-	if _, err := w.Write(text); err != nil {
-		return err
-	}
+// hearRedis hears the answers to questions that were put together; each has its turn.
+func hearRedis(r *bufio.Reader, questions []redisQuestion) error {
 	for _, q := range questions {
 		v, err := readRESP(r, 0)
 		if err != nil {

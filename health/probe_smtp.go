@@ -16,7 +16,7 @@ var errNotSMTP = errors.New("the answer is not SMTP")
 // answers EHLO with 250 (RFC 5321), where the check asks for TLS also after
 // STARTTLS (RFC 3207). It takes its leave with QUIT, whose answer does not matter.
 func prepareSMTP(target Target) probe {
-	client := optionalTLS(target)
+	client := clientOf(target)
 	return func(ctx context.Context) (finding, error) {
 		bound, err := dial(ctx, target.Address)
 		if err != nil {

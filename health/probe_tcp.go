@@ -1,21 +1,18 @@
 package health
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"slices"
 )
 
 // maxAnswer bounds the answer to a tcp check, in bytes.
 const maxAnswer = 8 << 10
 
-// prepareTCP returns a probe that passes when the target accepts a connection
+// prepareTCP returns the exchange that passes when the target accepts a connection
 // and, where the check sends or expects something, says what is expected. The
 // connection is closed in the ordinary way.
-func prepareTCP(target Target) (probe, error) {
+func prepareTCP(target Target) (func() (exchange, error), error) {
 	send, err := unescape(target.Check.Send)
 	if err != nil {
 		return nil, err
@@ -24,48 +21,24 @@ func prepareTCP(target Target) (probe, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) (finding, error) {
-		conn, err := dial(ctx, target.Address)
-		if err != nil {
-			return finding{}, err
-		}
-		if want.any() {
-			return finding{words: "connection accepted"}, conn.Close()
-		}
-		defer func() { _ = conn.Close() }()
-		if len(send) > 0 {
-			if _, err := conn.Write(send); err != nil {
-				return finding{}, err
-			}
-		}
-		answer, err := readUntil(conn, want)
-		if err != nil {
-			return finding{}, err
-		}
-		return finding{words: "answered " + quoted(answer)}, nil
-	}, nil
+	x := exchange{address: target.Address, send: send, most: maxAnswer}
+	if !want.any() {
+		x.judge = want.judge
+	}
+	return func() (exchange, error) { return x, nil }, nil
 }
 
-// readUntil reads what conn says until it contains what is wanted.
-func readUntil(conn net.Conn, want pattern) ([]byte, error) {
-	answer := make([]byte, 0, 512)
-	for {
-		if len(answer) == maxAnswer {
-			return nil, fmt.Errorf("the first %d KiB of the answer have no %v", maxAnswer>>10, want)
-		}
-		answer = slices.Grow(answer, 1)
-		n, err := conn.Read(answer[len(answer):min(cap(answer), maxAnswer)])
-		answer = answer[:len(answer)+n]
-		switch {
-		case n > 0 && want.in(answer):
-			return answer, nil
-		case err == nil:
-		case len(answer) == 0:
-			return nil, err
-		case timedOut(err), errors.Is(err, io.EOF):
-			return nil, fmt.Errorf("answered %s, want %v", quoted(answer), want)
-		default:
-			return nil, err
-		}
+// judge passes an answer that contains what is wanted.
+func (p pattern) judge(answer []byte, ended error) (finding, error) {
+	switch {
+	case len(answer) > 0 && p.in(answer):
+		return finding{words: "answered " + quoted(answer)}, nil
+	case ended == nil:
+		return finding{}, errMore
+	case ended == errFull:
+		return finding{}, fmt.Errorf("the first %d KiB of the answer have no %v", maxAnswer>>10, p)
+	case len(answer) > 0 && (timedOut(ended) || errors.Is(ended, io.EOF)):
+		return finding{}, fmt.Errorf("answered %s, want %v", quoted(answer), p)
 	}
+	return finding{}, ended
 }

@@ -148,7 +148,7 @@ func verdictOf(t *testing.T, address netip.AddrPort, check Config) string {
 	ctx, cancel := inTurns(t.Context(), check.Timeout)
 	defer cancel()
 	begun := time.Now()
-	found, err := prepare(Target{Address: endpoint.IP(address), Check: check})(ctx)
+	found, err := prepare(Target{Address: endpoint.IP(address), Check: check}).once(ctx)
 	if took := time.Since(begun); took > ample {
 		t.Errorf("the check took %s with a timeout of %s", took, check.Timeout)
 	}

@@ -135,13 +135,13 @@ func TestWarningsShowAndAreLoggedOnceADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		b := newBench(t, nil)
-		b.prepare = func(Target) probe {
-			return func(context.Context) (finding, error) {
+		b.prepare = func(Target) way {
+			return way{probe: func(context.Context) (finding, error) {
 				if time.Since(start) > 48*time.Hour {
 					return finding{words: "fine"}, nil
 				}
 				return finding{"fine", "not for long"}, nil
-			}
+			}}
 		}
 		b.Set([]Target{target(1)})
 		b.until(47 * time.Hour)
@@ -166,8 +166,8 @@ type lingering struct {
 	opened, left atomic.Int32
 }
 
-func (l *lingering) prepare(Target) probe {
-	return func(ctx context.Context) (finding, error) {
+func (l *lingering) prepare(Target) way {
+	return way{probe: func(ctx context.Context) (finding, error) {
 		l.opened.Add(1)
 		select {
 		case <-l.speaks:
@@ -182,7 +182,7 @@ func (l *lingering) prepare(Target) probe {
 			case <-ctx.Done():
 			}
 		}}
-	}
+	}}
 }
 
 // A server that is frozen is found down, in time, by one connection, which it

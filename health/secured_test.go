@@ -30,8 +30,8 @@ func thenTLS(c tls.Certificate, plain func(net.Conn) bool, then func(net.Conn)) 
 	}
 }
 
-// exchange hears a message after each of these words, but not after the last.
-func exchange(words ...string) func(net.Conn) bool {
+// swap hears a message after each of these words, but not after the last.
+func swap(words ...string) func(net.Conn) bool {
 	return func(c net.Conn) bool {
 		for i, w := range words {
 			if _, err := io.WriteString(c, w); err != nil {
@@ -59,11 +59,11 @@ func TestChecksWithTLS(t *testing.T) {
 	any := func(kind Type) Config { return Config{Type: kind, TLS: true} }
 	atOnce := func(net.Conn) bool { return true }
 	const hello, ready = "220 mail.example.com ESMTP\r\n", "250-mail\r\n250 STARTTLS\r\n"
-	starttls := exchange(hello, ready, "220 go ahead\r\n")
+	starttls := swap(hello, ready, "220 go ahead\r\n")
 	smtp := func(c net.Conn) { replay(nil, ready, "221 bye\r\n")(c) }
 	redis := func(c net.Conn) { replay(nil, "+PONG\r\n")(c) }
 	// What asks for TLS is read, and answered by a byte.
-	ssl := func(answer string) func(net.Conn) bool { return exchange("", answer) }
+	ssl := func(answer string) func(net.Conn) bool { return swap("", answer) }
 	postgres := func(c net.Conn) { replay(nil, pgAuth(pgAuthMD5, "salt"))(c) }
 	for name, test := range map[string]struct {
 		handle  func(net.Conn)
@@ -83,7 +83,7 @@ func TestChecksWithTLS(t *testing.T) {
 		"smtp":                      {thenTLS(good, starttls, smtp), verified(SMTP), ample, "up: greeted: mail.example.com ESMTP"},
 		"smtp, of another":          {thenTLS(old, starttls, smtp), verified(SMTP), ample, "down: the certificate does not pass:"},
 		"smtp in the clear":         {talk(nil, hello, "250 mail\r\n", "502 unknown\r\n"), any(SMTP), ample, `down: greeted, STARTTLS failed: answered "502 unknown", want 220`},
-		"smtp with words put in":    {thenTLS(good, exchange(hello, ready, "220 go\r\n250 injected\r\n"), smtp), any(SMTP), ample, "down: " + errNotSMTP.Error()},
+		"smtp with words put in":    {thenTLS(good, swap(hello, ready, "220 go\r\n250 injected\r\n"), smtp), any(SMTP), ample, "down: " + errNotSMTP.Error()},
 		"smtp that forgets the way": {thenTLS(good, starttls, replay(nil, "503 no\r\n")), any(SMTP), ample, `down: encrypted, EHLO failed: answered "503 no", want 250`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -37,16 +37,24 @@ func dialUDP(ctx context.Context, address endpoint.Endpoint) (*boundConn, error)
 
 // open connects a socket of that type, which belongs to the named protocol.
 func open(ctx context.Context, protocol string, kind int, address endpoint.Endpoint) (*boundConn, error) {
+	fd, err := newSocket(protocol, kind, address)
+	if err != nil {
+		return nil, err
+	}
+	return connect(ctx, fd, protocol, address)
+}
+
+// newSocket returns a socket of that type for an address.
+func newSocket(protocol string, kind int, address endpoint.Endpoint) (int, error) {
 	domain := unix.AF_UNIX
 	if ip := address.IP(); ip.IsValid() {
-		address = endpoint.IP(netip.AddrPortFrom(ip.Addr().Unmap(), ip.Port()))
-		domain = family(address.IP().Addr())
+		domain = family(ip.Addr().Unmap())
 	}
 	fd, err := unix.Socket(domain, kind|socketFlags, 0)
 	if err != nil {
-		return nil, dialError(protocol, address, os.NewSyscallError("socket", err))
+		return -1, dialError(protocol, address, os.NewSyscallError("socket", err))
 	}
-	return connect(ctx, fd, protocol, address)
+	return fd, nil
 }
 
 // family returns the family of sockets for an address.
@@ -59,31 +67,39 @@ func family(a netip.Addr) int {
 
 // connect connects the socket fd, which it takes over, to address.
 func connect(ctx context.Context, fd int, protocol string, address endpoint.Endpoint) (*boundConn, error) {
-	to, err := sockaddr(address)
+	to, pending, err := startConnect(fd, protocol, address)
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	if err = unix.Connect(fd, to); err == unix.EINTR {
-		err = unix.EINPROGRESS // it goes on by itself
-	}
-	if err == unix.EAGAIN && address.Path() != "" {
-		err = errBacklog
-	}
-	if err != nil && err != unix.EINPROGRESS {
-		_ = unix.Close(fd)
-		return nil, dialError(protocol, address, err)
-	}
 	// A descriptor that does not block is the runtime's to wait for.
 	c := &socket{File: os.NewFile(uintptr(fd), protocol), protocol: protocol, remote: address}
 	conn := bind(ctx, c)
-	if err == unix.EINPROGRESS {
+	if pending {
 		if err := c.awaitConnected(to); err != nil {
 			_ = conn.Close()
 			return nil, dialError(protocol, address, err)
 		}
 	}
 	return conn, nil
+}
+
+// startConnect has the socket fd connect to address, which connected asks after by
+// to where that is pending.
+func startConnect(fd int, protocol string, address endpoint.Endpoint) (to unix.Sockaddr, pending bool, err error) {
+	if to, err = sockaddr(address); err != nil {
+		return nil, false, err
+	}
+	switch err := unix.Connect(fd, to); {
+	case err == nil:
+		return to, false, nil
+	case err == unix.EINPROGRESS, err == unix.EINTR: // it goes on by itself
+		return to, true, nil
+	case err == unix.EAGAIN && address.Path() != "":
+		return nil, false, dialError(protocol, address, errBacklog)
+	default:
+		return nil, false, dialError(protocol, address, err)
+	}
 }
 
 func dialError(protocol string, address endpoint.Endpoint, err error) error {
@@ -107,12 +123,12 @@ func sockaddr(address endpoint.Endpoint) (unix.Sockaddr, error) {
 	if path := address.Path(); path != "" {
 		return &unix.SockaddrUnix{Name: path}, nil
 	}
-	ip := address.IP()
-	if ip.Addr().Is4() {
-		return &unix.SockaddrInet4{Addr: ip.Addr().As4(), Port: int(ip.Port())}, nil
+	ip, port := address.IP().Addr().Unmap(), int(address.IP().Port())
+	if ip.Is4() {
+		return &unix.SockaddrInet4{Addr: ip.As4(), Port: port}, nil
 	}
-	zone, err := zoneIndex(ip.Addr().Zone())
-	return &unix.SockaddrInet6{Addr: ip.Addr().As16(), Port: int(ip.Port()), ZoneId: zone}, err
+	zone, err := zoneIndex(ip.Zone())
+	return &unix.SockaddrInet6{Addr: ip.As16(), Port: port, ZoneId: zone}, err
 }
 
 // zoneIndex returns the index of the interface that a zone names; 0 for none.

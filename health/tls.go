@@ -49,12 +49,15 @@ func newTLSClient(check Config, name string, protocols ...string) *tlsClient {
 	return c
 }
 
-// optionalTLS returns the client of a check that may be without; nil then.
-func optionalTLS(target Target) *tlsClient {
-	if !target.Check.TLS {
-		return nil
+// clientOf returns the client of a check that may be without; nil then.
+func clientOf(target Target) *tlsClient {
+	switch check := target.Check; {
+	case check.Type == HTTPS:
+		return newTLSClient(check, hostName(check.Host, target.Address), "http/1.1")
+	case check.TLS:
+		return newTLSClient(check, hostName("", target.Address))
 	}
-	return newTLSClient(target.Check, hostName("", target.Address))
+	return nil
 }
 
 // handshake returns the encrypted connection over conn, and what is to be said

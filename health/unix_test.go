@@ -45,7 +45,7 @@ func TestChecksOfUnixSockets(t *testing.T) {
 		}
 		tt.check.Timeout = 10 * time.Second
 		ctx, cancel := context.WithTimeout(t.Context(), tt.check.Timeout)
-		found, err := prepare(tt.check.For(e))(ctx)
+		found, err := prepare(tt.check.For(e)).once(ctx)
 		cancel()
 		got := "up: " + found.words
 		if err != nil {

@@ -1,0 +1,172 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"appliance/internal/endpoint"
+)
+
+// hearInPieces hears an answer in pieces of that size, then its end.
+func hearInPieces(t *testing.T, check Config, answer string, size int, end error) string {
+	t.Helper()
+	ask, err := prepareExchange(check.For(endpoint.IP(netip.MustParseAddrPort("192.0.2.1:80"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := ask()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var h hearing
+	for rest := []byte(answer); ; {
+		piece, ended := rest[:min(size, len(rest), h.room(&x))], error(nil)
+		if rest = rest[len(piece):]; len(piece) == 0 {
+			ended = end
+		}
+		found, err := h.take(&x, piece, ended)
+		clear(piece) // nobody keeps it
+		if err == errMore {
+			continue
+		}
+		if err != nil {
+			return "down: " + inWords(err, time.Second)
+		}
+		return "up: " + found.words
+	}
+}
+
+// However an answer is cut to pieces, it means the same.
+func TestAnswersInPieces(t *testing.T) {
+	ready := Config{Type: HTTP, Expect: "ready"}
+	tests := []struct {
+		check  Config
+		answer string
+		end    error
+		want   string
+	}{
+		{Config{Type: HTTP}, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nready", errors.New("not reached"), "up: status 200"},
+		{ready, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nready\r\n0\r\n\r\n", errors.New("not reached"), "up: status 200"},
+		{ready, "HTTP/1.1 200 OK\r\n\r\nalready", io.EOF, "up: status 200"},
+		{ready, "HTTP/1.1 200 OK\r\n\r\nnot yet", io.EOF, `down: status 200, but the body has no "ready"`},
+		{ready, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nrea", os.ErrDeadlineExceeded, "down: no answer within 1s"},
+		{ready, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nrea", io.EOF, "down: connection closed by the server"},
+		{ready, "HTTP/1.1 200", os.ErrDeadlineExceeded, "down: no answer within 1s"},
+		{Config{Type: Redis, Role: "master"}, "+PONG\r\n*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n", errors.New("not reached"), "up: answered PONG as master"},
+		{Config{Type: Redis, Role: "master"}, "+PONG\r\n*3\r\n$6\r\nmas", io.EOF, "down: connection closed by the server"},
+		{Config{Type: TCP, Expect: "PONG"}, "a PONG", errors.New("not reached"), `up: answered "a PONG"`},
+		{Config{Type: TCP, Expect: "PONG"}, "a PING", io.EOF, `down: answered "a PING", want "PONG"`},
+		{Config{Type: TCP, Expect: "PONG"}, "", os.ErrDeadlineExceeded, "down: no answer within 1s"},
+	}
+	for _, test := range tests {
+		for size := 1; size <= len(test.answer)+1; size++ {
+			if got := hearInPieces(t, test.check, test.answer, size, test.end); got != test.want {
+				t.Errorf("%s, %q in pieces of %d: %s, want %s", test.check.Type, test.answer, size, got, test.want)
+			}
+		}
+	}
+}
+
+// A server cannot have all of its answer judged again for each byte of it.
+func TestAnswersInTooManyPieces(t *testing.T) {
+	got := hearInPieces(t, Config{Type: HTTP}, "HTTP/1.1 200 OK\r\nX: "+strings.Repeat("x", 5000), 1, io.EOF)
+	if got != "down: "+errPieces.Error() {
+		t.Error(got)
+	}
+}
+
+// Every check of a batch has its own end, whatever the others come to, and its
+// connection ends with it.
+func TestBatch(t *testing.T) {
+	var mu sync.Mutex
+	var connections sync.WaitGroup
+	crowd := func(handle func(net.Conn)) netip.AddrPort {
+		return serve(t, func(c net.Conn) {
+			twin := dupe(t, c) // serve closes the other one
+			connections.Go(func() { defer twin.Close(); handle(twin); silent(twin) })
+		})
+	}
+	kinds := []struct {
+		address netip.AddrPort
+		check   Config
+		want    string
+	}{
+		{crowd(say("+PONG\r\n")), Config{Type: TCP, Send: "PING\r\n", Expect: "PONG"}, "passed"},
+		{crowd(say("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 100000))), Config{Type: HTTP}, "passed"},
+		{crowd(say("SSH-2.0-x\r\n")), Config{Type: TCP, Expect: "SSH"}, "passed"},
+		{crowd(silent), Config{Type: HTTP}, "no answer within 150ms"},
+		{crowd(silent), Config{Type: TCP}, "passed"},
+		{closed(t), Config{Type: HTTP}, "connection refused"},
+		{full(t), Config{Type: TCP}, "no connection within 150ms"},
+		{closed(t), Config{Type: Redis, PasswordFile: "no/such/file"}, "no/such/file: no such file or directory"},
+	}
+	var parts []part
+	want := make(map[*job]string)
+	for range 20 {
+		for _, k := range kinds {
+			j := &job{rhythm: rhythm{timeout: ample}, target: k.check.For(endpoint.IP(k.address))}
+			if strings.HasSuffix(k.want, short.String()) {
+				j.rhythm.timeout = short
+			}
+			want[j] = k.want
+			parts = append(parts, part{job: j, ask: prepare(j.target).ask})
+		}
+	}
+	b := batch{report: func(all []outcome) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, o := range all {
+			got := "passed"
+			if o.err != nil {
+				got = o.finding.words
+			}
+			if got != want[o.job] {
+				t.Errorf("%v by %s: %s, want %s", o.job.target, o.job.target.Check.Type, got, want[o.job])
+			}
+			delete(want, o.job)
+		}
+	}}
+	b.run(t.Context(), parts)
+	if len(want) > 0 {
+		t.Errorf("%d of %d checks have no outcome", len(want), len(parts))
+	}
+	connections.Wait() // each server sees its client go
+}
+
+// A batch does not outlive whoever wants it.
+func TestBatchIsBrokenOff(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	address := serve(t, func(c net.Conn) { cancel(); silent(c) })
+	j := &job{rhythm: rhythm{timeout: time.Hour}}
+	said := ""
+	b := batch{report: func(all []outcome) { said += fmt.Sprint(all[0].err) }}
+	b.run(ctx, []part{{job: j, ask: prepare((Config{Type: HTTP}).For(endpoint.IP(address))).ask}})
+	if said != ranOut.Error() {
+		t.Error(said)
+	}
+}
+
+// dupe returns a connection of its own to the other end of c.
+func dupe(t *testing.T, c net.Conn) net.Conn {
+	f, err := c.(*net.TCPConn).File()
+	if err != nil {
+		t.Error(err)
+		return c
+	}
+	defer f.Close()
+	twin, err := net.FileConn(f)
+	if err != nil {
+		t.Error(err)
+		return c
+	}
+	return twin
+}

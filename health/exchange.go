@@ -1,0 +1,153 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"appliance/internal/endpoint"
+)
+
+// exchange is the check of a server that is asked at once, if at all, and judged
+// by what comes back. It knows neither sockets nor time: a batch carries it out.
+type exchange struct {
+	address endpoint.Endpoint
+	send    []byte // what is said first; may be empty
+	most    int    // bounds the answer, in bytes
+	// judge judges all that the server has said so far. ended tells why no more
+	// will come: io.EOF, errFull, or what broke the connection or ran out of time;
+	// nil as long as more may come, which judge waits for by returning errMore.
+	// Without a judge the connection is enough. The answer is not to be kept.
+	judge func(answer []byte, ended error) (finding, error)
+}
+
+var (
+	// errMore says that an answer is not complete yet.
+	errMore = errors.New("the answer is not complete")
+	// errFull says that an answer is as long as it may be.
+	errFull = errors.New("the answer is too long")
+	// errPieces says that a server costs more than its check is worth.
+	errPieces = fmt.Errorf("the answer comes in more than %d pieces", maxPieces)
+)
+
+// pieceSize is how much of an answer is read at a time, in bytes.
+const pieceSize = 8 << 10
+
+// maxPieces bounds in how many pieces an answer may come: with each, all of it is
+// judged again.
+const maxPieces = 1000
+
+// hearing is an answer while it comes.
+type hearing struct {
+	answer []byte // what has come before the last piece
+	pieces int
+}
+
+// room returns how many more bytes an answer may have.
+func (h *hearing) room(x *exchange) int { return x.most - len(h.answer) }
+
+// take judges the answer with one more piece, which is not kept, after which the
+// connection has ended or not. The error is errMore if more is to come.
+func (h *hearing) take(x *exchange, piece []byte, ended error) (finding, error) {
+	full := len(piece) == h.room(x)
+	if len(h.answer) > 0 {
+		h.answer = append(h.answer, piece...)
+		piece = h.answer
+	}
+	if full && ended == nil {
+		ended = errFull
+	}
+	found, err := x.judge(piece, ended)
+	if err != errMore {
+		return found, err
+	}
+	if h.pieces++; h.pieces == maxPieces {
+		return finding{}, errPieces
+	}
+	if len(h.answer) == 0 {
+		h.answer = append(h.answer, piece...)
+	}
+	return finding{}, errMore
+}
+
+// over carries out an exchange over a connection, which has a deadline.
+func (x *exchange) over(conn net.Conn) (finding, error) {
+	if _, err := conn.Write(x.send); err != nil {
+		return finding{}, err
+	}
+	var h hearing
+	buffer := make([]byte, pieceSize)
+	for {
+		n, err := conn.Read(buffer[:min(h.room(x), len(buffer))])
+		found, err := h.take(x, buffer[:n], err)
+		if err != errMore {
+			return found, err
+		}
+	}
+}
+
+// overTLS returns the probe that carries out an exchange over TLS.
+func overTLS(client *tlsClient, ask func() (exchange, error)) probe {
+	return func(ctx context.Context) (finding, error) {
+		x, err := ask()
+		if err != nil {
+			return finding{}, err
+		}
+		conn, warning, err := dialSecured(ctx, x.address, client)
+		if err != nil {
+			return finding{}, err
+		}
+		defer func() { _ = conn.Close() }()
+		found, err := x.over(conn)
+		found.warning = warning
+		return found, err
+	}
+}
+
+// way is how a check is carried out: as an exchange, which ask makes anew for each
+// check, or by a probe.
+type way struct {
+	ask   func() (exchange, error)
+	probe probe
+}
+
+// once carries out the check, until ctx ends.
+func (w way) once(ctx context.Context) (finding, error) {
+	if w.ask == nil {
+		return w.probe(ctx)
+	}
+	var o outcome
+	b := batch{report: func(all []outcome) { o = all[0] }}
+	deadline, _ := ctx.Deadline()
+	b.run(ctx, []part{{ask: w.ask, deadline: deadline}})
+	return o.finding, o.err
+}
+
+// soFar reads what has come of an answer.
+type soFar struct {
+	answer []byte
+	ended  error
+	short  bool // more has to come
+}
+
+// Read returns the rest of the answer, and then the reason why there is no more.
+func (s *soFar) Read(p []byte) (int, error) {
+	n := copy(p, s.answer)
+	s.answer = s.answer[n:]
+	switch {
+	case n > 0:
+		return n, nil
+	case s.ended == nil:
+		s.short = true
+		return 0, errMore
+	case s.ended == errFull:
+		return 0, io.EOF
+	}
+	return 0, s.ended
+}
+
+// ranOut is how an exchange ends whose time is over.
+var ranOut error = os.ErrDeadlineExceeded
