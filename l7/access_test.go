@@ -91,6 +91,7 @@ func TestNetworks(t *testing.T) {
 		{prefixes("10.0.0.0/8"), nil, 403},
 		{prefixes("10.0.0.0/8", "127.0.0.0/24"), nil, 200},
 		{prefixes("127.0.0.0/8"), prefixes("127.0.0.1/32"), 403},
+		{nil, prefixes("::ffff:127.0.0.1/104"), 403},
 	} {
 		_, addr := ruledService(t, Config{Pool: "p", Rules: Rules{Allow: tc.allow, Deny: tc.deny}})
 		if resp, _ := askFor(t, addr, "/"); resp.StatusCode != tc.want {

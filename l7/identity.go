@@ -65,10 +65,13 @@ func (c Config) validateIdentity(problem func(key, message string)) {
 type networks []netip.Prefix
 
 // newNetworks returns the networks of prefixes, whatever host they were written
-// with.
+// with, and if in IPv6 though they are of IPv4: clients' addresses never are.
 func newNetworks(prefixes []netip.Prefix) networks {
 	var ns networks
 	for _, p := range prefixes {
+		if p.Addr().Is4In6() && p.Bits() >= 96 {
+			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+		}
 		ns = append(ns, p.Masked())
 	}
 	return ns
