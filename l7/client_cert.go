@@ -54,8 +54,11 @@ func (t TLS) EffectiveClientAuth() ClientAuth {
 // certificate.
 func usesCertificate(text string) bool { return strings.Contains(text, "{cert_") }
 
+// tellsWho reports whether a text tells who the client has proved to be.
+func tellsWho(text string) bool { return usesCertificate(text) || strings.Contains(text, "{user}") }
+
 // validateIdentityFields reports rules by which a client could say itself what
-// its certificate is to say.
+// its certificate or password is to say.
 func (c Config) validateIdentityFields(problem func(key, message string)) {
 	asked := c.TLS != nil && c.TLS.ClientCA != ""
 	c.EachRules(func(at string, r *Rules) {
@@ -63,17 +66,13 @@ func (c Config) validateIdentityFields(problem func(key, message string)) {
 			return
 		}
 		for name, value := range r.RequestHeaders.Add {
-			if usesCertificate(value) {
+			if tellsWho(value) {
 				problem(at+"request_headers.add."+quoteKey(name), "a client could send this field too; put it into set, which takes the client's own away")
 			}
 		}
 		for name, value := range r.RequestHeaders.Set {
-			switch key := at + "request_headers.set." + quoteKey(name); {
-			case !usesCertificate(value):
-			case !asked:
-				problem(key, "clients are not asked for a certificate; tls.client_ca is missing")
-			case c.EffectiveUnderscores() == UnderscoresPass && strings.Contains(name, "-"):
-				problem(key, "with underscores = \"pass\" a client could send this field with underscores, which many servers take for the same")
+			if usesCertificate(value) && !asked {
+				problem(at+"request_headers.set."+quoteKey(name), "clients are not asked for a certificate; tls.client_ca is missing")
 			}
 		}
 	})

@@ -254,7 +254,8 @@ func TestClientCertificateRules(t *testing.T) {
 		"list alone":    {with(func(c *Config) { c.TLS.ClientCA, c.TLS.ClientCRL = "", "x" }), "tls.client_crl: a list"},
 		"unknown mode":  {with(func(c *Config) { c.TLS.ClientAuth = "maybe" }), "tls.client_auth: unknown value"},
 		"added":         {with(func(c *Config) { c.RequestHeaders = &HeaderRules{Add: set.Set} }), "request_headers.add.X-Who: a client could"},
-		"by underscore": {with(func(c *Config) { c.RequestHeaders = set; c.Underscores = UnderscoresPass }), "request_headers.set.X-Who: with underscores"},
+		"by underscore": {with(func(c *Config) { c.RequestHeaders = set; c.Underscores = UnderscoresPass }), ""},
+		"added user":    {with(func(c *Config) { c.RequestHeaders = &HeaderRules{Add: map[string]string{"X-User": "{user}"}} }), "request_headers.add.X-User: a client could"},
 	} {
 		got := ""
 		one.cfg.Validate(func(key, message string) { got += key + ": " + message + "\n" })
@@ -264,20 +265,21 @@ func TestClientCertificateRules(t *testing.T) {
 	}
 }
 
-// No route passes on what a client says in the field of its certificate, whatever
-// rules of its own it has, nor in one that servers take for it.
-func TestClientCertificateFieldOnAllRoutes(t *testing.T) {
+// No route passes on what a client says in the field of its certificate or its name,
+// whatever rules of its own it has, nor in one that servers take for it.
+func TestProvedFieldsOnAllRoutes(t *testing.T) {
 	cfg := Config{
-		Rules:  Rules{RequestHeaders: &HeaderRules{Set: map[string]string{"X-Who": "{cert_name}", "X-Other": "{client}"}}},
-		Routes: []Route{{Rules: Rules{RequestHeaders: &HeaderRules{Set: map[string]string{"X-Serial": "no {cert_serial}"}}}}},
+		Underscores: UnderscoresPass,
+		Rules:       Rules{RequestHeaders: &HeaderRules{Set: map[string]string{"X-Who": "{cert_name}", "X-Other": "{client}"}}},
+		Routes:      []Route{{Rules: Rules{RequestHeaders: &HeaderRules{Set: map[string]string{"X-Serial": "no {cert_serial}", "X-User": "{user}"}}}}},
 	}
 	id := newIdentity(cfg)
-	ex := request(pairs("x-who", "me", "A", "b", "X-Serial", "1", "X.Who", "me", "X-Other", "c")...)
+	ex := request(pairs("x-who", "me", "A", "b", "X-Serial", "1", "X.Who", "me", "X_User", "root", "X-Other", "c")...)
 	before := slices.Clone(ex.fields)
 	if ok := id.identify(ex); !ok || !slices.Equal(lines(ex.fields), []string{"A: b", "X-Other: c"}) {
 		t.Errorf("%v, %q", ok, lines(ex.fields))
 	}
-	if !slices.Equal(before, fields(pairs("x-who", "me", "A", "b", "X-Serial", "1", "X.Who", "me", "X-Other", "c"))) {
+	if !slices.Equal(before, fields(pairs("x-who", "me", "A", "b", "X-Serial", "1", "X.Who", "me", "X_User", "root", "X-Other", "c"))) {
 		t.Error("the slice was changed")
 	}
 }

@@ -86,7 +86,7 @@ type headerEdits struct {
 	remove  []string // those that are set included
 	add     []headerEdit
 	host    *template // what Host is set to; it is not among a request's fields
-	// identity are those that say what the client's certificate does; nil: none.
+	// identity are those that tell who the client has proved to be; nil: none.
 	identity *headerEdits
 }
 
@@ -116,7 +116,7 @@ func newHeaderEdits(h *HeaderRules, without func(fs fields, name string) fields)
 	}
 	e.remove = append(e.remove, sortedKeys(h.Set)...)
 	for _, name := range sortedKeys(h.Set) {
-		if usesCertificate(h.Set[name]) {
+		if tellsWho(h.Set[name]) {
 			e.identity = e.identity.with(e, name)
 		}
 	}

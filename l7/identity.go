@@ -26,7 +26,7 @@ type identity struct {
 	trusted     networks // the proxies whose word counts
 	requestID   string   // the name of the field; "": there is none
 	underscores Underscores
-	certified   []string // the fields that a rule of the service sets by the client's certificate
+	proved      []string // the fields in which a rule of the service tells who the client has proved to be
 }
 
 func newIdentity(cfg Config) identity {
@@ -36,8 +36,8 @@ func newIdentity(cfg Config) identity {
 			return
 		}
 		for name, value := range r.RequestHeaders.Set {
-			if usesCertificate(value) {
-				id.certified = append(id.certified, name)
+			if tellsWho(value) {
+				id.proved = append(id.proved, name)
 			}
 		}
 	})
@@ -115,7 +115,7 @@ func (id *identity) clean(fs fields) fields {
 	if id.underscores != UnderscoresPass && hasUnderscore(fs) {
 		fs = withoutUnderscores(fs)
 	}
-	for _, name := range id.certified {
+	for _, name := range id.proved {
 		// On all routes: a server believes the field wherever it is asked.
 		fs = withoutVariable(fs, name)
 	}
