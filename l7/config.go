@@ -132,7 +132,7 @@ type Timeouts struct {
 	// first byte. Default 10 s.
 	Header time.Duration `toml:"header"`
 	// Idle bounds the wait for a kept connection's next request, for a client to
-	// send or take more of a body, and for one direction of an upgraded
+	// send or take more of a body (for taking at most 256 s), and for one direction of an upgraded
 	// connection after the other has ended; default 75 s.
 	Idle time.Duration `toml:"idle"`
 	// Connect bounds connecting to one server; default 3 s.

@@ -1,36 +1,66 @@
 package l7
 
 import (
+	"crypto/tls"
+	"errors"
 	"net"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
 )
 
-// conn is a connection to a client below TLS. A client that takes nothing for
-// the time stall fails the write. During the handshake it stands for the
-// connection at its place.
+// A client has a time, stall, for each piece of what waits for it: 32 KiB, or less if
+// there is no more. However long it may pause otherwise, that is never less than
+// minRate, or it could keep a server busy for as long as it likes.
+const stallMost = inboxSize / minRate * time.Second
+
+// stallOf returns how long a client may take for a piece if it may pause for idle.
+func stallOf(idle time.Duration) time.Duration { return min(idle, stallMost) }
+
+// tookPiece reports whether a write that ran out of time is to be given more, because the
+// other side has taken a piece meanwhile.
+func tookPiece(n int64, err error) bool {
+	return n >= inboxSize && errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// conn is a connection to a client below TLS. A client that does not take a piece in
+// the time stall fails the write; begin says where one begins. During the handshake
+// it stands for the connection at its place.
 type conn struct {
 	*net.TCPConn
 	raw   syscall.RawConn
 	stall time.Duration
 	began time.Time
-	armed atomic.Int64 // the deadline for writing that Write has set
+	armed atomic.Int64 // the deadline for writing that begin or Write has set
 	fixed atomic.Bool  // another one has been set, which holds: crypto/tls does so to close
 }
 
-// Write writes p; it fails if the client does not take it within stall, or a
-// little more.
+// begin gives the client the time stall, or a little more, for what is written from
+// now on, be it in many records.
+func (c *conn) begin(now time.Time) error { return c.arm(now, c.stall) }
+
+// arm sees that a write has the time least.
+func (c *conn) arm(now time.Time, least time.Duration) error {
+	if c.fixed.Load() || c.armed.Load()-now.UnixNano() >= int64(least) {
+		return nil
+	}
+	until := now.Add(c.stall + c.stall/4)
+	c.armed.Store(until.UnixNano())
+	return c.TCPConn.SetWriteDeadline(until)
+}
+
+// Write writes p. What no piece is begun for, as crypto/tls writes by itself, has a
+// time of its own if that of the latest piece is over.
 func (c *conn) Write(p []byte) (int, error) {
-	if now := time.Now(); !c.fixed.Load() && c.armed.Load()-now.UnixNano() < int64(c.stall) {
-		until := now.Add(c.stall + c.stall/4)
-		c.armed.Store(until.UnixNano())
-		if err := c.TCPConn.SetWriteDeadline(until); err != nil {
-			return 0, err
-		}
+	if err := c.arm(time.Now(), 0); err != nil {
+		return 0, err
 	}
 	return writeConn(c.raw, p)
 }
+
+// belowTLS returns the connection below that of a client.
+func belowTLS(t net.Conn) *conn { return t.(*tls.Conn).NetConn().(*conn) }
 
 // Read reads what is there, and waits while there is nothing.
 func (c *conn) Read(p []byte) (int, error) { return readConn(c.raw, p) }

@@ -87,7 +87,7 @@ func (d *door) serve(tcp *net.TCPConn, client netip.Addr) {
 // counts already; nil if the handshake has failed.
 func (d *door) encrypted(tcp *net.TCPConn, client netip.Addr) runningConn {
 	raw, _ := tcp.SyscallConn() // fails only without a connection
-	c := &conn{TCPConn: tcp, raw: raw, stall: d.service.state.Load().cfg.Timeouts.EffectiveIdle(), began: time.Now()}
+	c := &conn{TCPConn: tcp, raw: raw, stall: stallOf(d.service.state.Load().cfg.Timeouts.EffectiveIdle()), began: time.Now()}
 	d.place.add(c)
 	defer d.place.remove(c)
 	t := tls.Server(c, d.service.tls)

@@ -11,12 +11,13 @@ import (
 // send. Frames are appended to one buffer, and one of those who had something to
 // say writes it: what many say at the same time is one record and one system call.
 type frameQueue struct {
-	conn     frameConn
-	rw       net.Conn
-	limit    writeLimit      // nil: rw limits its writes by itself
-	patience time.Duration   // that the other side has to take what is written
-	tasks    *sync.WaitGroup // has the goroutines that write when nobody else may
-	writeBy  time.Time       // the deadline for writing, as the poller has it; whoever writes has it
+	conn  frameConn
+	rw    net.Conn
+	limit interface {
+		// begin gives the other side time to take what is written from now on.
+		begin(now time.Time) error
+	}
+	tasks *sync.WaitGroup // has the goroutines that write when nobody else may
 
 	// mu is the lock of the whole connection. It is held for moments.
 	mu       sync.Mutex
@@ -38,7 +39,21 @@ var (
 	_ frameConn = &muxConn{}
 )
 
-type writeLimit interface{ SetWriteDeadline(t time.Time) error }
+// writeLimit is the time for writing to a plain connection, or one that TLS does not
+// write to by itself. Whoever writes has it.
+type writeLimit struct {
+	on       interface{ SetWriteDeadline(t time.Time) error }
+	patience time.Duration
+	until    time.Time // as the poller has it
+}
+
+func (l *writeLimit) begin(now time.Time) error {
+	if l.until.Sub(now) >= l.patience {
+		return nil
+	}
+	l.until = now.Add(l.patience + l.patience/4)
+	return l.on.SetWriteDeadline(l.until)
+}
 
 // outbox is a buffer of frames that wait to be sent.
 type outbox struct{ b []byte }
@@ -125,7 +140,7 @@ func (q *frameQueue) write(rounds int) bool {
 			q.conn.wakeWriters() // there is room again
 		}
 		q.mu.Unlock()
-		err := q.armWrite()
+		err := q.limit.begin(time.Now())
 		if err == nil {
 			_, err = q.rw.Write(out.b)
 		}
@@ -135,17 +150,4 @@ func (q *frameQueue) write(rounds int) bool {
 		}
 	}
 	return false
-}
-
-// armWrite gives the other side time to take something.
-func (q *frameQueue) armWrite() error {
-	if q.limit == nil {
-		return nil
-	}
-	now := time.Now()
-	if q.writeBy.Sub(now) >= q.patience {
-		return nil
-	}
-	q.writeBy = now.Add(q.patience + q.patience/4)
-	return q.limit.SetWriteDeadline(q.writeBy)
 }

@@ -356,9 +356,9 @@ func (c *http1Conn) armExactly(d time.Duration) error {
 func (c *http1Conn) armWrite(now time.Time) error {
 	c.waited = true
 	if c.secure {
-		return nil // conn has its own
+		return belowTLS(c.rw).begin(now)
 	}
-	d := c.server.set.idle
+	d := stallOf(c.server.set.idle)
 	if c.writeBy.Sub(now) >= d {
 		return nil
 	}

@@ -10,7 +10,7 @@ const (
 	// sendfileLeast is the size from which on a file is sent by the kernel: below,
 	// a copy costs less.
 	sendfileLeast = 32 << 10
-	// sendfileMost is sent at a time; a client has the idle timeout for it.
+	// sendfileMost is sent at a time.
 	sendfileMost = 1 << 20
 )
 
@@ -31,10 +31,10 @@ func (a *http1Answer) WriteFile(f *os.File, n int64) (int64, error) {
 		k, err := a.conn.tcp.ReadFrom(io.LimitReader(f, most))
 		sent += k
 		a.left -= k
-		if err == nil && k < most {
-			err = errAborted // the file has become shorter
-		}
-		if err != nil {
+		switch {
+		case err == nil && k < most:
+			return sent, errAborted // the file has become shorter
+		case err != nil && !tookPiece(k, err):
 			return sent, err
 		}
 	}

@@ -151,8 +151,8 @@ func (a *http2Answer) Finish(trailers fields) error {
 	return nil
 }
 
-// errSlowReader says that the client takes nothing for too long.
-var errSlowReader error = &timeoutError{"the client takes nothing"}
+// errSlowReader says that the client does not take a piece in time.
+var errSlowReader error = &timeoutError{"the client takes too little"}
 
 // send queues the head, if it waits, and p. It waits while the client's windows
 // are shut, and while enough is queued: a client that takes nothing gets no more
@@ -198,7 +198,7 @@ func (a *http2Answer) send(p []byte, end bool) error {
 			return nil
 		}
 		if until.IsZero() {
-			until = time.Now().Add(c.server.set.idle)
+			until = time.Now().Add(stallOf(c.server.set.idle))
 		}
 		if err := a.await(until); err != nil {
 			return err

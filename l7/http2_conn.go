@@ -66,9 +66,9 @@ type http2Conn struct {
 func newHTTP2Conn(s *server, tcp *net.TCPConn, t *tls.Conn, p *peer, read []byte) *http2Conn {
 	raw, _ := tcp.SyscallConn() // fails only without a connection
 	c := &http2Conn{server: s, tcp: tcp, raw: raw, peer: p, preface: read, began: time.Now(), kept: s.keep.Load()}
-	c.conn, c.rw, c.limit, c.patience, c.frameQueue.tasks = c, tcp, tcp, s.set.idle, &c.tasks
+	c.conn, c.rw, c.limit, c.frameQueue.tasks = c, tcp, &writeLimit{on: tcp, patience: stallOf(s.set.idle)}, &c.tasks
 	if t != nil {
-		c.rw, c.limit, c.secure = t, nil, true
+		c.rw, c.limit, c.secure = t, belowTLS(t), true
 	}
 	c.turnFunc = c.turn
 	c.idleFrom = c.began

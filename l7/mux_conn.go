@@ -57,7 +57,7 @@ func newMuxConn(u *upstream, server *pool.Server, tcp streamConn, t *tls.Conn) *
 		up: u, server: server.Endpoint(), tcp: tcp, streams: make(map[uint32]*muxStream),
 		next: 1, most: maxStreams, initial: 65535, window: 65535, // RFC 9113, section 6.9.2
 	}
-	c.conn, c.rw, c.limit, c.patience, c.tasks = c, tcp, tcp, u.settings.response, &u.tasks
+	c.conn, c.rw, c.limit, c.tasks = c, tcp, &writeLimit{on: tcp, patience: u.settings.response}, &u.tasks
 	if t != nil {
 		c.rw = t
 	}

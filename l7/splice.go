@@ -13,8 +13,7 @@ const (
 	// spliceLeast is the size of the rest of a body from which on it goes from
 	// socket to socket in the kernel: below, a copy costs less.
 	spliceLeast = 128 << 10
-	// pipeSize is what a pipe is asked to hold. A client has the idle timeout for
-	// each, which is the least rate for it.
+	// pipeSize is what a pipe is asked to hold.
 	pipeSize = 256 << 10
 	// maxPipes bounds the pipes that are kept for others.
 	maxPipes = 64
@@ -157,22 +156,24 @@ type clientError struct{ error }
 func (e *clientError) Unwrap() error { return e.error }
 
 // drain sends what is in p to the client.
-func (a *http1Answer) drain(p *pipe) error {
-	c := a.conn
-	if err := c.armWrite(time.Now()); err != nil {
-		return err
-	}
-	return drainTo(c.raw, p)
-}
+func (a *http1Answer) drain(p *pipe) error { return drainTo(a.conn.raw, p, a.conn) }
 
-// drainTo empties p into a socket, whose deadline for writing has been set.
-func drainTo(raw syscall.RawConn, p *pipe) error {
-	var err error
-	if ctl := raw.Write(func(fd uintptr) bool {
-		err = p.drain(fd)
-		return err != syscall.EAGAIN
-	}); ctl != nil {
-		return ctl
+// drainTo empties p into a socket, in the time that limit gives for a piece.
+func drainTo(raw syscall.RawConn, p *pipe, limit interface{ armWrite(now time.Time) error }) error {
+	for {
+		if err := limit.armWrite(time.Now()); err != nil {
+			return err
+		}
+		var err error
+		left := p.n
+		if ctl := raw.Write(func(fd uintptr) bool {
+			err = p.drain(fd)
+			return err != syscall.EAGAIN
+		}); ctl != nil {
+			err = ctl
+		}
+		if !tookPiece(int64(left-p.n), err) {
+			return err
+		}
 	}
-	return err
 }

@@ -176,10 +176,7 @@ func (u *upload) splice(c *serverConn, ex *exchange, b *http1Body) (done bool, e
 			return false, errAborted
 		}
 		n := p.n
-		if err := c.armWrite(time.Now()); err != nil {
-			return false, err
-		}
-		if err := drainTo(c.raw, p); err != nil {
+		if err := drainTo(c.raw, p, c); err != nil {
 			return false, err
 		}
 		ex.sent(n)

@@ -17,7 +17,7 @@ const (
 	TooLarge      End = "too_large"      // the head, or the body
 	ClientSlow    End = "client_slow"    // the head or the body did not come in time
 	ClientGone    End = "client_gone"    // the client left before it had the whole answer
-	ClientStalled End = "client_stalled" // the client took nothing of the answer for too long
+	ClientStalled End = "client_stalled" // the client took too little of the answer, or nothing, for too long
 	NoServer      End = "no_server"      // none was usable
 	Full          End = "full"           // all had as much as they may, and so had the queue
 	QueueTimeout  End = "queue_timeout"  // and none became free in time
