@@ -72,6 +72,8 @@ type flowStatus struct {
 	// Refused are flows that found no place in the kernel, Unknown those to servers
 	// that this node does not have.
 	Refused, Unknown uint64
+	// RefusedAt is when the latest one found no place.
+	RefusedAt time.Time
 }
 
 // linkChange says whether there is a link to a node now.
@@ -172,6 +174,8 @@ func (l *flowLink) took(router string) {
 		switch copied := known[s.Node]; {
 		case !copied.Complete:
 			why = fmt.Sprintf("node %s has never told all its flows here", s.Node)
+		case time.Since(copied.RefusedAt) < kernel.RefreshInterval:
+			why = fmt.Sprintf("not all flows of node %s found a place here; kernel.flows says how many do", s.Node)
 		case s.State != peer.Up && time.Since(s.Since) > staleAfter:
 			why = fmt.Sprintf("there has been no link to node %s for %s", s.Node, time.Since(s.Since).Round(time.Second))
 		default:
@@ -224,6 +228,7 @@ type flowNode struct {
 	machine          *flowsync.Machine
 	unread           []flowsync.Flow // of a full copy that is under way
 	refused, unknown uint64
+	refusedAt        time.Time
 }
 
 func (r *flowRun) node(name string) *flowNode {
@@ -254,7 +259,7 @@ func (r *flowRun) next() (next time.Time) {
 func (r *flowRun) publish() {
 	now, all := time.Now(), make(map[string]flowStatus, len(r.nodes))
 	for name, n := range r.nodes {
-		all[name] = flowStatus{Status: n.machine.Status(now), Refused: n.refused, Unknown: n.unknown}
+		all[name] = flowStatus{Status: n.machine.Status(now), Refused: n.refused, RefusedAt: n.refusedAt, Unknown: n.unknown}
 	}
 	r.status.Store(&all)
 }
@@ -333,7 +338,9 @@ func (r *flowRun) apply(n *flowNode, changes []flowsync.Change) {
 		case gone:
 			r.table.Remove(flows, r.ours)
 		default:
-			n.refused += uint64(r.table.Install(flows))
+			if refused := r.table.Install(flows); refused > 0 {
+				n.refused, n.refusedAt = n.refused+uint64(refused), time.Now()
+			}
 		}
 		flows = flows[:0]
 	}

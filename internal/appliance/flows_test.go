@@ -172,6 +172,9 @@ func TestFlowsReachTheOtherNode(t *testing.T) {
 	b.table.mu.Unlock()
 	a.table.happen(kernel.Established, testFlow(7001))
 	await(t, "a flow that has no room", func() bool { return b.statuses()["lb01"].Refused == 1 })
+	if b.took("VI_1"); !strings.Contains(b.log.String(), "not all flows of node lb01 found a place here") {
+		t.Errorf("log: %s", b.log)
+	}
 }
 
 func TestWithoutAFullCopyTakingOverIsToldOf(t *testing.T) {

@@ -104,7 +104,10 @@ type Status struct {
 // Machine is one end of the exchange with one other node. It must be used by one
 // goroutine.
 type Machine struct {
-	up       bool
+	up bool
+	// early is the stream that was asked for before there was a link as far as this
+	// end knew; 0 if none was.
+	early    uint64
 	sender   sender
 	receiver receiver
 	status   Status // the counters
@@ -124,14 +127,20 @@ func (m *Machine) Step(now time.Time, e Event) []Action {
 	case LinkUp:
 		m.up = true
 		m.sender.reset()
+		if m.early != 0 {
+			m.sender.begin(m.early)
+		}
+		m.early = 0
 		todo = m.receiver.ask(todo, now)
 	case LinkDown:
-		m.up = false
+		m.up, m.early = false, 0
 		m.sender.reset()
 		m.receiver.silence()
 	case Received:
 		if m.up {
 			todo = m.receive(todo, now, e.Body)
+		} else if f, err := readFrame(e.Body); err == nil && f.kind == kindAsk {
+			m.early = f.stream
 		}
 	case Changed:
 		m.change(now, e.Changes)

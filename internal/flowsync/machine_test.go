@@ -324,6 +324,27 @@ func TestStreamThatIsNotAnsweredIsAskedForAgain(t *testing.T) {
 	w.same("after another ask")
 }
 
+// The other node is quick: its ask is here before this end knows of the link.
+func TestAskBeforeTheLinkIsAnswered(t *testing.T) {
+	w := newWorld(t)
+	w.a.own[flow(1).Key] = flow(1)
+	w.step(w.b, LinkUp{})
+	w.deliver() // to a, which takes note of it
+	w.step(w.a, LinkUp{})
+	w.deliver()
+	w.same("at once")
+	// Not so if it was by a link that is gone.
+	w.step(w.a, LinkDown{})
+	w.step(w.b, LinkDown{})
+	w.step(w.b, LinkUp{})
+	w.deliver()
+	w.step(w.a, LinkDown{})
+	w.step(w.a, LinkUp{})
+	if w.a.sender.stream != 0 {
+		t.Error("it begins a stream that was asked for by another link")
+	}
+}
+
 func TestSenderThatFallsBehindTellsEverythingAnew(t *testing.T) {
 	w := newWorld(t)
 	w.link()
