@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"appliance/internal/pool"
 	"appliance/internal/proxyproto"
 )
@@ -68,8 +66,8 @@ func (s *session) readHead() {
 		if !s.client.readable {
 			return
 		}
-		n, _, err := unix.Recvfrom(s.client.fd, s.loop.in[:], unix.MSG_PEEK)
-		if err == unix.EAGAIN {
+		n, err := rawPeek(s.client.fd, s.loop.in[:])
+		if err == errAgain {
 			s.client.readable = false
 			return
 		}

@@ -270,7 +270,7 @@ func (s *session) finish(err error) {
 		return
 	}
 	if err == nil {
-		_ = unix.Shutdown(s.client.fd, unix.SHUT_WR) // fails if there is nobody to tell
+		_ = rawShutdown(s.client.fd) // fails if there is nobody to tell
 	}
 	s.phase = settling
 	s.since, s.look = s.loop.now, firstLook

@@ -98,7 +98,8 @@ func serverOptions(alive listen.KeepAlive) []listen.Option {
 
 // pendingError takes the error that the kernel keeps for the socket.
 func pendingError(fd int) error {
-	errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	var errno int32
+	err := rawGet(fd, unix.SOL_SOCKET, unix.SO_ERROR, unsafe.Pointer(&errno), uint32(unsafe.Sizeof(errno)))
 	switch {
 	case err != nil:
 		return err
@@ -111,7 +112,7 @@ func pendingError(fd int) error {
 // settled reports whether the peer has acknowledged all that it was sent, or is
 // gone.
 func settled(fd int) bool {
-	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	n, err := rawUnacknowledged(fd)
 	return err != nil || n == 0 || over(fd)
 }
 
@@ -121,7 +122,7 @@ func settled(fd int) bool {
 // sides have ended are on their way.
 func over(fd int) bool {
 	const closed = 7 // TCP_CLOSE of netinet/tcp.h
-	info, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
+	info, err := rawTCPInfo(fd)
 	return err != nil || info.State == closed
 }
 
@@ -133,7 +134,7 @@ func over(fd int) bool {
 func quiet(fds ...int) time.Duration {
 	least := uint32(1<<32 - 1)
 	for _, fd := range fds {
-		info, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
+		info, err := rawTCPInfo(fd)
 		switch {
 		case err == unix.EOPNOTSUPP:
 			continue // a unix socket; the other connection sees what it does
@@ -148,7 +149,8 @@ func quiet(fds ...int) time.Duration {
 // reset closes fd so that its peer sees a reset, not an end.
 func reset(fd int) {
 	// Fails only on a descriptor that is no socket.
-	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	linger := unix.Linger{Onoff: 1}
+	_ = rawSet(fd, unix.SOL_SOCKET, unix.SO_LINGER, unsafe.Pointer(&linger), unsafe.Sizeof(linger))
 	rawClose(fd)
 }
 

@@ -8,8 +8,9 @@ import (
 
 // The system calls of the hot path, on descriptors that never block. They are
 // raw: the runtime is not told, as it need be only of calls that may wait. To
-// tell it costs a part of what a small message takes; and a thread that it sees
-// in system calls most of the time keeps its monitor awake, which costs more.
+// tell it costs a part of what a small message takes; and each call that it is
+// told of wakes its monitor, which then looks every 20 us for a while. A single
+// such call in the life of a connection is felt, see docs/l4.md.
 
 func rawRead(fd int, b []byte) (int, error) {
 	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
@@ -18,6 +19,12 @@ func rawRead(fd int, b []byte) (int, error) {
 
 func rawWrite(fd int, b []byte) (int, error) {
 	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	return rawResult(n, errno)
+}
+
+// rawPeek reads without taking what it reads.
+func rawPeek(fd int, b []byte) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_PEEK, 0, 0)
 	return rawResult(n, errno)
 }
 
@@ -53,10 +60,32 @@ func rawSocket(family int) (int, error) {
 	return rawResult(fd, errno)
 }
 
-func rawSetInt(fd, level, name int, value int32) error {
-	_, _, errno := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
-		uintptr(unsafe.Pointer(&value)), unsafe.Sizeof(value), 0)
+// rawSet sets a socket option to the size bytes at value.
+func rawSet(fd, level, name int, value unsafe.Pointer, size uintptr) error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(value), size, 0)
 	return rawError(errno)
+}
+
+func rawSetInt(fd, level, name int, value int32) error {
+	return rawSet(fd, level, name, unsafe.Pointer(&value), unsafe.Sizeof(value))
+}
+
+// rawGet gets a socket option into the size bytes at value.
+func rawGet(fd, level, name int, value unsafe.Pointer, size uint32) error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
+		uintptr(value), uintptr(unsafe.Pointer(&size)), 0)
+	return rawError(errno)
+}
+
+func rawTCPInfo(fd int) (info unix.TCPInfo, err error) {
+	err = rawGet(fd, unix.SOL_TCP, unix.TCP_INFO, unsafe.Pointer(&info), uint32(unsafe.Sizeof(info)))
+	return info, err
+}
+
+// rawUnacknowledged returns how many bytes the peer has not acknowledged.
+func rawUnacknowledged(fd int) (n int32, err error) {
+	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCOUTQ, uintptr(unsafe.Pointer(&n)))
+	return n, rawError(errno)
 }
 
 // rawConnect begins to connect to the address of size bytes at sa.

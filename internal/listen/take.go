@@ -50,11 +50,27 @@ func acceptRaw(listening uintptr) (fd int, peer netip.AddrPort, errno unix.Errno
 	if errno != 0 {
 		return -1, netip.AddrPort{}, errno
 	}
+	return int(n), addrPort(&sa), 0
+}
+
+// localRaw returns the local address of a connection, in the same way.
+func localRaw(fd int) (netip.AddrPort, error) {
+	var sa unix.RawSockaddrInet6
+	size := uint32(unsafe.Sizeof(sa))
+	_, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
+		return netip.AddrPort{}, errno
+	}
+	return addrPort(&sa), nil
+}
+
+// addrPort returns the address that the kernel has written, of IPv4 or IPv6.
+func addrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
 	if sa.Family == unix.AF_INET {
-		return int(n), netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(&sa)).Addr), port), 0
+		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(sa)).Addr), port)
 	}
-	return int(n), netip.AddrPortFrom(zoned(sa.Addr, sa.Scope_id), port), 0
+	return netip.AddrPortFrom(zoned(sa.Addr, sa.Scope_id), port)
 }
 
 // zoned returns an IPv6 address on the interface with that index, if it is not 0.
@@ -83,12 +99,11 @@ func (a *acceptor) handOver(fd int, peer netip.AddrPort) {
 	}
 	local := a.local
 	if local.Addr().IsUnspecified() {
-		sa, err := unix.Getsockname(fd)
-		if err != nil {
+		var err error
+		if local, err = localRaw(fd); err != nil {
 			unix.Close(fd)
 			return
 		}
-		local = addrPort(sa)
 	}
 	t.Take(fd, local, peer)
 }
@@ -117,15 +132,4 @@ func Give(c *net.TCPConn, t Taker) {
 		return
 	}
 	t.Take(fd, c.LocalAddr().(*net.TCPAddr).AddrPort(), c.RemoteAddr().(*net.TCPAddr).AddrPort())
-}
-
-// addrPort returns the address of a TCP socket.
-func addrPort(sa unix.Sockaddr) netip.AddrPort {
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(zoned(sa.Addr, sa.ZoneId), uint16(sa.Port))
-	}
-	return netip.AddrPort{}
 }
