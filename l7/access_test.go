@@ -401,8 +401,20 @@ func TestHashBy(t *testing.T) {
 	r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Routes: []Route{
 		{Paths: []string{"/h"}, Pool: "p", Rules: Rules{HashBy: &HashBy{Header: "X-User"}}},
 		{Paths: []string{"/c"}, Pool: "p", Rules: Rules{HashBy: &HashBy{Cookie: "id"}}},
+		{Paths: []string{"/host"}, Pool: "p", Rules: Rules{HashBy: &HashBy{Header: "host"}}},
 	}})
 	used := map[string]bool{}
+	for i := range 40 {
+		by := body(t, say(t, addr, fmt.Sprintf("GET /host HTTP/1.1\r\nHost: h%d\r\n\r\n", i)))
+		again := body(t, say(t, addr, fmt.Sprintf("GET /host HTTP/1.1\r\nHost: H%d:80\r\n\r\n", i)))
+		if used[by] = true; by != again {
+			t.Errorf("host %d is at servers %s and %s", i, by, again)
+		}
+	}
+	if len(used) < 3 {
+		t.Errorf("only servers %v are used by host", used)
+	}
+	clear(used)
 	for i := range 40 {
 		_, by := askFor(t, addr, "/h", fmt.Sprint("X-User: u", i))
 		_, again := askFor(t, addr, "/h", fmt.Sprint("x-user: u", i))

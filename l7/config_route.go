@@ -49,6 +49,11 @@ func (r Route) validate(at string, problem func(key, message string)) {
 		}
 	}
 	validateWanted(at+".headers", r.Headers, problem)
+	for name := range r.Headers {
+		if strings.EqualFold(name, "Host") {
+			problem(at+".headers."+quoteKey(name), "a route is for a host by hosts")
+		}
+	}
 	validateWanted(at+".query", r.Query, problem)
 	validateStripPrefix(at+".strip_prefix", r.StripPrefix, problem)
 	r.Rewrite.validate(at+".rewrite", problem)

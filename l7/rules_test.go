@@ -263,6 +263,7 @@ func TestRulesAreChecked(t *testing.T) {
 		{Route{Respond: &Respond{}, StripPrefix: "/x"}, "route[0].strip_prefix"},
 		{Route{Pool: "p", Paths: []string{"~ ("}}, "route[0].paths[0]"},
 		{Route{Pool: "p", Paths: []string{"= x"}}, "route[0].paths[0]"},
+		{Route{Pool: "p", Headers: map[string]string{"host": "a"}}, "route[0].headers.host"},
 		{Route{Pool: "p", Methods: []string{"get"}}, "route[0].methods[0]"},
 		{Route{Pool: "p", Headers: map[string]string{"X": "~ ["}}, "route[0].headers.X"},
 		{Route{Pool: "p", Query: map[string]string{"a.b": "~ ["}}, `route[0].query."a.b"`},

@@ -177,9 +177,12 @@ func (h *HashBy) validate(at string, problem func(key, message string)) {
 // stands for the value, as evenly spread as its hash.
 func (h *HashBy) address(ex *exchange) netip.Addr {
 	value := ""
-	if h.Header != "" {
+	switch {
+	case strings.EqualFold(h.Header, "Host"): // which is not among the fields
+		value, _ = normalHost(ex.host)
+	case h.Header != "":
 		value = ex.fields.get(h.Header)
-	} else {
+	default:
 		value = cookie(ex.fields, h.Cookie)
 	}
 	if value == "" {
