@@ -2,6 +2,7 @@ package l7
 
 import (
 	"bufio"
+	"crypto/sha1"
 	"crypto/tls"
 	"encoding/base64"
 	"fmt"
@@ -264,7 +265,9 @@ func TestBasicAuth(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := writeFile(t, "# users\nann:"+string(hash)+"\nbob:{SHA}jQ4GUpWjChQxLDnLyNTDWaHuYYA=\n\n") // of "right:er"
+	odd := sha1.Sum([]byte("x\x00y"))
+	file := writeFile(t, "# users\nann:"+string(hash)+"\nbob:{SHA}jQ4GUpWjChQxLDnLyNTDWaHuYYA=\n"+ // of "right:er"
+		"odd:{SHA}"+base64.StdEncoding.EncodeToString(odd[:])+"\n\n")
 	_, addr := ruledService(t, Config{Pool: "p", Rules: Rules{BasicAuth: &BasicAuth{UsersFile: file, Realm: `a "b"`}, RequestHeaders: &HeaderRules{Set: map[string]string{"X-A": "{user}"}}}})
 	for said, want := range map[string]string{
 		"":                   "401 []",
@@ -276,6 +279,9 @@ func TestBasicAuth(t *testing.T) {
 		"eve:right":          "401 []",
 		":":                  "401 []",
 		"ann:jQ4GUpWjChQxLD": "401 []",
+		"odd:x\x00y":         "401 []",
+		"odd\x00x:y":         "401 []",
+		"ann\n:right":        "401 []",
 	} {
 		if strings.Contains(said, ":") {
 			said = "bAsIc " + base64.StdEncoding.EncodeToString([]byte(said))
@@ -289,6 +295,10 @@ func TestBasicAuth(t *testing.T) {
 				t.Errorf("the challenge is %q", resp.Header.Get("WWW-Authenticate"))
 			}
 		}
+	}
+	right := "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte("ann:right"))
+	if resp, _ := askFor(t, addr, "/", right, "Authorization: Basic cm9vdDp4"); resp.StatusCode != 401 {
+		t.Errorf("two names: %s", resp.Status)
 	}
 	for text, want := range map[string]string{"": "no user", "ann\n": "line 1", "ann:$apr1$x$y\n": "htpasswd -B", ":x": "line 1"} {
 		if _, err := loadUsers(writeFile(t, text)); err == nil || !strings.Contains(err.Error(), want) {

@@ -2,6 +2,7 @@ package l7
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unicode"
 
 	"golang.org/x/crypto/bcrypt"
 )
@@ -124,15 +126,15 @@ func loadUsers(path string) (map[string]string, error) {
 }
 
 // user returns the name of the user that a request is of; ok is false if it is of
-// none.
-// busy says that nobody can tell now.
+// none, or says so twice: a server could heed the other one. busy says that nobody
+// can tell now.
 func (b *basicAuth) user(ctx context.Context, ex *exchange) (name string, ok, busy bool) {
 	scheme, encoded, _ := strings.Cut(ex.fields.get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Basic") {
+	if !strings.EqualFold(scheme, "Basic") || ex.fields.count("Authorization") > 1 {
 		return "", false, false
 	}
 	text, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
-	if err != nil {
+	if err != nil || bytes.ContainsFunc(text, unicode.IsControl) { // RFC 7617, section 2
 		return "", false, false
 	}
 	name, password, ok := strings.Cut(string(text), ":")

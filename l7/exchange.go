@@ -40,6 +40,16 @@ func (f fields) has(name string) bool {
 	return false
 }
 
+// count returns how many fields there are of that name.
+func (f fields) count(name string) (n int) {
+	for i := range f {
+		if strings.EqualFold(f[i].Name, name) {
+			n++
+		}
+	}
+	return n
+}
+
 // set gives all fields of that name that value.
 func (f fields) set(name, value string) {
 	for i := range f {
