@@ -102,6 +102,9 @@ type exchange struct {
 	// mayLackHost says that the client's wire allows requests without a host:
 	// HTTP/1.0 (RFC 9112, section 3.2).
 	mayLackHost bool
+	// lengthOrTrailers says that its answers have no trailers if they have a length:
+	// HTTP/1.
+	lengthOrTrailers bool
 
 	// body is nil if the request has none. Reading it may outlast the exchange
 	// and fails from then on.

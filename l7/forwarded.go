@@ -2,6 +2,7 @@ package l7
 
 import (
 	"cmp"
+	"net/http"
 	"net/netip"
 	"strings"
 
@@ -80,6 +81,19 @@ func appendTrailerNames(out, in fields) fields {
 		return out
 	}
 	return append(out, field{Name: "Trailer", Value: strings.Join(names, ", ")})
+}
+
+// announceTrailers is appendTrailerNames for the head of an answer. By HTTP/1 an answer
+// has no trailers if it has a length. A client that asks for them gets it without
+// the length, others without the trailers (RFC 9110, section 6.5.1).
+func (ex *exchange) announceTrailers(out, in fields) fields {
+	if ex.lengthOrTrailers && out.has("Content-Length") {
+		if ex.mayLackHost || ex.method == http.MethodHead || !ex.fields.hasToken("TE", "trailers") {
+			return out
+		}
+		out = out.without("Content-Length")
+	}
+	return appendTrailerNames(out, in)
 }
 
 // trailerFields returns the trailers that may be passed on, in either

@@ -129,7 +129,7 @@ func (c *http1Conn) exchange() bool {
 		ex.scheme = "https"
 	}
 	ex.fields, ex.mayLackHost, ex.peer = req.Fields, req.Minor == 0, c.peer
-	ex.answer, ex.client = &w.answer, c
+	ex.answer, ex.client, ex.lengthOrTrailers = &w.answer, c, true
 	ex.trail.began, ex.trail.protocol = c.headBegan, "HTTP/1.1"
 	if req.Minor == 0 {
 		ex.trail.protocol = "HTTP/1.0"

@@ -657,3 +657,46 @@ func TestServerWithoutHTTP2(t *testing.T) {
 		}
 	}
 }
+
+// Behind an answer with a length, by HTTP/2, clients of HTTP/1.1 get the trailers if
+// they ask for them: then the length has to go.
+func TestLengthAndTrailers(t *testing.T) {
+	server := http2Web(t, nil, nil, nil, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/announced" {
+			w.Header().Set("Trailer", "X-Sum")
+		}
+		w.Header().Set("Content-Length", "5")
+		_, _ = io.WriteString(w, "hello")
+		w.Header().Set("X-Sum", "7")
+	})
+	r := newRig(t)
+	r.pool("p", server)
+	r.wires = map[string]Transport{"p": byHTTP2}
+	plain, secure := r.addr(), r.addr()
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{plain}, Pool: "p"},
+		Config{Name: "secure", Listen: []netip.AddrPort{secure}, Pool: "p", TLS: &TLS{Certificates: []Certificate{makeCert(t, "a.example")}}})
+	for _, tc := range []struct {
+		request string
+		want    string // length, trailers that are announced, and those that come
+	}{
+		{"GET /announced HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n\r\n", "-1 map[X-Sum:[]] map[X-Sum:[7]]"},
+		{"GET /announced HTTP/1.1\r\nHost: a\r\n\r\n", "5 map[] map[]"},
+		{"GET /unsaid HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n\r\n", "5 map[] map[]"},
+		{"GET /announced HTTP/1.0\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n\r\n", "5 map[] map[]"},
+	} {
+		c, in := dial(t, plain, nil)
+		write(t, c, []byte(tc.request))
+		resp := answerTo(t, in, "GET")
+		got := fmt.Sprint(resp.ContentLength, " ", resp.Trailer)
+		if text := body(t, resp); text != "hello" {
+			t.Errorf("%q: %q", tc.request, text)
+		}
+		if got = fmt.Sprint(got, " ", resp.Trailer); strings.ReplaceAll(got, "map[X-Sum:<nil>]", "map[X-Sum:[]]") != tc.want {
+			t.Errorf("%q: %s, want %s", tc.request, got, tc.want)
+		}
+	}
+	resp := get(t, client(t, secure, protocolHTTP2), "https://a.example/announced")
+	if text := body(t, resp); text != "hello" || resp.ContentLength != 5 || resp.Trailer.Get("X-Sum") != "7" {
+		t.Errorf("HTTP/2: %q, %d, %v", text, resp.ContentLength, resp.Trailer)
+	}
+}

@@ -375,7 +375,7 @@ func (p *pipeline) pass(server *pool.Server, ex *exchange, a answer) error {
 	p.count.answered(head.status)
 	ex.out.head = answerFields(ex.out.head[:0], head.fields)
 	if head.trailer {
-		ex.out.head = appendTrailerNames(ex.out.head, head.fields)
+		ex.out.head = ex.announceTrailers(ex.out.head, head.fields)
 	}
 	if ex.rules != nil {
 		ex.rules.onAnswer(ex)
