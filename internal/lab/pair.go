@@ -39,6 +39,9 @@ type PairOptions struct {
 	// Servers is how many servers there are, at most 99; default 3. They are up
 	// from the beginning.
 	Servers int
+	// OneArm has the servers on the LAN, 192.168.15.51 and following, and nothing on
+	// the servers' network.
+	OneArm bool
 	// VIP is the address that the monitor watches; default DefaultVIP. With one of
 	// IPv6 the LAN has the addresses of fd15::/64 as well: lb01 ::b, lb02 ::c,
 	// the client ::64.
@@ -138,7 +141,7 @@ func (p *Pair) build(o PairOptions) (err error) {
 		return err
 	}
 	for i := range o.Servers {
-		if err := p.addServer(i + 1); err != nil {
+		if err := p.addServer(i+1, o.OneArm); err != nil {
 			return err
 		}
 	}
@@ -176,16 +179,20 @@ func (p *Pair) addNode(name string, number byte, o PairOptions) (*Node, error) {
 	return n, n.WriteConfig(o.Config)
 }
 
-func (p *Pair) addServer(number int) error {
+func (p *Pair) addServer(number int, onLAN bool) error {
 	h, err := p.addHost(fmt.Sprintf("web%d", number), "")
 	if err != nil {
 		return err
 	}
 	last := byte(50 + number)
-	if err := p.addCable(h, "eth0", bridgeSRV, last); err != nil {
+	bridge, address := bridgeSRV, netip.AddrFrom4([4]byte{172, 16, 1, last})
+	if onLAN {
+		bridge, address = bridgeLAN, netip.AddrFrom4([4]byte{192, 168, 15, last})
+	}
+	if err := p.addCable(h, "eth0", bridge, last); err != nil {
 		return err
 	}
-	s := newServer(h, netip.AddrFrom4([4]byte{172, 16, 1, last}))
+	s := newServer(h, address)
 	p.Servers = append(p.Servers, s)
 	return s.Start()
 }
