@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -314,7 +315,7 @@ func TestNobodyGetsWhatIsOthers(t *testing.T) {
 
 	var stop atomic.Bool
 	var wg sync.WaitGroup
-	var whole [5]atomic.Int64
+	whole := [...]*atomic.Int64{{}, {}, {}, {}, {}}
 	for i, at := range []struct {
 		addr  netip.AddrPort
 		base  string
@@ -327,7 +328,7 @@ func TestNobodyGetsWhatIsOthers(t *testing.T) {
 		for range 8 {
 			wg.Go(func() {
 				for !stop.Load() {
-					chaosClient(t, c, at.base, &whole[i])
+					chaosClient(t, c, at.base, whole[i])
 				}
 			})
 		}
@@ -335,11 +336,14 @@ func TestNobodyGetsWhatIsOthers(t *testing.T) {
 	for range 4 {
 		wg.Go(func() {
 			for !stop.Load() {
-				chaosPipeline(t, plain, &whole[4])
+				chaosPipeline(t, plain, whole[4])
 			}
 		})
 	}
-	for end := time.Now().Add(lasts); time.Now().Before(end) && !t.Failed(); {
+	few := func() bool { // answers so far, on a machine that is busy
+		return slices.ContainsFunc(whole[:], func(n *atomic.Int64) bool { return n.Load() < 20 })
+	}
+	for began := time.Now(); (time.Since(began) < lasts || few() && time.Since(began) < lasts+6*patience) && !t.Failed(); {
 		time.Sleep(time.Duration(rand.IntN(60)) * time.Millisecond)
 		switch rand.IntN(5) {
 		case 0, 1:
@@ -359,10 +363,9 @@ func TestNobodyGetsWhatIsOthers(t *testing.T) {
 	stop.Store(true)
 	wg.Wait()
 	for i := range whole {
-		if n := whole[i].Load(); n < 20 {
-			t.Errorf("only %d whole answers to clients of kind %d", n, i)
-		} else {
-			t.Logf("%d whole answers to clients of kind %d", n, i)
-		}
+		t.Logf("%d whole answers to clients of kind %d", whole[i].Load(), i)
+	}
+	if few() {
+		t.Error("those are too few")
 	}
 }
