@@ -125,6 +125,8 @@ func ownEnd(status int) accesslog.End {
 		return accesslog.NoServer
 	case http.StatusGatewayTimeout:
 		return accesslog.ServerSlow
+	case http.StatusInternalServerError:
+		return accesslog.Failed
 	}
 	if status >= 400 {
 		return accesslog.BadRequest

@@ -12,7 +12,9 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"appliance/l7/accesslog"
 )
@@ -64,6 +66,16 @@ func checkFolder(root string) error {
 type static struct {
 	root, index string
 	cache       fileCache
+	complained  atomic.Int64 // when trouble was logged last, in nanoseconds of Unix time
+}
+
+// complainEvery is how often trouble with files is logged, whatever clients ask for.
+const complainEvery = 10 * time.Second
+
+// complains reports whether trouble is to be logged now.
+func (s *static) complains(now time.Time) bool {
+	last := s.complained.Load()
+	return now.UnixNano()-last >= int64(complainEvery) && s.complained.CompareAndSwap(last, now.UnixNano())
 }
 
 // file answers with a file. If the route has a pool too, what is no file goes
@@ -221,10 +233,16 @@ func (w *fileAnswer) whole(o openedFile) {
 func (p *pipeline) noFile(ctx context.Context, st *state, to *target, ex *exchange, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		p.log.Warn().Err(err).Msg("a file may not be read")
+		if to.files.complains(ex.now) {
+			p.log.Warn().Err(err).Msg("a file may not be read")
+		}
+		ex.because(accesslog.Denied, err)
 		return p.refuse(ex, http.StatusForbidden)
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EIO):
-		p.log.Error().Err(err).Msg("a file cannot be opened")
+		if to.files.complains(ex.now) {
+			p.log.Error().Err(err).Msg("a file cannot be opened")
+		}
+		ex.because(accesslog.Failed, err)
 		return p.refuse(ex, http.StatusInternalServerError)
 	}
 	if to.pool != nil {

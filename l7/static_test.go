@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"appliance/l7/accesslog"
 )
 
 // staticFiles makes a folder, and one beside it with a secret.
@@ -320,5 +322,23 @@ func TestKeptAfterASlowAnswer(t *testing.T) {
 	io.WriteString(c, "GET /none HTTP/1.1\r\nHost: a\r\n\r\n")
 	if resp, err := http.ReadResponse(in, nil); err != nil || resp.StatusCode != 404 {
 		t.Errorf("the next request: %v, %v", resp, err)
+	}
+}
+
+// Clients who ask for files that cannot be read do not fill the log.
+func TestTroubleWithFilesIsToldNowAndThen(t *testing.T) {
+	var s static
+	now, told := time.Now(), 0
+	for range 1000 {
+		if s.complains(now) {
+			told++
+		}
+		now = now.Add(complainEvery / 100)
+	}
+	if told != 10 {
+		t.Errorf("told %d times", told)
+	}
+	if end := ownEnd(http.StatusInternalServerError); end != accesslog.Failed {
+		t.Errorf("what we fail at is said to be %s", end)
 	}
 }

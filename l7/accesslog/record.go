@@ -25,6 +25,7 @@ const (
 	ServerFailed  End = "server_failed"  // no answer, or one that is none
 	ServerSlow    End = "server_slow"    // no answer in time, or a pause in it that was too long
 	ServerCut     End = "server_cut"     // the answer broke off
+	Failed        End = "failed"         // the appliance itself could not do it: a file cannot be opened
 	Stopped       End = "stopped"        // cut off by the appliance, which stops
 	TLSFailed     End = "tls_failed"     // no request: the handshake failed
 )
@@ -32,7 +33,7 @@ const (
 // Troubles are the ends of requests that were refused, or not answered whole.
 var Troubles = [...]End{
 	Denied, Limited, NotFound, BadRequest, TooLarge, ClientSlow, ClientGone, ClientStalled, NoServer, Full, QueueTimeout,
-	ConnectFailed, ServerFailed, ServerSlow, ServerCut, Stopped,
+	ConnectFailed, ServerFailed, ServerSlow, ServerCut, Failed, Stopped,
 }
 
 // Record is one request. Strings may be empty, durations below zero: then there
