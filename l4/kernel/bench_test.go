@@ -69,3 +69,18 @@ func BenchmarkMaglev(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(time.Millisecond), "ms")
 }
+
+// BenchmarkPacket has the program look at a packet of a flow: with direct return, for
+// there the packet is the same afterwards, and comes in again.
+func BenchmarkPacket(b *testing.B) {
+	f := families[0]
+	s := f.service()
+	s.Mode = Direct
+	s.Servers[0].Addr = netip.AddrPortFrom(f.server.Addr(), f.vip.Port())
+	r := newRig(b, Options{}, s)
+	r.client(packet{proto: TCP, from: f.client, to: f.vip, flags: syn, seq: 100})
+	data := packet{proto: TCP, from: f.client, to: f.vip, flags: ack, seq: 101, ack: 501, payload: "data"}
+	r.client(data)
+	b.ResetTimer()
+	r.repeat(r.toClient, r.fromClient(data), b.N)
+}

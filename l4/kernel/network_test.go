@@ -15,14 +15,14 @@ import (
 
 // namespace is a network of a test's own: a thread that left that of the others.
 type namespace struct {
-	t     *testing.T
+	t     testing.TB
 	tid   int
 	calls chan func()
 }
 
 // newNamespace makes a network with nothing but a loopback interface. It lasts
 // as long as the test.
-func newNamespace(t *testing.T) *namespace {
+func newNamespace(t testing.TB) *namespace {
 	t.Helper()
 	n := &namespace{t: t, calls: make(chan func())}
 	started := make(chan error)
@@ -47,7 +47,7 @@ func newNamespace(t *testing.T) *namespace {
 }
 
 // missing skips a test that this machine cannot run; where tests count, it fails.
-func missing(t *testing.T, what string) {
+func missing(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatalf("this machine lacks %s", what)
@@ -108,7 +108,7 @@ type network struct {
 // and the balancer (.1), which also has the VIPs 10.0.1.100 and fd01::100, and
 // 10.0.2.0/24 and fd02::/64 between it (.1) and the server (.2, .3, .4). The
 // others' way to everything is the balancer, which forwards.
-func newNetwork(t *testing.T) *network {
+func newNetwork(t testing.TB) *network {
 	t.Helper()
 	w := &network{client: newNamespace(t), balancer: newNamespace(t), server: newNamespace(t)}
 	for _, n := range []*namespace{w.client, w.balancer, w.server} {
@@ -175,7 +175,7 @@ func (w *network) know() {
 }
 
 // open opens a path on the balancer for as long as the test lasts.
-func (w *network) open(t *testing.T, o Options) *Path {
+func (w *network) open(t testing.TB, o Options) *Path {
 	t.Helper()
 	var p *Path
 	var err error

@@ -25,30 +25,30 @@ type programChange struct {
 }
 
 type programFlow struct {
-	_         structs.HostLayout
-	Phase     uint32
-	Flags     uint32
-	Seen      uint32
-	Server    uint32
-	Service   uint32
-	Expect    uint32
-	AddrDiff  uint32
-	PortDiff  uint32
-	Saddr     [4]uint32
-	Daddr     [4]uint32
-	Sport     uint16
-	Dport     uint16
-	Mode      uint8
-	Reverse   uint8
-	Slow      uint8
-	Pad       uint8
-	Dmac      [6]uint8
-	Smac      [6]uint8
-	Responses uint32
-	Ifindex   uint32
-	RouteAt   uint32
-	Hint      uint32
-	Mtu       uint32
+	_        structs.HostLayout
+	Phase    uint32
+	Flags    uint32
+	Seen     uint32
+	Server   uint32
+	Service  uint32
+	Next     uint32
+	AddrDiff uint32
+	PortDiff uint32
+	Saddr    [4]uint32
+	Daddr    [4]uint32
+	Sport    uint16
+	Dport    uint16
+	Mode     uint8
+	Reverse  uint8
+	Slow     uint8
+	Pad      uint8
+	Dmac     [6]uint8
+	Smac     [6]uint8
+	Acked    uint32
+	Ifindex  uint32
+	RouteAt  uint32
+	Hint     uint32
+	Mtu      uint32
 }
 
 type programKey struct {
@@ -131,6 +131,7 @@ type programSettings struct {
 	FirstPort   uint16
 	Ports       uint16
 	Changes     uint32
+	Moved       uint32
 	Strays      uint32
 }
 

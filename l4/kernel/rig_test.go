@@ -17,12 +17,12 @@ const (
 
 // rig runs the program on frames, without any interface carrying them.
 type rig struct {
-	t *testing.T
+	t testing.TB
 	*network
 	path *Path
 }
 
-func newRig(t *testing.T, o Options, services ...Service) *rig {
+func newRig(t testing.TB, o Options, services ...Service) *rig {
 	t.Helper()
 	r := &rig{t: t, network: newNetwork(t)}
 	r.know()
@@ -185,4 +185,17 @@ func (f family) shortest() int {
 		return 14 + 40
 	}
 	return 14 + 20
+}
+
+// repeat has a frame come in n times. The program must not change it: it is of a flow
+// with direct return.
+func (r *rig) repeat(i *net.Interface, f []byte, n int) {
+	r.t.Helper()
+	o := ebpf.RunOptions{Data: f, Repeat: uint32(n), Context: context{IngressIfindex: uint32(i.Index), Ifindex: uint32(i.Index)}}
+	var verdict uint32
+	var err error
+	r.balancer.do(func() { verdict, err = r.path.objects.Appliance.Run(&o) })
+	if err != nil || verdict != redirect {
+		r.t.Fatalf("verdict %#x, %v", verdict, err)
+	}
 }

@@ -18,8 +18,8 @@ const straysFor = time.Minute
 // belong to no flow are dropped meanwhile, and sent again by them, instead of being
 // reset: the client's next segment may tell what they belong to.
 func (p *Path) TakeStrays() {
-	until := tick() + ticks(straysFor)
-	p.setSettings(func(s *programSettings) { s.Strays = until })
+	now := tick()
+	p.setSettings(func(s *programSettings) { s.Moved, s.Strays = now, now+ticks(straysFor) })
 }
 
 // LeaveStrays ends what TakeStrays began: the address has come here in peace, and

@@ -27,25 +27,26 @@ enum phase {
 };
 
 enum flags {
-	FLAG_SYNACK = 1 << 0,	   // expect is known
+	FLAG_SYNACK = 1 << 0,	   // the server has answered the SYN
 	FLAG_CLIENT_FIN = 1 << 1,
 	FLAG_SERVER_FIN = 1 << 2,
 	FLAG_CLIENT_RST = 1 << 3,
 	FLAG_SERVER_RST = 1 << 4,
 	FLAG_INSTALLED = 1 << 5,   // the other node carries it
 	FLAG_STRAY = 1 << 6,	   // it did not begin here, and the server has not shown yet that it knows of it
+	FLAG_NUMBERS = 1 << 7,	   // next and acked are known
 };
 
 // A flow is one direction of a connection: what to make of its packets. The
-// state of the connection (phase, expect, flags) is that of the direction from
-// the client; the other has a copy of the flags that it needs itself.
+// state of the connection (phase, flags) is that of the direction from the client; the
+// other has a copy of the flags that it needs itself.
 struct flow {
 	__u32 phase;
 	__u32 flags;
 	__u32 seen; // in ticks
 	__u32 server;
 	__u32 service;
-	__u32 expect;	 // what the client acknowledges first, in the order of the host
+	__u32 next;	 // TCP: the sequence number behind all that was sent this way
 	__u32 addr_diff; // what the new addresses change in a checksum
 	__u32 port_diff; // what the new ports change
 	__be32 saddr[4];
@@ -58,7 +59,10 @@ struct flow {
 	__u8 pad;
 	__u8 dmac[6];
 	__u8 smac[6];
-	__u32 responses; // that the client may still get, 0 for any number; of the direction from the server
+	union {
+		__u32 acked;	 // TCP: what was acknowledged this way
+		__u32 responses; // UDP: that the client may still get, 0 for any number; of the direction from the server
+	};
 	__u32 ifindex;	 // the way out
 	__u32 route_at;	 // in ticks: ifindex, MACs and mtu are of then
 	__u32 hint;	 // the way to the client where the kernel does not forward
@@ -118,6 +122,7 @@ struct settings {
 	__u16 first_port;
 	__u16 ports; // how many
 	__u32 changes; // tell them
+	__u32 moved;   // in ticks: when an address has come here
 	__u32 strays;  // in ticks: until when connections are taken of which no flow is known
 };
 

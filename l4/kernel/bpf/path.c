@@ -27,6 +27,14 @@
 // server sends. It is off by more than 0 only with data in the SYN (RFC 7413).
 #define FIRST_ACK_SPAN 65536
 
+// How far the sequence numbers of packets that follow each other may be apart: packets
+// in between were lost before they came here. It is more than the windows that kernels
+// give by themselves. A FIN is nearer: it comes after all else, or again.
+#define GAP (1u << 24)
+#define FIN_GAP (1u << 20)
+// A reset may overtake what was sent before it: another processor takes that in.
+#define RESET_GAP (1u << 16)
+
 // A tick is 2^30 ns, about a second.
 #define NOW() ((__u32)(bpf_ktime_get_coarse_ns() >> 30))
 
@@ -135,6 +143,71 @@ NOINLINE int tell(const struct key *k, const struct flow *f, __u32 kind)
 	return 0;
 }
 
+// end_of returns the sequence number behind a segment (RFC 9293 section 3.4).
+INLINE __u32 end_of(const struct packet *p)
+{
+	return p->seq + p->payload + !!(p->flags & SYN) + !!(p->flags & FIN);
+}
+
+INLINE void know_numbers(struct flow *f, __u32 next, __u32 acked)
+{
+	f->next = next;
+	f->acked = acked;
+	if (!(f->flags & FLAG_NUMBERS))
+		__sync_fetch_and_or(&f->flags, FLAG_NUMBERS);
+}
+
+// follow_numbers takes note of the numbers of a segment. What is far from those before
+// does not count: it is forged, or long over.
+INLINE void follow_numbers(const struct packet *p, struct flow *f)
+{
+	__u32 end = end_of(p);
+	if (unlikely(!(f->flags & FLAG_NUMBERS))) {
+		if (p->flags & ACK)
+			know_numbers(f, end, p->ack);
+		return;
+	}
+	if (end - f->next - 1 < GAP)
+		f->next = end;
+	if (p->flags & ACK && p->ack - f->acked - 1 < GAP)
+		f->acked = p->ack;
+}
+
+// doubt forgets numbers of before the address came here: the connection has gone on
+// elsewhere since.
+NOINLINE int doubt(struct flow *f)
+{
+	__u32 zero = 0;
+	struct settings *set = bpf_map_lookup_elem(&configuration, &zero);
+	if (f->flags & FLAG_NUMBERS && set && (int)(f->route_at - set->moved) < 0)
+		__sync_fetch_and_and(&f->flags, ~FLAG_NUMBERS);
+	return 0;
+}
+
+// credible reports whether a reset or a FIN of f may end it: whether its receiver, from
+// which o comes, would take it. RFC 5961 section 3.2 has it take a reset only if that
+// is the very next thing. What has been acknowledged is seen here, and what has been
+// sent; between these it is, or a little beyond. Where nothing is known, a forged one is the worse mistake:
+// without the true one a flow lasts until it is idle.
+INLINE int credible(const struct packet *p, struct flow *f, struct flow *o)
+{
+	__u32 gap = p->flags & RST ? RESET_GAP : FIN_GAP;
+	__u32 at = p->seq + (p->flags & RST ? 0 : p->payload);
+	if (f->mode == MODE_DIRECT) // the receiver is not seen
+		return f->flags & FLAG_NUMBERS && at - f->next + gap <= 2 * gap;
+	doubt(o);
+	if (!(o->flags & FLAG_NUMBERS))
+		return 0;
+	__u32 sent = f->flags & FLAG_NUMBERS && f->next - o->acked < GAP ? f->next - o->acked : 0;
+	return at - o->acked <= sent + gap;
+}
+
+// news reports whether there is something in a segment that was not said before.
+INLINE int news(const struct packet *p, const struct flow *f)
+{
+	return end_of(p) - f->next - 1 < GAP || (p->flags & ACK && p->ack - f->acked - 1 < GAP);
+}
+
 // establish notes that both sides have proved that they are there.
 INLINE void establish(const struct key *k, struct flow *f)
 {
@@ -209,17 +282,21 @@ NOINLINE int track_tcp(const struct packet *p, struct flow *f)
 	__u32 fin = f->reverse ? FLAG_SERVER_FIN : FLAG_CLIENT_FIN;
 
 	if (p->flags & RST) {
+		if (first->phase == PHASE_ESTABLISHED && !credible(p, f, o))
+			return CARRY;
 		__sync_fetch_and_or(&f->flags, rst);
 		__sync_fetch_and_or(&first->flags, rst);
 		__u32 phase = finish(k, first);
+		if (p->seq - f->next - 1 < GAP)
+			f->next = p->seq;
 		if (phase == PHASE_NEW && f->reverse)
 			COUNT_SERVER(f->server, refused);
 		else if (phase == PHASE_ESTABLISHED)
 			COUNT_SERVER(f->server, broken);
 		return CARRY;
 	}
-	if (f->flags & rst && !(p->flags & SYN)) {
-		// Who has really sent a reset sends nothing else afterwards: that one was
+	if (f->flags & rst && !(p->flags & SYN) && news(p, f)) {
+		// Who has really sent a reset says nothing new afterwards: that one was
 		// somebody else's, and the connection lives.
 		__sync_fetch_and_and(&f->flags, ~rst);
 		__u32 before = __sync_fetch_and_and(&first->flags, ~rst);
@@ -236,12 +313,15 @@ NOINLINE int track_tcp(const struct packet *p, struct flow *f)
 			establish(k, first);
 		}
 		if ((p->flags & (SYN | ACK)) == (SYN | ACK) && first->phase == PHASE_NEW) {
-			first->expect = p->seq + 1;
+			know_numbers(f, end_of(p), p->ack);
+			first->acked = p->seq + 1; // what it has to be at least
 			__sync_fetch_and_or(&first->flags, FLAG_SYNACK);
 		} else if ((p->flags & (SYN | ACK)) == (SYN | ACK) && first->phase == PHASE_ESTABLISHED) {
 			// The server knows of no connection there any more and begins another
 			// one. This one ended while its packets went by the other node, which
 			// has to hear of the new one.
+			know_numbers(f, end_of(p), p->ack);
+			know_numbers(o, p->ack, p->seq + 1);
 			__sync_fetch_and_and(&first->flags, ~(FLAG_CLIENT_FIN | FLAG_SERVER_FIN));
 			tell(k, first, CHANGE_ESTABLISHED);
 		}
@@ -249,10 +329,15 @@ NOINLINE int track_tcp(const struct packet *p, struct flow *f)
 		// Only who has got the server's SYN knows what to acknowledge. With direct
 		// return it is not seen here, and any acknowledgement has to do.
 		if (first->mode == MODE_DIRECT ||
-		    (first->flags & FLAG_SYNACK && p->ack - first->expect < FIRST_ACK_SPAN))
+		    (first->flags & FLAG_SYNACK && p->ack - first->acked < FIRST_ACK_SPAN))
 			establish(k, first);
 	}
-	if (p->flags & FIN && first->phase == PHASE_ESTABLISHED) {
+	if (p->flags & SYN) {
+		if (!f->reverse && first->phase == PHASE_NEW)
+			f->next = end_of(p);
+		return CARRY;
+	}
+	if (p->flags & FIN && first->phase == PHASE_ESTABLISHED && credible(p, f, o)) {
 		__u32 before = __sync_fetch_and_or(&first->flags, fin);
 		if (!(before & fin)) {
 			if ((before | fin) & FLAG_CLIENT_FIN && (before | fin) & FLAG_SERVER_FIN)
@@ -307,10 +392,15 @@ INLINE int follow(const struct packet *p, struct flow *f, __u32 now)
 			forget(&p->key, f);
 			return BEGIN;
 		}
+		if (unlikely(f->route_at != now))
+			doubt(f);
+		int what = CARRY;
 		if (p->flags & (SYN | FIN | RST) || (from_client && f->phase == PHASE_NEW) ||
 		    f->flags & (from_client ? FLAG_CLIENT_RST : FLAG_SERVER_RST | FLAG_STRAY))
-			return track_tcp(p, f);
-		return CARRY;
+			what = track_tcp(p, f);
+		if (what == CARRY && !(p->flags & (SYN | RST)) && (f->reverse || f->phase != PHASE_NEW))
+			follow_numbers(p, f);
+		return what;
 	}
 	if (from_client) {
 		if (f->phase == PHASE_CLOSED || state == SERVER_MAINT || state == SERVER_DOWN) {
@@ -536,6 +626,8 @@ NOINLINE struct flow *begin(struct __sk_buff *skb, const struct packet *p, __u32
 	copy_addr(f->daddr, s->mode == MODE_DIRECT ? p->key.daddr : srv->addr);
 	f->sport = p->key.sport;
 	f->dport = s->mode == MODE_DIRECT ? p->key.dport : srv->port;
+	if (p->key.proto == IPPROTO_TCP)
+		know_numbers(f, end_of(p), p->ack);
 	if (route(skb, &p->key, f, now) < 0) {
 		COUNT_SERVICE(s->id, no_route);
 		return 0;
