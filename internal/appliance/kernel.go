@@ -128,7 +128,7 @@ func (k *kernelPath) commit() {
 
 // open loads the program. The caller holds the lock.
 func (k *kernelPath) open(s *setup) {
-	path, err := kernel.Open(kernel.Options{Flows: s.node.Kernel.Flows, Ports: ports(s), Route: link.RouteTo})
+	path, err := kernel.Open(kernel.Options{Flows: s.node.Kernel.Flows, Ports: ports(s), Route: link.RouteTo, Here: k.holds})
 	if err != nil {
 		if k.trouble == nil || k.trouble.Error() != err.Error() {
 			k.log.Warn().Err(err).Msg("services of the kernel path run on the proxy")

@@ -67,3 +67,24 @@ func TestConnectionInThePlaceOfAnother(t *testing.T) {
 		r.path.OnChanges(nil)
 	}
 }
+
+// A flow that was this node's ages like one of the other node when its address is there:
+// that one need not have told yet that it is in use.
+func TestFlowsOfAnAddressThatHasMovedAway(t *testing.T) {
+	t.Parallel()
+	f := families[0]
+	away := false
+	s := f.service()
+	s.Timeouts.Idle = time.Minute
+	r := newRig(t, Options{Here: func(a netip.Addr) bool { return a != f.vip.Addr() || !away }}, s)
+	r.connect(f.client, f.vip, f.server)
+	now := tick()
+	away = true
+	if r.path.sweepOnce(now+ticks(90*time.Second), 0); len(r.flows()) != 1 {
+		t.Error("it ended before the other node had to tell that it is in use")
+	}
+	away = false
+	if r.path.sweepOnce(now+ticks(90*time.Second), 0); len(r.flows()) != 0 {
+		t.Error("it lives longer than it may where its address is")
+	}
+}

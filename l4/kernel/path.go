@@ -34,6 +34,9 @@ type Options struct {
 	// packets are sent by where the kernel does not forward (ip_forward, or
 	// forwarding of the interface, is 0); nil if it does.
 	Route func(netip.Addr) int
+	// Here reports whether an address of a service is this node's now. It is asked by
+	// each look at all flows; nil means that all are.
+	Here func(netip.Addr) bool
 }
 
 // MaxFlows bounds Options.Flows.

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -107,6 +108,9 @@ type round struct {
 	told     []Change
 	census   census
 	timedOut map[uint32]int64 // by service
+
+	here func(netip.Addr) bool
+	away map[[4]uint32]bool // addresses of services that are not here, of those asked for
 }
 
 // beginRound notes what look needs to know.
@@ -116,6 +120,7 @@ func (p *Path) beginRound(now, since uint32) *round {
 	r := &round{
 		now: now, since: since,
 		timeouts: make(map[uint32]Timeouts), before: make(map[uint32]programServerCounts), timedOut: make(map[uint32]int64),
+		here: p.o.Here, away: make(map[[4]uint32]bool),
 		census: census{perServer: make(map[uint32]*headcount)},
 	}
 	for id, s := range p.registry.byID {
@@ -280,10 +285,24 @@ func (r *round) limit(k *programKey, f *programFlow) uint32 {
 	case f.Flags&(flagClientFIN|flagServerFIN) != 0:
 		idle = halfClose
 	}
-	if f.Flags&flagInstalled != 0 {
+	if f.Flags&flagInstalled != 0 || r.elsewhere(k.Daddr) {
 		idle += newsAfter
 	}
 	return ticks(idle)
+}
+
+// elsewhere reports whether the other node has an address now, and would tell that a
+// flow of it is in use.
+func (r *round) elsewhere(vip [4]uint32) bool {
+	if r.here == nil {
+		return false
+	}
+	away, asked := r.away[vip]
+	if !asked {
+		away = !r.here(address(vip))
+		r.away[vip] = away
+	}
+	return away
 }
 
 // expire removes a flow and notes what is to be told of it.
