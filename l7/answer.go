@@ -17,8 +17,8 @@ type answer interface {
 	// next returns the next part of the body, which is good until the following
 	// call; it may be empty. io.EOF comes with the last part or after it.
 	next() ([]byte, error)
-	// splice carries a large rest of the body to the client in the kernel, if that
-	// can be done.
+	// splice carries a large rest of the body to the client in the kernel, behind
+	// what waits to be sent, if that can be done.
 	splice(to answerWriter) error
 	// release gives the connection to others if the exchange with the server is
 	// over: its client may take long to read what is left.
@@ -59,6 +59,7 @@ func (a *http1Reply) begin(c *serverConn, ex *exchange) {
 	a.trailer = a.parsed.Chunked && a.fields.has("Trailer")
 	a.left, a.chunks = a.parsed.Length, http1.Chunks{}
 	a.done = a.left == 0
+	c.large = false
 }
 
 // head is described at answer, as are the other methods of it.

@@ -1,7 +1,6 @@
 package l7
 
 import (
-	"net"
 	"net/http"
 	"time"
 
@@ -19,9 +18,6 @@ type http1Answer struct {
 	chunked  bool
 	close    bool // the connection ends with this answer
 	finished bool
-
-	vec     [3][]byte
-	buffers net.Buffers
 }
 
 // copyMost is the largest part of a body that is copied to be sent together with
@@ -134,24 +130,30 @@ func (a *http1Answer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// send sends what is in the parts.
+// send sends what is in the parts, by one system call without TLS.
 func (a *http1Answer) send(parts ...[]byte) error {
 	c := a.conn
 	if err := c.armWrite(time.Now()); err != nil {
 		return err
 	}
-	a.buffers = a.vec[:0]
+	if !c.secure {
+		return writeParts(c.raw, parts...)
+	}
 	for _, p := range parts {
 		if len(p) > 0 {
-			a.buffers = append(a.buffers, p)
+			if _, err := c.rw.Write(p); err != nil {
+				return err
+			}
 		}
 	}
-	_, err := a.buffers.WriteTo(c.rw) // one system call for all, by TCP
-	return err
+	return nil
 }
 
 // Flush is described at answerWriter.
-func (a *http1Answer) Flush() error {
+func (a *http1Answer) Flush() error { return a.flush(0) }
+
+// flush is Flush with flags for writeSocket.
+func (a *http1Answer) flush(flags int) error {
 	if len(a.out) == 0 {
 		return nil
 	}
@@ -160,7 +162,7 @@ func (a *http1Answer) Flush() error {
 	a.out = a.out[:0]
 	if c.fd >= 0 {
 		// Nearly always all of it goes out, without the ways of package net.
-		n, err := writeSocket(uintptr(c.fd), out)
+		n, err := writeSocket(uintptr(c.fd), out, flags)
 		if err == nil && n == len(out) {
 			return nil
 		}
@@ -171,7 +173,7 @@ func (a *http1Answer) Flush() error {
 	if err := c.armWrite(time.Now()); err != nil {
 		return err
 	}
-	_, err := c.write(out)
+	_, err := c.write(out, flags)
 	return err
 }
 

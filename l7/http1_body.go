@@ -146,22 +146,38 @@ func (b *http1Body) arm() error {
 	return nil
 }
 
-// spliceable reports whether fill can be called.
+// spliceable reports whether so much of the body has still to come that fill is
+// the way.
 func (b *http1Body) spliceable() bool {
-	return b.left >= spliceLeast && !b.conn.secure && b.conn.work.in.r == b.conn.work.in.w
+	in := &b.conn.work.in
+	return !b.conn.secure && b.left-int64(in.w-in.r) >= spliceLeast
 }
 
-// fill is Read, but into a pipe.
-func (b *http1Body) fill(p *pipe) error {
+// begun reports whether a part of the body came with the head and has not been
+// read.
+func (b *http1Body) begun() bool { return b.conn.work.in.r < b.conn.work.in.w }
+
+// first returns what came with the head and has not been read.
+func (b *http1Body) first() []byte {
+	in := &b.conn.work.in
+	p := in.b[in.r:in.w]
+	in.r = in.w
+	b.got += int64(len(p))
+	b.left -= int64(len(p))
+	return p
+}
+
+// fill is Read, but into a pipe, and not of what came with the head. Unless it
+// waits, syscall.EAGAIN says that nothing has come.
+func (b *http1Body) fill(p *pipe, wait bool) error {
 	if err := b.arm(); err != nil {
 		return b.fail(err)
 	}
 	var err error
-	if ctl := b.conn.raw.Read(func(fd uintptr) bool {
-		err = p.fill(fd, b.left)
-		return err != syscall.EAGAIN
-	}); ctl != nil {
-		err = ctl
+	if wait {
+		err = p.fillFrom(b.conn.raw, b.left)
+	} else if err = p.tryFrom(b.conn.raw, b.left); err == syscall.EAGAIN {
+		return err
 	}
 	if err != nil {
 		return b.fail(err)

@@ -322,12 +322,12 @@ func (c *http1Conn) read(p []byte) (int, error) {
 	return readConn(c.raw, p)
 }
 
-// write writes all of p.
-func (c *http1Conn) write(p []byte) (int, error) {
+// write writes all of p, with flags for writeSocket, which TLS does not heed.
+func (c *http1Conn) write(p []byte, flags int) (int, error) {
 	if c.secure {
 		return c.rw.Write(p)
 	}
-	return writeConn(c.raw, p)
+	return writeConnFlags(c.raw, p, flags)
 }
 
 // gone reports whether the client has closed its side.

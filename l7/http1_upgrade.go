@@ -39,7 +39,7 @@ func (s *clientStream) Write(p []byte) (int, error) {
 	if err := s.conn.armWrite(time.Now()); err != nil {
 		return 0, err
 	}
-	return s.conn.write(p)
+	return s.conn.write(p, 0)
 }
 
 // CloseWrite tells the client that nothing more comes.

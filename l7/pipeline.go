@@ -386,11 +386,11 @@ func (p *pipeline) pass(server *pool.Server, ex *exchange, a answer) error {
 	a.release()
 	for {
 		if !a.ready() {
-			if err := ex.answer.Flush(); err != nil {
-				return err
-			}
 			if err := a.splice(ex.answer); err != nil {
 				return p.brokeOff(server, ex, err)
+			}
+			if err := ex.answer.Flush(); err != nil {
+				return err
 			}
 			a.release()
 		}

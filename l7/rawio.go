@@ -5,15 +5,19 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // transfer is one read or write by way of a RawConn. The function is made once
 // and used again, because a method value would be allocated for each.
 type transfer struct {
-	b    []byte // where to read to, or what is left to write
-	n    int
-	err  error
-	turn func(fd uintptr) bool
+	b     []byte // where to read to, or what is left to write
+	flags int    // of writes
+	n     int
+	err   error
+	turn  func(fd uintptr) bool
 }
 
 var (
@@ -28,7 +32,7 @@ func (t *transfer) read(fd uintptr) bool {
 
 func (t *transfer) write(fd uintptr) bool {
 	for {
-		n, err := writeSocket(fd, t.b)
+		n, err := writeSocket(fd, t.b, t.flags)
 		if err != nil {
 			t.err = err
 			return err != syscall.EAGAIN
@@ -66,12 +70,15 @@ func readConn(c syscall.RawConn, b []byte) (int, error) {
 }
 
 // writeConn writes all of b, in the same way.
-func writeConn(c syscall.RawConn, b []byte) (int, error) {
+func writeConn(c syscall.RawConn, b []byte) (int, error) { return writeConnFlags(c, b, 0) }
+
+// writeConnFlags is writeConn with flags for writeSocket.
+func writeConnFlags(c syscall.RawConn, b []byte, flags int) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
 	t := writes.Get().(*transfer)
-	t.b, t.n, t.err = b, 0, nil
+	t.b, t.flags, t.n, t.err = b, flags, 0, nil
 	err := c.Write(t.turn)
 	n, callErr := t.n, t.err
 	t.b = nil
@@ -83,4 +90,69 @@ func writeConn(c syscall.RawConn, b []byte) (int, error) {
 		return n, os.NewSyscallError("write", callErr)
 	}
 	return n, nil
+}
+
+// mostParts bounds what writeParts takes.
+const mostParts = 4
+
+// gather is one write of several parts, used again like a transfer.
+type gather struct {
+	iov  [mostParts]unix.Iovec
+	left []unix.Iovec // of iov
+	msg  unix.Msghdr
+	err  error
+	turn func(fd uintptr) bool
+}
+
+var gathers = sync.Pool{New: func() any { g := &gather{}; g.turn = g.write; return g }}
+
+func (g *gather) write(fd uintptr) bool {
+	for len(g.left) > 0 {
+		g.msg.Iov = &g.left[0]
+		g.msg.SetIovlen(len(g.left))
+		n, err := writeSocketParts(fd, &g.msg)
+		if err != nil {
+			g.err = err
+			return err != syscall.EAGAIN
+		}
+		g.wrote(n)
+	}
+	g.err = nil
+	return true
+}
+
+// wrote takes n bytes off the beginning of what is left.
+func (g *gather) wrote(n int) {
+	for len(g.left) > 0 && n >= int(g.left[0].Len) {
+		n -= int(g.left[0].Len)
+		g.left = g.left[1:]
+	}
+	if n > 0 {
+		first := &g.left[0]
+		first.Base = (*byte)(unsafe.Add(unsafe.Pointer(first.Base), n))
+		first.SetLen(int(first.Len) - n)
+	}
+}
+
+// writeParts writes all of the parts, mostParts at most, by one system call if
+// there is room for them.
+func writeParts(c syscall.RawConn, parts ...[]byte) error {
+	g := gathers.Get().(*gather)
+	g.left, g.err = g.iov[:0], nil
+	for _, p := range parts {
+		if len(p) > 0 {
+			g.left = g.left[:len(g.left)+1]
+			last := &g.left[len(g.left)-1]
+			last.Base = unsafe.SliceData(p)
+			last.SetLen(len(p))
+		}
+	}
+	err := c.Write(g.turn)
+	if err == nil && g.err != nil {
+		err = os.NewSyscallError("write", g.err)
+	}
+	clear(g.iov[:])
+	g.left, g.msg.Iov = nil, nil
+	gathers.Put(g)
+	return err
 }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"appliance/internal/endpoint"
 	"appliance/internal/pool"
 	"appliance/l7/http1"
@@ -52,13 +54,14 @@ type serverConn struct {
 	deadline time.Time // for reading, as the poller has it
 	writeBy  time.Time // for writing
 	in       *inbox    // nil: nothing was read in this exchange
+	large    bool      // the last answer was spliced: the next one may be, too
+	little   bool      // read not much of what comes next
 
 	// For turn, which is a field because a method value would be allocated.
 	turnFunc func(fd uintptr) bool
 	request  []byte // to be written; nil: it was
 	probe    bool   // the connection was kept: see that nobody has spoken
 	pipe     *pipe  // what is read goes there; nil: into in
-	pipeMost int64
 	n        int
 	err      error
 	one      [1]byte // the first byte of an answer by TLS
@@ -71,6 +74,10 @@ type inbox struct {
 }
 
 const inboxSize = 32 << 10
+
+// littleSize is what is read at first of an answer that may be large: its head,
+// and little of the body, which can be spliced then instead of being copied.
+const littleSize = 2 << 10
 
 var inboxes = sync.Pool{New: func() any { return &inbox{b: make([]byte, inboxSize)} }}
 
@@ -116,7 +123,7 @@ func (c *serverConn) turn(fd uintptr) bool {
 				return true
 			}
 		}
-		n, err := writeSocket(fd, c.request)
+		n, err := writeSocket(fd, c.request, 0)
 		switch {
 		case err == nil && n == len(c.request):
 			c.request = nil
@@ -130,14 +137,19 @@ func (c *serverConn) turn(fd uintptr) bool {
 		return true
 	}
 	if c.pipe != nil {
-		c.err = c.pipe.fill(fd, c.pipeMost)
+		c.pipe.fill(fd)
+		c.err = c.pipe.err
 		return c.err != syscall.EAGAIN
 	}
 	if c.in == nil {
 		c.in = inboxes.Get().(*inbox)
 	}
 	in := c.in
-	n, err := readSocket(fd, in.b[in.w:])
+	b := in.b[in.w:]
+	if c.little {
+		b = b[:min(len(b), littleSize)]
+	}
+	n, err := readSocket(fd, b)
 	if err == syscall.EAGAIN {
 		if in.w == 0 {
 			putInbox(in)
@@ -145,7 +157,7 @@ func (c *serverConn) turn(fd uintptr) bool {
 		}
 		return false
 	}
-	c.n, c.err = n, nil
+	c.n, c.err, c.little = n, nil, false
 	switch {
 	case err != nil:
 		c.n, c.err = 0, os.NewSyscallError("read", err)
@@ -247,6 +259,15 @@ func (c *serverConn) write(b []byte, now time.Time) error {
 	return err
 }
 
+// writePart writes all of b with flags for writeSocket, without TLS.
+func (c *serverConn) writePart(b []byte, flags int) error {
+	if err := c.armWrite(time.Now()); err != nil {
+		return err
+	}
+	_, err := writeConnFlags(c.raw, b, flags)
+	return err
+}
+
 // writeAll is write with the deadline that there is.
 func (c *serverConn) writeAll(b []byte) (int, error) {
 	if c.tls != nil {
@@ -258,7 +279,7 @@ func (c *serverConn) writeAll(b []byte) (int, error) {
 // ask sends the request and reads the head of the answer, with interim ones
 // before it.
 func (c *serverConn) ask(ex *exchange, kept bool, interim func(ex *exchange, status int, head fields)) (answer, error) {
-	c.request, c.probe = ex.out.wire, kept
+	c.request, c.probe, c.little = ex.out.wire, kept, c.large
 	up := &ex.out.upload
 	up.reset()
 	streams := ex.body != nil && ex.whole == nil && !ex.expect
@@ -268,7 +289,7 @@ func (c *serverConn) ask(ex *exchange, kept bool, interim func(ex *exchange, sta
 				return nil, err
 			}
 		}
-		if err := c.write(c.request, ex.now); err != nil {
+		if err := c.writeHead(ex, streams); err != nil {
 			return nil, err
 		}
 		c.request = nil
@@ -282,6 +303,14 @@ func (c *serverConn) ask(ex *exchange, kept bool, interim func(ex *exchange, sta
 		return nil, err
 	}
 	return a, nil
+}
+
+// writeHead writes the request. What has come of a large body follows at once.
+func (c *serverConn) writeHead(ex *exchange, streams bool) error {
+	if b, ok := ex.body.(*http1Body); streams && ok && c.tls == nil && b.spliceable() && b.begun() {
+		return c.writePart(c.request, unix.MSG_MORE)
+	}
+	return c.write(c.request, ex.now)
 }
 
 // fresh reports errStale if the kept connection is of no use.
@@ -414,7 +443,7 @@ func (c *serverConn) sendBody(u *upload, p []byte, last bool) error {
 	if err := c.armWrite(now); err != nil {
 		return err
 	}
-	v := net.Buffers(u.vec[:0])
+	v := u.vec[:0]
 	if len(p) > 0 {
 		v = append(v, http1.AppendChunkSize(u.size[:0], len(p)), p, crlf)
 	}
@@ -428,6 +457,5 @@ func (c *serverConn) sendBody(u *upload, p []byte, last bool) error {
 		_, err := c.tls.Write(slices.Concat(v...))
 		return err
 	}
-	_, err := v.WriteTo(c.tcp)
-	return err
+	return writeParts(c.raw, v...)
 }

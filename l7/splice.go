@@ -15,6 +15,9 @@ const (
 	spliceLeast = 128 << 10
 	// pipeSize is what a pipe is asked to hold.
 	pipeSize = 256 << 10
+	// moreLeast is how much at a time says that the sender is quick, so that more is
+	// likely to be there already.
+	moreLeast = 64 << 10
 	// maxPipes bounds the pipes that are kept for others.
 	maxPipes = 64
 )
@@ -24,35 +27,107 @@ type pipe struct {
 	r, w int
 	size int
 	n    int // bytes in it
+
+	most int64 // to be put into it
+	more bool  // what was put into it last is not the end, and much: more is likely to be there
+	err  error
+	// For RawConn, made once: a closure is allocated for each call.
+	fillTurn, drainTurn func(fd uintptr) bool
+	tryTurn             func(fd uintptr)
 }
 
-// fill moves up to most bytes from the socket into the pipe, which is empty;
-// io.EOF is the end.
-func (p *pipe) fill(fd uintptr, most int64) error {
-	n, err := splice(int(fd), p.w, int(min(most, int64(p.size))))
-	p.n = n
-	if n == 0 && err == nil {
-		return io.EOF
+func newPipe(r, w, size int) *pipe {
+	p := &pipe{r: r, w: w, size: size}
+	p.tryTurn = p.fill
+	p.fillTurn = func(fd uintptr) bool {
+		p.fill(fd)
+		return p.err != syscall.EAGAIN
 	}
-	return err
+	p.drainTurn = func(fd uintptr) bool {
+		p.drain(fd)
+		return p.err != syscall.EAGAIN
+	}
+	return p
 }
 
-// drain moves what is in the pipe to the socket.
-func (p *pipe) drain(fd uintptr) error {
+// fill moves up to most bytes from the socket into the pipe, which is empty. The
+// error is in err; io.EOF is the end.
+func (p *pipe) fill(fd uintptr) {
+	p.n, p.err = splice(int(fd), p.w, int(min(p.most, int64(p.size))), 0)
+	switch {
+	case p.n > 0:
+		p.more = p.n >= moreLeast && int64(p.n) < p.most
+	case p.err == nil:
+		p.err = io.EOF
+	}
+}
+
+// fillFrom is fill, and waits while there is nothing.
+func (p *pipe) fillFrom(raw syscall.RawConn, most int64) error {
+	p.most = most
+	if err := raw.Read(p.fillTurn); err != nil {
+		return err
+	}
+	return p.err
+}
+
+// tryFrom is fill, and does not wait: syscall.EAGAIN says that there is nothing.
+func (p *pipe) tryFrom(raw syscall.RawConn, most int64) error {
+	p.most = most
+	if err := raw.Control(p.tryTurn); err != nil {
+		return err
+	}
+	return p.err
+}
+
+// drain moves what is in the pipe to the socket. If more is likely to follow, the
+// kernel may keep a part that does not fill a segment, see push.
+func (p *pipe) drain(fd uintptr) {
+	flags := 0
+	if p.more {
+		flags = unix.SPLICE_F_MORE
+	}
 	for p.n > 0 {
-		n, err := splice(p.r, int(fd), p.n)
-		if err != nil {
-			return err
+		n, err := splice(p.r, int(fd), p.n, flags)
+		if p.err = err; err != nil {
+			return
 		}
 		p.n -= n
 	}
-	return nil
+}
+
+// drainTo empties the pipe into a socket, in the time that limit gives for a piece.
+func (p *pipe) drainTo(raw syscall.RawConn, limit interface{ armWrite(now time.Time) error }) error {
+	for {
+		if err := limit.armWrite(time.Now()); err != nil {
+			return err
+		}
+		left := p.n
+		err := raw.Write(p.drainTurn)
+		if err == nil {
+			err = p.err
+		}
+		if !tookPiece(int64(left-p.n), err) {
+			return err
+		}
+	}
+}
+
+// push has the kernel send what it keeps because more was likely to follow.
+func (p *pipe) push(raw syscall.RawConn) {
+	if !p.more {
+		return
+	}
+	p.more = false
+	// To ask again for what is in force already pushes, too. What fails has nothing
+	// to push.
+	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_NODELAY, 1) })
 }
 
 // splice is splice(2), like the calls in syscalls.go.
-func splice(from, to, n int) (int, error) {
+func splice(from, to, n, flags int) (int, error) {
 	for {
-		k, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		k, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), uintptr(flags|unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK))
 		switch errno {
 		case 0:
 			return int(k), nil
@@ -94,7 +169,7 @@ func (ps *pipes) get() *pipe {
 	if err != nil {
 		size = 64 << 10
 	}
-	return &pipe{r: fds[0], w: fds[1], size: size}
+	return newPipe(fds[0], fds[1], size)
 }
 
 // put gives a pipe back.
@@ -105,6 +180,7 @@ func (ps *pipes) put(p *pipe) {
 		p.close()
 		return
 	}
+	p.more = false
 	ps.free = append(ps.free, p)
 }
 
@@ -131,10 +207,23 @@ func (a *http1Reply) splice(to answerWriter) error {
 		return nil
 	}
 	defer ps.put(p)
-	for a.left > 0 {
-		a.conn.pipe, a.conn.pipeMost = p, a.left
-		err := a.more()
-		a.conn.pipe = nil
+	c := a.conn
+	c.large = true
+	err := p.tryFrom(c.raw, a.left)
+	flags := 0
+	if err == nil {
+		flags = unix.MSG_MORE // the head goes out in one segment with the first part
+	}
+	if err := w.flush(flags); err != nil {
+		return &clientError{err}
+	}
+	for {
+		if err == syscall.EAGAIN {
+			p.push(w.conn.raw)
+			c.pipe, p.most = p, a.left
+			err = a.more()
+			c.pipe = nil
+		}
 		if err != nil {
 			return broken(err)
 		}
@@ -145,9 +234,13 @@ func (a *http1Reply) splice(to answerWriter) error {
 		a.left -= n
 		w.left -= n
 		a.ex.received(n)
+		if a.left == 0 {
+			a.ex.now = time.Now()
+			a.done = true
+			return nil
+		}
+		err = p.tryFrom(c.raw, a.left)
 	}
-	a.done = true
-	return nil
 }
 
 // clientError says that it is the client that does not take the answer.
@@ -156,24 +249,4 @@ type clientError struct{ error }
 func (e *clientError) Unwrap() error { return e.error }
 
 // drain sends what is in p to the client.
-func (a *http1Answer) drain(p *pipe) error { return drainTo(a.conn.raw, p, a.conn) }
-
-// drainTo empties p into a socket, in the time that limit gives for a piece.
-func drainTo(raw syscall.RawConn, p *pipe, limit interface{ armWrite(now time.Time) error }) error {
-	for {
-		if err := limit.armWrite(time.Now()); err != nil {
-			return err
-		}
-		var err error
-		left := p.n
-		if ctl := raw.Write(func(fd uintptr) bool {
-			err = p.drain(fd)
-			return err != syscall.EAGAIN
-		}); ctl != nil {
-			err = ctl
-		}
-		if !tookPiece(int64(left-p.n), err) {
-			return err
-		}
-	}
-}
+func (a *http1Answer) drain(p *pipe) error { return p.drainTo(a.conn.raw, a.conn) }

@@ -91,3 +91,33 @@ func TestSplicedBodiesThatBreakOff(t *testing.T) {
 		}
 	}
 }
+
+// Whoever pauses in the midst of a large body has had all that came before
+// delivered, in both directions: nothing waits for what is to come.
+func TestSplicedBodiesThatPause(t *testing.T) {
+	const size, first = 1 << 20, 300<<10 + 11
+	got := make(chan struct{})
+	_, addr := simple(t, raw(t, func(c *net.TCPConn, r *bufio.Reader) {
+		readHead(r)
+		io.CopyN(io.Discard, r, first)
+		got <- struct{}{} // and only then the client goes on
+		io.CopyN(io.Discard, r, size-first)
+		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", size)
+		io.CopyN(c, zeros{}, first)
+		<-got
+		io.CopyN(c, zeros{}, size-first)
+	}))
+	c, in := dial(t, addr, nil)
+	fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", size)
+	io.CopyN(c, zeros{}, first)
+	<-got
+	io.CopyN(c, zeros{}, size-first)
+	resp := answerTo(t, in, "POST")
+	if _, err := io.CopyN(io.Discard, resp.Body, first); err != nil {
+		t.Fatal(err)
+	}
+	got <- struct{}{}
+	if n, err := io.Copy(io.Discard, resp.Body); n != size-first || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+}

@@ -26,10 +26,25 @@ func readSocket(fd uintptr, b []byte) (int, error) {
 	}
 }
 
-// writeSocket writes some of b.
-func writeSocket(fd uintptr, b []byte) (int, error) {
+// writeSocket writes some of b. With unix.MSG_MORE in flags the kernel may wait for
+// what follows, to put it into the same segment.
+func writeSocket(fd uintptr, b []byte, flags int) (int, error) {
 	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), uintptr(flags|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL), 0, 0)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case syscall.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
+// writeSocketParts writes some of the parts of m.
+func writeSocketParts(fd uintptr, m *unix.Msghdr) (int, error) {
+	for {
+		n, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(m)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		switch errno {
 		case 0:
 			return int(n), nil

@@ -5,7 +5,10 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The states of an upload.
@@ -167,8 +170,23 @@ func (u *upload) splice(c *serverConn, ex *exchange, b *http1Body) (done bool, e
 		return false, nil
 	}
 	defer c.up.pipes.put(p)
+	first := b.first()
+	err = b.fill(p, false)
+	if len(first) > 0 {
+		flags := 0
+		if p.n > 0 {
+			flags = unix.MSG_MORE
+		}
+		if err := c.writePart(first, flags); err != nil {
+			return false, err
+		}
+		ex.sent(len(first))
+	}
 	for {
-		err := b.fill(p)
+		if err == syscall.EAGAIN {
+			p.push(c.raw)
+			err = b.fill(p, true)
+		}
 		if err != nil && err != io.EOF {
 			return false, err
 		}
@@ -176,13 +194,14 @@ func (u *upload) splice(c *serverConn, ex *exchange, b *http1Body) (done bool, e
 			return false, errAborted
 		}
 		n := p.n
-		if err := drainTo(c.raw, p, c); err != nil {
+		if err := p.drainTo(c.raw, c); err != nil {
 			return false, err
 		}
 		ex.sent(n)
 		if err == io.EOF {
 			return true, nil
 		}
+		err = b.fill(p, false)
 	}
 }
 
