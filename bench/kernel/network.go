@@ -33,6 +33,10 @@ func build(arms string) (*network, error) {
 		if err := sh("ip -n %s link set lo up", name); err != nil {
 			return n, err
 		}
+		// A new namespace has the machine's own, see contest.Prepare.
+		if err := sh("ip netns exec %s sysctl -qw net.ipv4.tcp_congestion_control=reno", name); err != nil {
+			return n, err
+		}
 	}
 	commands := twoArms
 	n.vip, n.server, n.straight, n.forwarded = "10.0.1.100", "10.0.2.2", "10.0.3.2", "10.0.2.2"

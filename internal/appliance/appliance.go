@@ -77,6 +77,7 @@ type Appliance struct {
 
 	// current is what runs now; the goroutine of Run replaces it.
 	current atomic.Pointer[setup]
+	urgency urgency // of the goroutine of Run
 	// refused is why the latest reload changed nothing; empty if it did.
 	refused atomic.Pointer[string]
 }
@@ -104,11 +105,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := beLessNice(); err != nil {
-		o.Log.Warn().Err(err).Msg("on a busy machine adverts wait for the CPU like all else; CAP_SYS_NICE, or Nice=-10 in the unit, prevents that")
-	}
 	a := newAppliance(o, node)
 	defer a.history.Close()
+	a.hasten(node)
 	socket, err := control.Listen(a.socketPath(node), a.backend(), a.log)
 	if err != nil {
 		return err
@@ -251,6 +250,7 @@ func (a *Appliance) reload(ctx context.Context, by string) error {
 		a.log.Error().Err(err).Msg("reload refused; the old configuration stays in force")
 		a.history.Add(events.ReloadRefused, nodeSubject(a.current.Load().node), fmt.Sprintf("reload%s refused, the old configuration stays in force: %s", by, why))
 	} else {
+		a.hasten(node)
 		a.log.Info().Str("sha256", file.Hash).Msg("reloaded")
 		a.history.Add(events.Reload, nodeSubject(node), "reloaded"+by, "sha256", file.Hash)
 	}
@@ -269,6 +269,13 @@ func (a *Appliance) reopenLogs(ctx context.Context) {
 	defer cancel()
 	if err := a.l7.ReopenLogs(ctx); err != nil {
 		a.log.Error().Err(err).Msg("the access logs could not be opened anew")
+	}
+}
+
+// hasten has the process come before others, or not, as the node's adverts need it.
+func (a *Appliance) hasten(node *config.Node) {
+	if err := a.urgency.set(urgent(node)); err != nil {
+		a.log.Warn().Err(err).Msg("on a busy machine adverts wait for the CPU like all else; CAP_SYS_NICE, or LimitNICE=-10 in the unit, prevents that")
 	}
 }
 
