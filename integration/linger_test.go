@@ -349,10 +349,25 @@ name    = "mysql"
 listen  = ["192.168.15.3:3306"]
 servers = ["172.16.1.51:3306"]
 check   = { type = "tcp", interval = "1s", timeout = "1s" }
+
+[[l7]]
+name   = "web"
+listen = ["192.168.15.3:80"]
+pool   = "web"
+
+[[l4]]
+name   = "relay"
+listen = ["192.168.15.3:8080"]
+pool   = "web"
+
+[pool.web]
+servers = ["172.16.1.51:8000"]
+check   = { type = "http", interval = "1s", timeout = "1s" }
 `
 
-// A session of SSH and a transaction of MariaDB go on through a switch and the way
-// back, and what the transaction has done is there in the end.
+// A hundred downloads, uploads, WebSockets, sessions of SSH and a transaction of
+// MariaDB go on through a switch and the way back, while new clients come and none
+// of them fails; and what the transaction has done is there in the end.
 func TestSessionsGoOnThroughASwitch(t *testing.T) {
 	sshd := need(t, "sshd", "openssh-server")
 	need(t, "ssh", "openssh-client")
@@ -363,10 +378,17 @@ func TestSessionsGoOnThroughASwitch(t *testing.T) {
 	p.dual = overlap
 	s := p.startStreams()
 	sshStart(p, p.Servers[0].Host, sshd)
-	db := mysqlStart(p, nil)[0]
+	db := mysqlStart(p, nil)[0] // in the place of the laboratory's own server
 	if _, err := db.admin.ExecContext(t.Context(), "CREATE DATABASE shop"); err != nil {
 		t.Fatal(err)
 	}
+	l, err := p.Servers[0].Host.Listen(netip.MustParseAddrPort("172.16.1.51:8000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := http.Server{Handler: s.handler("web1")}
+	go web.Serve(l)
+	defer web.Close()
 	for _, query := range []string{"CREATE TABLE shop.orders (id INT PRIMARY KEY) ENGINE=InnoDB", "GRANT ALL ON shop.* TO app@'172.16.1.%'"} {
 		if _, err := db.admin.ExecContext(t.Context(), query); err != nil {
 			t.Fatal(err)
@@ -375,7 +397,17 @@ func TestSessionsGoOnThroughASwitch(t *testing.T) {
 	p.startLinked()
 	p.waitUp("ssh", "172.16.1.51:22")
 	p.waitUp("mysql", "172.16.1.51:3306")
+	p.waitUp("web", "172.16.1.51:8000")
 
+	for range 50 {
+		for _, target := range p.targets(80, 8080) {
+			s.download(p, target)
+		}
+	}
+	for _, target := range p.targets(80, 8080) {
+		s.upload(p, target)
+		s.websocket(p, target)
+	}
 	s.ssh(p)
 	shop := sql.OpenDB(mysqlThrough(p.Client, "192.168.15.3:3306"))
 	defer shop.Close()
@@ -395,6 +427,8 @@ func TestSessionsGoOnThroughASwitch(t *testing.T) {
 		}
 	}
 	order("before the switch")
+	load := p.load(failoverRate, 80, 8080)
+	began := time.Now()
 	for _, step := range []struct {
 		verb        string
 		giver, heir *lab.Node
@@ -403,7 +437,13 @@ func TestSessionsGoOnThroughASwitch(t *testing.T) {
 		p.switchUnder(p.LB01, step.giver, step.verb, "--drain", "60s")
 		p.waitActive(step.heir)
 		order("after the " + step.verb)
+		p.waitRequests(load, failoverRate)
 		s.alive("after the " + step.verb)
+	}
+	report := load.Report(began, time.Now())
+	t.Logf("at the client: of %d requests %s; no answer for %v at most", report.Requests, report, report.Gap.Round(time.Millisecond))
+	if report.Failures() > 0 {
+		t.Errorf("of %d requests %s, first: %v", report.Requests, report, report.FirstError)
 	}
 	if err := tx.Commit(); err != nil {
 		t.Error(err)

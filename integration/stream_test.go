@@ -64,21 +64,26 @@ func (p *pair) startStreams() *streams {
 		}
 	})
 	for _, server := range p.Servers {
-		server.SetHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			switch r.URL.Path {
-			case "/down":
-				s.down(w, r)
-			case "/up":
-				s.up(w, r)
-			case "/chat":
-				chat(w)
-			default:
-				time.Sleep(requestTime)
-				fmt.Fprintln(w, server.Name())
-			}
-		}))
+		server.SetHandler(s.handler(server.Name()))
 	}
 	return s
+}
+
+// handler is the web server of a name.
+func (s *streams) handler(name string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/down":
+			s.down(w, r)
+		case "/up":
+			s.up(w, r)
+		case "/chat":
+			chat(w)
+		default:
+			time.Sleep(requestTime)
+			fmt.Fprintln(w, name)
+		}
+	})
 }
 
 // down is the server of a download.

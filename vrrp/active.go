@@ -15,7 +15,8 @@ type holding struct {
 	acquired    bool      // the acquisition of this term has succeeded
 	told        bool      // and the addresses were announced
 	leased      time.Time // begin of the lease
-	advertAt    time.Time // Adver_Timer
+	mute        bool      // no advert is sent before the addresses are there
+	advertAt    time.Time // Adver_Timer; zero while mute
 	sentAt      time.Time // the last advert
 	listenUntil time.Time // after a silence of its own; zero unless it listens
 	renewAt     time.Time
@@ -33,7 +34,7 @@ type holding struct {
 // not add up.
 func (m *Machine) advertise(now time.Time) {
 	h := &m.holding
-	if h.listening() {
+	if h.listening() || h.mute {
 		return
 	}
 	send := Send{Priority: m.Effective(), Due: h.advertAt}
@@ -64,6 +65,9 @@ func (h *holding) listening() bool { return !h.listenUntil.IsZero() }
 // so where nobody took over, nothing is lost.
 func (m *Machine) noticeSilence(now time.Time) {
 	h := &m.holding
+	if h.mute {
+		return
+	}
 	last := h.sentAt
 	if h.listening() {
 		last = h.listenUntil // stopped again
@@ -97,7 +101,7 @@ func (m *Machine) tickAsActive(now time.Time) {
 	}
 	// RFC 9568 section 6.4.3: if the Adver_Timer fires, send an ADVERTISEMENT
 	// and reset the Adver_Timer to Advertisement_Interval.
-	if !now.Before(h.advertAt) {
+	if !h.mute && !now.Before(h.advertAt) {
 		m.advertise(now)
 	}
 	if !now.Before(h.renewAt) {
@@ -252,6 +256,10 @@ func (m *Machine) onAcquired(now time.Time, ev Acquired) {
 		return
 	}
 	h.acquired = true
+	if h.mute {
+		h.mute, h.advertAt = false, now
+		m.advertise(now)
+	}
 	m.backup.failures = 0
 	h.announced = 0
 	m.announce(now)

@@ -118,9 +118,11 @@ func (g *group) step(now time.Time, m *Machine, ev Event) {
 		for _, x := range m.mates() {
 			if x.state == Backup {
 				x.mate.back = m.handover.failback != nil
-				x.becomeActive(now, fmt.Sprintf("with %s: %s", m.cfg.Name, m.reason))
+				reason := fmt.Sprintf("with %s: %s", m.cfg.Name, m.reason)
 				if node := m.handover.predecessor; node != "" {
-					x.succeed(now, node)
+					x.succeed(now, node, reason)
+				} else {
+					x.becomeActive(now, reason)
 				}
 			}
 		}

@@ -373,15 +373,17 @@ func (m *Machine) becomeActive(now time.Time, reason string) {
 	m.endLending(now)
 	m.gaveUp = time.Time{}
 	m.holding = holding{
-		term:     m.holding.term + 1,
-		leased:   now,
-		renewAt:  now.Add(RenewInterval),
-		advertAt: now,
+		term:    m.holding.term + 1,
+		leased:  now,
+		renewAt: now.Add(RenewInterval),
 	}
 	// RFC 9568 section 6.4.2: when the Active_Down_Timer fires, send an
 	// ADVERTISEMENT, ... set the Adver_Timer to Advertisement_Interval and
 	// transition to Active.
-	m.advertise(now)
+	if m.holding.mute = m.handover.predecessor != ""; !m.holding.mute {
+		m.holding.advertAt = now
+		m.advertise(now)
+	}
 	m.do(Acquire{Addresses: m.cfg.Addresses, Term: m.holding.term})
 	m.transition(now, Active, reason)
 	m.watchRival(now)

@@ -242,17 +242,18 @@ func (m *Machine) onTakeOver(now time.Time, ev TakeOver) {
 	case m.state == Active:
 		m.refuse(ev.ID, "this node is active")
 	default:
-		m.becomeActive(now, fmt.Sprintf("%s hands over: %s", ev.Node, ev.Reason))
+		m.succeed(now, ev.Node, fmt.Sprintf("%s hands over: %s", ev.Node, ev.Reason))
 		h.takeover = &ev.ID
-		m.succeed(now, ev.Node)
 	}
 }
 
-// succeed notes that this router, which has just become active, does so in the
-// place of a node that lets go in a moment.
-func (m *Machine) succeed(now time.Time, node string) {
+// succeed becomes active in the place of a node that lets go in a moment. Until the
+// addresses are here that node is the active one for everybody: an advert would have
+// switches send here what is for the virtual MAC address.
+func (m *Machine) succeed(now time.Time, node, reason string) {
 	h := &m.handover
 	h.predecessor, h.successionEnd = node, now.Add(successionTime)
+	m.becomeActive(now, reason)
 	m.evidence.rivalAt = h.successionEnd
 }
 
