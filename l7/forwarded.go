@@ -183,6 +183,7 @@ var hops = [...]struct {
 var statements = [...]string{
 	"Forwarded", "X-Forwarded", "X-Real-IP", "X-Client-IP", "Client-IP", "True-Client-IP", "X-Cluster-Client-IP",
 	"X-Original-Forwarded-For", "X-Original-URL", "X-Rewrite-URL", "X-Scheme", "Front-End-Https",
+	"X-Host", "X-Original-Host", "X-HTTP-Host-Override", "X-URL-Scheme", "X-Originating-IP", "X-Remote-IP", "X-Remote-Addr",
 	"Proxy", // would become HTTP_PROXY in a CGI program's environment
 }
 
