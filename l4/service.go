@@ -3,7 +3,6 @@ package l4
 import (
 	"cmp"
 	"errors"
-	"net"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -124,9 +123,8 @@ func (d *door) Take(fd int, local, peer netip.AddrPort) {
 // KeepAlive returns how the clients' connections are kept alive.
 func (d *door) KeepAlive() listen.KeepAlive { return d.alive }
 
-// ServeConn does what Take does with a connection that was accepted for another
-// handler.
-func (d *door) ServeConn(c *net.TCPConn) { listen.Give(c, d) }
+// ServeConn is not called, see listen.Taker.
+func (d *door) ServeConn(c *listen.Conn) { c.Close() }
 
 // refused counts a client that cannot be served.
 func (d *door) refused(peer netip.AddrPort, why error) {

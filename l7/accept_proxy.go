@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/netip"
 	"time"
 
+	"appliance/internal/listen"
 	"appliance/internal/proxyproto"
 )
 
@@ -30,8 +30,8 @@ const leastProxyHeader = 15
 // clientOf returns the address of who is at the other end of a connection: what
 // the header says if there has to be one, which it takes off, else the real one.
 // It returns at the latest when ctx ends.
-func (st *state) clientOf(ctx context.Context, tcp *net.TCPConn) (netip.Addr, error) {
-	peer := peerAddr(tcp)
+func (st *state) clientOf(ctx context.Context, tcp *listen.Conn) (netip.Addr, error) {
+	peer := plainAddr(tcp.Peer().Addr())
 	if !st.proxies.contain(peer) {
 		return peer, nil
 	}

@@ -169,7 +169,7 @@ func benchServe(b testing.TB, e *Engine, l net.Listener, change *Change) {
 			if err != nil {
 				return
 			}
-			go change.Handlers()[addr].ServeConn(c.(*net.TCPConn))
+			go change.Handlers()[addr].ServeConn(adopt(c.(*net.TCPConn)))
 		}
 	}()
 	b.Cleanup(func() {

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"appliance/internal/listen"
 )
 
 // A client has a time, stall, for each piece of what waits for it: 32 KiB, or less if
@@ -28,7 +30,7 @@ func tookPiece(n int64, err error) bool {
 // the time stall fails the write; begin says where one begins. During the handshake
 // it stands for the connection at its place.
 type conn struct {
-	*net.TCPConn
+	*listen.Conn
 	raw   syscall.RawConn
 	stall time.Duration
 	began time.Time
@@ -47,7 +49,7 @@ func (c *conn) arm(now time.Time, least time.Duration) error {
 	}
 	until := now.Add(c.stall + c.stall/4)
 	c.armed.Store(until.UnixNano())
-	return c.TCPConn.SetWriteDeadline(until)
+	return c.Conn.SetWriteDeadline(until)
 }
 
 // Write writes p. What no piece is begun for, as crypto/tls writes by itself, has a
@@ -69,7 +71,7 @@ func (c *conn) Read(p []byte) (int, error) { return readConn(c.raw, p) }
 func (c *conn) SetWriteDeadline(t time.Time) error {
 	c.fixed.Store(!t.IsZero())
 	c.armed.Store(0)
-	return c.TCPConn.SetWriteDeadline(t)
+	return c.Conn.SetWriteDeadline(t)
 }
 
 // SetDeadline sets the deadlines for reading and writing.
@@ -84,7 +86,7 @@ func (c *conn) SetDeadline(t time.Time) error {
 func (c *conn) wake(*server) {}
 
 // cut is described at clientConn.
-func (c *conn) cut() { c.TCPConn.Close() }
+func (c *conn) cut() { c.Conn.Close() }
 
 // underWay is described at clientConn.
 func (c *conn) underWay(now, _ time.Time) int {

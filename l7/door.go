@@ -5,10 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"net"
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"appliance/internal/listen"
 )
 
 // doorSettings are what a door's servers are made from; comparable.
@@ -69,7 +70,7 @@ func (d *door) secure() bool { return d.service.state.Load().certs != nil }
 // all its requests have ended. The stacks of idle connections begin with its
 // frame and those below: they are to be small, so that the collector can shrink
 // them.
-func (d *door) serve(tcp *net.TCPConn, client netip.Addr) {
+func (d *door) serve(tcp *listen.Conn, client netip.Addr) {
 	if d.secure() {
 		if c := d.encrypted(tcp, client); c != nil {
 			d.run(c)
@@ -85,9 +86,9 @@ func (d *door) serve(tcp *net.TCPConn, client netip.Addr) {
 
 // encrypted does the TLS handshake and returns what the connection is then, which
 // counts already; nil if the handshake has failed.
-func (d *door) encrypted(tcp *net.TCPConn, client netip.Addr) runningConn {
+func (d *door) encrypted(tcp *listen.Conn, client netip.Addr) runningConn {
 	raw, _ := tcp.SyscallConn() // fails only without a connection
-	c := &conn{TCPConn: tcp, raw: raw, stall: stallOf(d.service.state.Load().cfg.Timeouts.EffectiveIdle()), began: time.Now()}
+	c := &conn{Conn: tcp, raw: raw, stall: stallOf(d.service.state.Load().cfg.Timeouts.EffectiveIdle()), began: time.Now()}
 	d.place.add(c)
 	defer d.place.remove(c)
 	t := tls.Server(c, d.service.tls)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -210,12 +209,8 @@ func (e *Engine) keeps(key doorKey) bool {
 // admit lets a new connection in and returns the door to take it to; nil if the
 // engine has been shut down or the service was never committed. The caller calls
 // e.conns.Done when it is over.
-func (e *Engine) admit(en *entrance, tcp *net.TCPConn) *door {
-	local, ok := tcp.LocalAddr().(*net.TCPAddr)
-	if !ok {
-		return nil
-	}
-	key := doorKey{en.service, en.listen, plainAddrPort(local.AddrPort())}
+func (e *Engine) admit(en *entrance, tcp *listen.Conn) *door {
+	key := doorKey{en.service, en.listen, plainAddrPort(tcp.Local())}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	st := en.service.state.Load()

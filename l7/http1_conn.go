@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"appliance/internal/listen"
 	"appliance/l7/http1"
 )
 
@@ -30,7 +31,7 @@ const (
 // http1Work.
 type http1Conn struct {
 	server *server
-	tcp    *net.TCPConn
+	tcp    *listen.Conn
 	raw    syscall.RawConn
 	rw     net.Conn // tcp, or TLS on it
 	secure bool
@@ -91,7 +92,7 @@ var works = sync.Pool{New: func() any {
 	return &http1Work{in: inbox{b: make([]byte, workSize)}, answer: http1Answer{out: make([]byte, 0, workSize)}}
 }}
 
-func newHTTP1Conn(s *server, tcp *net.TCPConn, t *tls.Conn, p *peer) *http1Conn {
+func newHTTP1Conn(s *server, tcp *listen.Conn, t *tls.Conn, p *peer) *http1Conn {
 	raw, _ := tcp.SyscallConn() // fails only without a connection
 	c := &http1Conn{server: s, tcp: tcp, raw: raw, rw: tcp, peer: p, fd: -1}
 	if t != nil {
@@ -376,7 +377,7 @@ func (c *http1Conn) close() {
 	switch {
 	case c.broken:
 		// An orderly close could be the orderly end of an answer.
-		_ = c.tcp.SetLinger(0) // fails only if closed
+		_ = c.tcp.ResetOnClose() // fails only if closed
 		c.tcp.Close()
 	case c.lingers:
 		c.linger()

@@ -1,9 +1,11 @@
 package l7
 
 import (
-	"io"
 	"os"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -28,7 +30,7 @@ func (a *http1Answer) WriteFile(f *os.File, n int64) (int64, error) {
 			return sent, err
 		}
 		most := min(n-sent, sendfileMost)
-		k, err := a.conn.tcp.ReadFrom(io.LimitReader(f, most))
+		k, err := sendFile(a.conn.raw, f, most)
 		sent += k
 		a.left -= k
 		switch {
@@ -39,4 +41,39 @@ func (a *http1Answer) WriteFile(f *os.File, n int64) (int64, error) {
 		}
 	}
 	return sent, nil
+}
+
+// sendFile sends n bytes of f, from where it is read, or as many as it has. It may
+// wait for the disk, so the scheduler is told.
+func sendFile(to syscall.RawConn, f *os.File, n int64) (sent int64, err error) {
+	from, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	write := func(fd, file uintptr) (done bool) {
+		for sent < n {
+			k := 0
+			k, err = unix.Sendfile(int(fd), int(file), nil, int(n-sent))
+			switch {
+			case k > 0:
+				sent += int64(k)
+			case err == nil:
+				return true
+			case err != unix.EINTR:
+				return err != unix.EAGAIN
+			}
+		}
+		return true
+	}
+	var wait error
+	ctl := from.Control(func(file uintptr) {
+		wait = to.Write(func(fd uintptr) bool { return write(fd, file) })
+	})
+	switch {
+	case ctl != nil:
+		return sent, ctl
+	case wait != nil:
+		return sent, wait
+	}
+	return sent, os.NewSyscallError("sendfile", err)
 }

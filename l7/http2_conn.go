@@ -4,13 +4,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"net"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"appliance/internal/listen"
 )
 
 // http2Conn is a connection to a client that speaks HTTP/2. Its goroutine, the
@@ -20,7 +21,7 @@ import (
 // While it is idle it holds no buffer: what reading needs is http2Work.
 type http2Conn struct {
 	server *server
-	tcp    *net.TCPConn
+	tcp    *listen.Conn
 	raw    syscall.RawConn
 	secure bool
 	began  time.Time
@@ -63,10 +64,11 @@ type http2Conn struct {
 }
 
 // newHTTP2Conn begins with what has been read already.
-func newHTTP2Conn(s *server, tcp *net.TCPConn, t *tls.Conn, p *peer, read []byte) *http2Conn {
+func newHTTP2Conn(s *server, tcp *listen.Conn, t *tls.Conn, p *peer, read []byte) *http2Conn {
 	raw, _ := tcp.SyscallConn() // fails only without a connection
 	c := &http2Conn{server: s, tcp: tcp, raw: raw, peer: p, preface: read, began: time.Now(), kept: s.keep.Load()}
-	c.conn, c.rw, c.limit, c.frameQueue.tasks = c, tcp, &writeLimit{on: tcp, patience: stallOf(s.set.idle)}, &c.tasks
+	below := &conn{Conn: tcp, raw: raw, stall: stallOf(s.set.idle)}
+	c.conn, c.rw, c.limit, c.frameQueue.tasks = c, below, below, &c.tasks
 	if t != nil {
 		c.rw, c.limit, c.secure = t, belowTLS(t), true
 	}

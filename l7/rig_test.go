@@ -2,6 +2,7 @@ package l7
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"appliance/internal/listen"
 	"appliance/internal/pool"
@@ -159,7 +161,7 @@ func (r *rig) run(addr netip.AddrPort, l *net.TCPListener) {
 		r.accept.Add(1)
 		go func() {
 			defer r.accept.Done()
-			h.ServeConn(c)
+			h.ServeConn(adopt(c))
 		}()
 	}
 }
@@ -229,4 +231,19 @@ func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// adopt makes of c what a listener gives to its handler.
+func adopt(c *net.TCPConn) *listen.Conn {
+	defer c.Close()
+	raw, err := c.SyscallConn()
+	fd := -1
+	if err == nil {
+		ctl := raw.Control(func(own uintptr) { fd, err = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
+		err = errors.Join(err, ctl)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return listen.NewConn(fd, c.LocalAddr().(*net.TCPAddr).AddrPort(), c.RemoteAddr().(*net.TCPAddr).AddrPort())
 }

@@ -3,7 +3,6 @@ package l7
 import (
 	"crypto/tls"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"appliance/internal/listen"
 	"appliance/internal/pool"
 )
 
@@ -131,6 +131,8 @@ func (st *state) listensOn(addr netip.AddrPort) bool {
 	return slices.Contains(st.cfg.Listen, addr)
 }
 
+var _ listen.ClientsFirst = (*entrance)(nil)
+
 // entrance is a service at one of its listening addresses.
 type entrance struct {
 	engine  *Engine
@@ -138,9 +140,13 @@ type entrance struct {
 	listen  netip.AddrPort
 }
 
+// ClientsFirst reports that clients speak first: by HTTP, TLS and the PROXY protocol
+// all do.
+func (en *entrance) ClientsFirst() bool { return true }
+
 // ServeConn serves one connection, which it owns, and returns when that is
 // closed and all its requests have ended.
-func (en *entrance) ServeConn(tcp *net.TCPConn) {
+func (en *entrance) ServeConn(tcp *listen.Conn) {
 	d := en.engine.admit(en, tcp)
 	if d == nil {
 		tcp.Close()
@@ -154,12 +160,4 @@ func (en *entrance) ServeConn(tcp *net.TCPConn) {
 		return
 	}
 	d.serve(tcp, client)
-}
-
-func peerAddr(tcp *net.TCPConn) netip.Addr {
-	a, _ := tcp.RemoteAddr().(*net.TCPAddr)
-	if a == nil {
-		return netip.Addr{}
-	}
-	return plainAddr(a.AddrPort().Addr())
 }

@@ -136,13 +136,14 @@ func TestPieceByTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tcp.Close()
+	client := adopt(tcp.(*net.TCPConn))
+	defer client.Close()
 	go io.Copy(io.Discard, other)
-	raw, err := tcp.(*net.TCPConn).SyscallConn()
+	raw, err := client.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &conn{TCPConn: tcp.(*net.TCPConn), raw: raw, stall: time.Minute}
+	c := &conn{Conn: client, raw: raw, stall: time.Minute}
 	write := func() {
 		t.Helper()
 		if _, err := c.Write([]byte("record")); err != nil {

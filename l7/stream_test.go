@@ -331,8 +331,9 @@ func TestBodyThatTrickles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tcp.Close()
-	conn := newHTTP1Conn(&server{set: doorSettings{idle: patience}}, tcp.(*net.TCPConn), nil, newPeer(netip.Addr{}))
+	client := adopt(tcp.(*net.TCPConn))
+	defer client.Close()
+	conn := newHTTP1Conn(&server{set: doorSettings{idle: patience}}, client, nil, newPeer(netip.Addr{}))
 	conn.begin()
 	for _, tc := range []struct {
 		length, got int64
@@ -360,7 +361,7 @@ func TestBodyThatTrickles(t *testing.T) {
 			t.Errorf("%+v: %d bytes, %v", tc, n, err)
 		}
 		if tc.slow {
-			io.ReadFull(tcp, make([]byte, 6))
+			io.ReadFull(client, make([]byte, 6))
 		}
 	}
 }

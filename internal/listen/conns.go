@@ -1,13 +1,8 @@
 package listen
 
 import (
-	"net"
 	"net/netip"
 	"sync"
-	"syscall"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // idleWorkers is how many goroutines wait for another connection at most.
@@ -19,15 +14,15 @@ type conns struct {
 	workers sync.WaitGroup // one for each goroutine
 
 	mu    sync.Mutex
-	local map[*net.TCPConn]netip.Addr // their local addresses
-	idle  []chan<- work               // of workers; who became idle last comes first
-	ended bool                        // no worker is to become idle any more
+	all   map[*Conn]struct{}
+	idle  []chan<- work // of workers; who became idle last comes first
+	ended bool          // no worker is to become idle any more
 }
 
 // work is a connection and who serves it.
 type work struct {
 	handler Handler
-	conn    *net.TCPConn
+	conn    *Conn
 }
 
 // serve hands c to h, on a goroutine of its own as long as ServeConn lasts.
@@ -35,7 +30,7 @@ type work struct {
 // Goroutines are kept for other connections, a few of them: the stack of a new
 // one has to grow several times before it is large enough for a handler, which
 // is more than a tenth of what a short connection costs.
-func (s *conns) serve(h Handler, c *net.TCPConn) {
+func (s *conns) serve(h Handler, c *Conn) {
 	w := work{h, c}
 	if next := s.add(c); next != nil {
 		next <- w // has room for it
@@ -77,34 +72,18 @@ func (s *conns) dismiss() {
 func (s *conns) cut(vips []netip.Addr) int {
 	to := s.to(vips)
 	for _, c := range to {
-		reset(c)
+		c.reset()
 	}
 	return len(to)
 }
 
-// reset resets c at once, whatever its handler is doing. Close would wait for a
-// handler that is in the middle of a read or of what it does in a RawConn, and
-// until then the client would hear nothing. A socket that is connected to
-// nobody is reset (connect(2), AF_UNSPEC); its handler finds that out, and
-// closes it.
-func reset(c *net.TCPConn) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return // its handler has just closed it
-	}
-	var nobody unix.RawSockaddr // AF_UNSPEC
-	_ = raw.Control(func(fd uintptr) {
-		_, _, _ = syscall.Syscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&nobody)), unsafe.Sizeof(nobody))
-	})
-}
-
 // to returns the connections whose local address is one of vips.
-func (s *conns) to(vips []netip.Addr) []*net.TCPConn {
+func (s *conns) to(vips []netip.Addr) []*Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var list []*net.TCPConn
-	for c, local := range s.local {
-		if Matches(vips, local) {
+	var list []*Conn
+	for c := range s.all {
+		if Matches(vips, c.local.Addr()) {
 			list = append(list, c)
 		}
 	}
@@ -112,14 +91,13 @@ func (s *conns) to(vips []netip.Addr) []*net.TCPConn {
 }
 
 // add notes c and takes a worker for it, nil if none is idle.
-func (s *conns) add(c *net.TCPConn) chan<- work {
-	local := c.LocalAddr().(*net.TCPAddr).AddrPort().Addr()
+func (s *conns) add(c *Conn) chan<- work {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.local == nil {
-		s.local = make(map[*net.TCPConn]netip.Addr)
+	if s.all == nil {
+		s.all = make(map[*Conn]struct{})
 	}
-	s.local[c] = local
+	s.all[c] = struct{}{}
 	last := len(s.idle) - 1
 	if last < 0 {
 		return nil
@@ -131,10 +109,10 @@ func (s *conns) add(c *net.TCPConn) chan<- work {
 
 // remove forgets c, which has been served. It reports whether the worker is
 // idle now and waits for what comes by next; if not, it is to end.
-func (s *conns) remove(c *net.TCPConn, next chan<- work) bool {
+func (s *conns) remove(c *Conn, next chan<- work) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.local, c)
+	delete(s.all, c)
 	if s.ended || len(s.idle) >= idleWorkers {
 		return false
 	}

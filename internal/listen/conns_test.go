@@ -64,7 +64,7 @@ type optionsOf struct {
 	done chan struct{}
 }
 
-func (o optionsOf) ServeConn(c *net.TCPConn) {
+func (o optionsOf) ServeConn(c *Conn) {
 	defer close(o.done)
 	defer c.Close()
 	raw, err := c.SyscallConn()
@@ -98,7 +98,7 @@ func TestConnectionsAreKeptAlive(t *testing.T) {
 // stacks is a handler that tells by which goroutine each connection is served.
 type stacks chan string
 
-func (s stacks) ServeConn(c *net.TCPConn) {
+func (s stacks) ServeConn(c *Conn) {
 	defer c.Close()
 	text := make([]byte, 32)
 	text = text[:runtime.Stack(text, false)]
@@ -112,7 +112,7 @@ func awaitIdle(t *testing.T, s *conns, want int) {
 	t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		s.mu.Lock()
-		local, idle := len(s.local), len(s.idle)
+		local, idle := len(s.all), len(s.idle)
 		s.mu.Unlock()
 		switch {
 		case local == 0 && idle == want:
@@ -167,7 +167,7 @@ func TestFewGoroutinesStayIdle(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.serve(names, c.(*net.TCPConn))
+		s.serve(names, adopt(t, c.(*net.TCPConn)))
 	}
 	for range cap(names) {
 		<-names // so that all are under way at a time
@@ -178,4 +178,19 @@ func TestFewGoroutinesStayIdle(t *testing.T) {
 	if len(s.idle) > 0 {
 		t.Errorf("%d goroutines are idle after wait", len(s.idle))
 	}
+}
+
+// adopt makes a Conn of c.
+func adopt(t *testing.T, c *net.TCPConn) *Conn {
+	t.Helper()
+	defer c.Close()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd := -1
+	if ctl := raw.Control(func(own uintptr) { fd, err = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) }); ctl != nil || err != nil {
+		t.Fatal(ctl, err)
+	}
+	return NewConn(fd, c.LocalAddr().(*net.TCPAddr).AddrPort(), c.RemoteAddr().(*net.TCPAddr).AddrPort())
 }

@@ -11,6 +11,10 @@
 // Listeners may be bound to addresses that the machine does not have now
 // (IP_FREEBIND): a virtual address that arrives finds its listeners ready.
 //
+// Connections are accepted below package net, see Conn: it would ask for the local
+// address of each, set its options anew and make the poller know it before anything is
+// to be waited for.
+//
 // Every listener has one goroutine that accepts, which Close waits for, and
 // every connection one that runs Handler.ServeConn, which Wait waits for.
 package listen

@@ -82,7 +82,7 @@ func TestOutOfDescriptors(t *testing.T) {
 
 func startAcceptor(t *testing.T, reports faults) (*acceptor, *listener) {
 	t.Helper()
-	l, err := open(anyPort("127.0.0.1"), DefaultKeepAlive, nil)
+	l, err := open(anyPort("127.0.0.1"), needs{alive: DefaultKeepAlive}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func TestFaultEndsWithoutClients(t *testing.T) {
 	if err := reports.next(t); err != nil {
 		t.Fatalf("fault %v, want the end of it", err)
 	}
-	c := dial(t, l.bound())
+	c := dial(t, l.local)
 	expect(t, c, "hello")
 	c.Close()
 	l.close()

@@ -28,14 +28,6 @@ type KeepAliver interface {
 	KeepAlive() KeepAlive
 }
 
-// keepAliveOf returns how the connections of h are kept alive.
-func keepAliveOf(h Handler) KeepAlive {
-	if k, ok := h.(KeepAliver); ok {
-		return k.KeepAlive()
-	}
-	return DefaultKeepAlive
-}
-
 // Options returns what a socket needs for that.
 func (k KeepAlive) Options() []Option {
 	return []Option{

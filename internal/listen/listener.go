@@ -26,10 +26,10 @@ const (
 // listener is one listening socket. Its goroutine runs from start to close.
 type listener struct {
 	addr    netip.AddrPort // as it was wanted
-	tcp     *net.TCPListener
-	file    *os.File // the same socket: package net lets nobody accept descriptors
+	local   netip.AddrPort // as it is bound
+	file    *os.File       // the socket: package net lets nobody accept descriptors
 	handler atomic.Pointer[Handler]
-	alive   KeepAlive // of the connections; guarded by the Set's mutex
+	needs   needs // guarded by the Set's mutex
 
 	closing chan struct{} // closed by close
 	done    chan struct{} // closed when the goroutine has ended
@@ -38,10 +38,10 @@ type listener struct {
 // open returns a listener bound to addr, whether or not the machine has that
 // address now. If it is one of held, no request is answered before hold says
 // so.
-func open(addr netip.AddrPort, alive KeepAlive, held []netip.Addr) (*listener, error) {
+func open(addr netip.AddrPort, n needs, held []netip.Addr) (*listener, error) {
 	lc := net.ListenConfig{
 		Control: func(_, _ string, raw syscall.RawConn) error {
-			return setOptions(raw, addr.Addr(), alive, held)
+			return setOptions(raw, addr.Addr(), n, held)
 		},
 		KeepAlive: -1, // setOptions has it, for all connections at once
 	}
@@ -59,26 +59,28 @@ func open(addr netip.AddrPort, alive KeepAlive, held []netip.Addr) (*listener, e
 		return nil, fmt.Errorf("listener %s: %w", addr, Cause(err))
 	}
 	tcp := l.(*net.TCPListener)
+	// The poller is to know of one descriptor alone, or each client woke it twice.
+	defer tcp.Close()
 	file, err := tcp.File()
 	if err != nil {
-		tcp.Close()
 		return nil, fmt.Errorf("listener %s: %w", addr, Cause(err))
 	}
+	bound := tcp.Addr().(*net.TCPAddr).AddrPort()
 	return &listener{
 		addr:    addr,
-		tcp:     tcp,
+		local:   netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port()),
 		file:    file,
-		alive:   alive,
+		needs:   n,
 		closing: make(chan struct{}),
 		done:    make(chan struct{}),
 	}, nil
 }
 
 // setOptions prepares a socket that is not bound yet.
-func setOptions(raw syscall.RawConn, addr netip.Addr, alive KeepAlive, held []netip.Addr) error {
+func setOptions(raw syscall.RawConn, addr netip.Addr, n needs, held []netip.Addr) error {
 	var err error
 	if ctrlErr := raw.Control(func(fd uintptr) {
-		for _, o := range options(addr, alive) {
+		for _, o := range options(addr, n) {
 			if err = o.set(int(fd)); err != nil {
 				return
 			}
@@ -95,12 +97,12 @@ func setOptions(raw syscall.RawConn, addr netip.Addr, alive KeepAlive, held []ne
 
 // options returns those of a listener on addr. Accepted sockets inherit them,
 // which saves the system calls to give keep-alive to each.
-func options(addr netip.Addr, alive KeepAlive) []Option {
+func options(addr netip.Addr, n needs) []Option {
 	freebind := Option{"IPV6_FREEBIND", unix.SOL_IPV6, unix.IPV6_FREEBIND, 1}
 	if addr.Is4() {
 		freebind = Option{"IP_FREEBIND", unix.SOL_IP, unix.IP_FREEBIND, 1}
 	}
-	return append([]Option{freebind, {"TCP_NODELAY", unix.SOL_TCP, unix.TCP_NODELAY, 1}}, alive.Options()...)
+	return append([]Option{freebind, {"TCP_NODELAY", unix.SOL_TCP, unix.TCP_NODELAY, 1}}, n.options()...)
 }
 
 // transparent returns the option that lets accepted sockets send when their address
@@ -116,17 +118,17 @@ func transparent(addr netip.Addr) Option {
 // serve gives the connections that are accepted from now on to h.
 func (l *listener) serve(h Handler) {
 	l.handler.Store(&h)
-	alive := keepAliveOf(h)
-	if alive == l.alive {
+	n := needsOf(h)
+	if n == l.needs {
 		return
 	}
-	l.alive = alive
-	raw, err := l.tcp.SyscallConn()
+	l.needs = n
+	raw, err := l.file.SyscallConn()
 	if err != nil {
 		return // closed
 	}
 	_ = raw.Control(func(fd uintptr) {
-		for _, o := range alive.Options() {
+		for _, o := range n.options() {
 			_ = o.set(int(fd)) // none of them fails within its bounds
 		}
 	})
@@ -134,7 +136,7 @@ func (l *listener) serve(h Handler) {
 
 // hold makes the listener ignore requests to the held addresses, and only them.
 func (l *listener) hold(held []netip.Addr) error {
-	raw, err := l.tcp.SyscallConn()
+	raw, err := l.file.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -146,18 +148,11 @@ func (l *listener) hold(held []netip.Addr) error {
 	return err
 }
 
-// bound returns the address the socket is bound to.
-func (l *listener) bound() netip.AddrPort {
-	a := l.tcp.Addr().(*net.TCPAddr).AddrPort()
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-}
-
 // start begins to accept connections, for h until another handler is stored.
 func (l *listener) start(h Handler, s *Set) {
 	l.serve(h)
 	a := &acceptor{
 		listener: l,
-		local:    l.bound(),
 		log:      s.log.With().Stringer("listen", l.addr).Logger(),
 		fault:    s.fault,
 		conns:    &s.conns,
@@ -169,7 +164,6 @@ func (l *listener) start(h Handler, s *Set) {
 func (l *listener) close() {
 	close(l.closing)
 	// Closing a listening socket does not fail in a way that could be acted on.
-	_ = l.tcp.Close()
 	_ = l.file.Close()
 }
 
@@ -178,7 +172,6 @@ func (l *listener) wait() { <-l.done }
 // acceptor is what a listener's goroutine works with.
 type acceptor struct {
 	*listener
-	local netip.AddrPort // what the listener is bound to
 	log   zerolog.Logger
 	fault func(addr netip.AddrPort, err error)
 	conns *conns
@@ -219,18 +212,6 @@ func (l *listener) closed() bool {
 	}
 }
 
-// accept accepts a connection, or several, and hands them over.
-func (a *acceptor) accept() error {
-	if _, ok := (*a.handler.Load()).(Taker); ok {
-		return a.acceptDescriptors()
-	}
-	c, err := a.tcp.AcceptTCP()
-	if err == nil {
-		a.conns.serve(*a.handler.Load(), c)
-	}
-	return err
-}
-
 // failed raises the fault, if it is not raised yet, and waits a while.
 func (a *acceptor) failed(err error) {
 	if a.pause == 0 {
@@ -264,8 +245,7 @@ func (a *acceptor) works() {
 
 // setDeadline bounds the wait for a connection.
 func (l *listener) setDeadline(t time.Time) {
-	_ = l.tcp.SetDeadline(t) // both fail only if closed
-	_ = l.file.SetDeadline(t)
+	_ = l.file.SetDeadline(t) // fails only if closed
 }
 
 // clientFailed reports whether err is about the one connection that was to be

@@ -17,12 +17,11 @@ import (
 type Handler interface {
 	// ServeConn serves one connection, on a goroutine of its own, and closes it
 	// before it returns. Keep-alive is on and Nagle's algorithm off.
-	ServeConn(c *net.TCPConn)
+	ServeConn(c *Conn)
 }
 
-// Taker is a Handler that has no use for a goroutine for each connection. Its
-// ServeConn is only called for connections that were accepted for the handler
-// before it; Give does then.
+// Taker is a Handler that has no use for a goroutine for each connection: its
+// ServeConn is not called.
 type Taker interface {
 	Handler
 	// Take takes a connection over: the non-blocking socket fd, which it closes
@@ -84,7 +83,7 @@ func (s *Set) Stage(want map[netip.AddrPort]Handler) (*Change, error) {
 		if _, ok := s.listeners[addr]; ok {
 			continue
 		}
-		l, err := open(addr, keepAliveOf(h), s.heldNow())
+		l, err := open(addr, needsOf(h), s.heldNow())
 		if err != nil {
 			c.closeOpened()
 			if ours, ok := s.overlapping(addr); ok && errors.Is(err, unix.EADDRINUSE) {
@@ -226,7 +225,7 @@ func (s *Set) Addr(want netip.AddrPort) netip.AddrPort {
 	if !ok {
 		return want
 	}
-	return l.bound()
+	return l.local
 }
 
 // Close closes all listeners, staged ones too, and waits until nothing is

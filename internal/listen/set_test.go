@@ -18,7 +18,7 @@ const patience = 10 * time.Second
 // greeter is a handler that says its name, then echoes until the client closes.
 type greeter string
 
-func (g greeter) ServeConn(c *net.TCPConn) {
+func (g greeter) ServeConn(c *Conn) {
 	defer c.Close()
 	if _, err := io.WriteString(c, string(g)); err == nil {
 		_, _ = io.Copy(c, c)
@@ -181,12 +181,12 @@ func TestForeignAddresses(t *testing.T) {
 }
 
 func TestSocketOptions(t *testing.T) {
-	l, err := open(anyPort("127.0.0.1"), DefaultKeepAlive, nil)
+	l, err := open(anyPort("127.0.0.1"), needs{alive: DefaultKeepAlive}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.close()
-	raw, err := l.tcp.SyscallConn()
+	raw, err := l.file.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,9 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// acceptDescriptors waits for connections and hands all that there are to the
-// handler.
-func (a *acceptor) acceptDescriptors() error {
+// accept waits for connections and hands all that there are to the handler.
+func (a *acceptor) accept() error {
 	raw, err := a.file.SyscallConn()
 	if err != nil {
 		return err
@@ -88,15 +87,6 @@ func zoned(b [16]byte, index uint32) netip.Addr {
 
 // handOver gives an accepted connection to the handler.
 func (a *acceptor) handOver(fd int, peer netip.AddrPort) {
-	h := *a.handler.Load()
-	t, ok := h.(Taker)
-	if !ok {
-		// A reload has replaced the handler while this goroutine waited.
-		if c := connOf(fd); c != nil {
-			a.conns.serve(h, c)
-		}
-		return
-	}
 	local := a.local
 	if local.Addr().IsUnspecified() {
 		var err error
@@ -105,31 +95,10 @@ func (a *acceptor) handOver(fd int, peer netip.AddrPort) {
 			return
 		}
 	}
-	t.Take(fd, local, peer)
-}
-
-// connOf makes a connection of a descriptor, which is closed or part of the
-// connection then. It is nil if that cannot be had.
-func connOf(fd int) *net.TCPConn {
-	f := os.NewFile(uintptr(fd), "")
-	defer f.Close()
-	c, err := net.FileConn(f)
-	if err != nil {
-		return nil
-	}
-	return c.(*net.TCPConn)
-}
-
-// Give hands c to t, and closes it if that cannot be done.
-func Give(c *net.TCPConn, t Taker) {
-	defer c.Close()
-	raw, err := c.SyscallConn()
-	if err != nil {
+	h := *a.handler.Load()
+	if t, ok := h.(Taker); ok {
+		t.Take(fd, local, peer)
 		return
 	}
-	fd := -1
-	if raw.Control(func(own uintptr) { fd, err = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) }) != nil || err != nil {
-		return
-	}
-	t.Take(fd, c.LocalAddr().(*net.TCPAddr).AddrPort(), c.RemoteAddr().(*net.TCPAddr).AddrPort())
+	a.conns.serve(h, NewConn(fd, local, peer))
 }
