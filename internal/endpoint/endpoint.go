@@ -40,6 +40,9 @@ func Parse(text string) (Endpoint, error) {
 			return e, nil
 		}
 		if err != nil || a.Port() == 0 {
+			if strings.Contains(text, "://") {
+				return Endpoint{}, fmt.Errorf("%q is a URL; a server is an address with a port, and how it is spoken to (tls, http) its pool says", text)
+			}
 			return Endpoint{}, fmt.Errorf("%q is not an address with a port, such as 172.16.1.51:3306", text)
 		}
 		return IP(a), nil

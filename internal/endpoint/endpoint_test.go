@@ -38,6 +38,7 @@ func TestParseRefuses(t *testing.T) {
 		"10.0.0.1":                              "not an address with a port",
 		"10.0.0.1:0":                            "not an address with a port",
 		"app1":                                  "not an address with a port",
+		"https://10.0.0.1:443":                  "is a URL",
 		"app1:":                                 "not an address with a port",
 		"app1:0":                                "not an address with a port",
 		"app1:65536":                            "not an address with a port",
