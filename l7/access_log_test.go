@@ -104,7 +104,7 @@ func TestAccessLogEnds(t *testing.T) {
 			if strings.Contains(head, "Content-Length: 5") {
 				_, _ = r.Discard(5)
 			}
-			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
 		}
 	})
 	dead := closed(t)
