@@ -1,54 +1,48 @@
 package main
 
 import (
-	"bufio"
-	"crypto/tls"
 	"errors"
-	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"regexp"
 	"strconv"
 	"time"
-
-	"appliance/bench/contest"
 )
 
 // result is what a load generator says.
 type result struct {
-	count    float64
-	p50, p99 time.Duration
+	count           float64 // of requests
+	bytes           float64 // that were read
+	p50, p99, p99_9 time.Duration
 }
 
+// script is what wrk is told, with what a test adds: it prints percentiles only up to
+// 99, and errors among other text.
+const script = `
+done = function(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format("measured: %d requests, %.0f bytes, %d errors, %d %d %d us\n", summary.requests, summary.bytes,
+    e.connect + e.read + e.write + e.status + e.timeout, latency:percentile(50), latency:percentile(99), latency:percentile(99.9)))
+end
+`
+
 var (
-	wrkCount     = regexp.MustCompile(`(\d+) requests in`)
-	wrkPart      = regexp.MustCompile(`(?m)^\s+(50|99)%\s+(\S+)$`)
-	wrkBad       = regexp.MustCompile(`Non-2xx|Socket errors: connect [1-9]|Socket errors:.*timeout [1-9]`)
+	wrkSays      = regexp.MustCompile(`measured: (\d+) requests, (\d+) bytes, (\d+) errors, (\d+) (\d+) (\d+) us`)
 	h2loadCount  = regexp.MustCompile(`(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout`)
 	h2loadStatus = regexp.MustCompile(`status codes: (\d+) 2xx`)
 )
 
 func wrkResult(out string) (r result, err error) {
-	m := wrkCount.FindStringSubmatch(out)
-	if m == nil || wrkBad.MatchString(out) {
+	m := wrkSays.FindStringSubmatch(out)
+	if m == nil || m[1] == "0" || m[3] != "0" {
 		return r, errors.New("requests failed")
 	}
-	if r.count, err = strconv.ParseFloat(m[1], 64); err != nil || r.count == 0 {
-		return r, errors.New("no requests")
-	}
-	for _, p := range wrkPart.FindAllStringSubmatch(out, -1) {
-		d, err := time.ParseDuration(p[2])
-		if err != nil {
+	var n [7]float64
+	for i := 1; i < len(m); i++ {
+		if n[i], err = strconv.ParseFloat(m[i], 64); err != nil {
 			return r, err
 		}
-		if p[1] == "50" {
-			r.p50 = d
-		} else {
-			r.p99 = d
-		}
 	}
-	return r, nil
+	us := func(n float64) time.Duration { return time.Duration(n) * time.Microsecond }
+	return result{count: n[1], bytes: n[2], p50: us(n[4]), p99: us(n[5]), p99_9: us(n[6])}, nil
 }
 
 func h2loadResult(out string) (r result, err error) {
@@ -58,49 +52,4 @@ func h2loadResult(out string) (r result, err error) {
 	}
 	r.count, err = strconv.ParseFloat(m[1], 64)
 	return r, err
-}
-
-// idleConnections is how many connections are held open at once: fewer if the
-// machine does not let a process have that many descriptors.
-var idleConnections = 10000
-
-// idle returns the memory of an idle connection in KiB: what the process has
-// grown by when there are many that have carried one request.
-func idle(p *proxy, secure bool) (float64, error) {
-	var conns []net.Conn
-	defer func() {
-		for _, c := range conns {
-			c.Close()
-		}
-		time.Sleep(time.Second)
-	}()
-	before := contest.Memory(p.pid())
-	for range idleConnections {
-		port := plainPort
-		if secure {
-			port = ecdsaPort
-		}
-		tcp, err := net.Dial("tcp", net.JoinHostPort(p.address, strconv.Itoa(port)))
-		if err != nil {
-			return 0, err
-		}
-		conns = append(conns, tcp)
-		c := tcp
-		if secure {
-			c = tls.Client(tcp, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
-		}
-		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: "+p.address+"\r\n\r\n"); err != nil {
-			return 0, err
-		}
-		resp, err := http.ReadResponse(bufio.NewReaderSize(c, 512), nil)
-		if err != nil {
-			return 0, err
-		}
-		if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != 200 {
-			return 0, fmt.Errorf("%s, %v", resp.Status, err)
-		}
-	}
-	time.Sleep(time.Second)
-	return float64(contest.Memory(p.pid())-before) / float64(idleConnections) / 1024, nil
 }

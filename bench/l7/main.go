@@ -26,6 +26,7 @@ var (
 	peers   = flag.String("proxies", "", "the proxies to measure, separated by commas; all if empty")
 	keepAt  = flag.String("samples", "", "a file in which samples are kept, so that several runs make one report")
 	inside  = flag.Bool("inside", false, "already in the namespace")
+	sinkAt  = flag.String("sink", "", "only serve uploads at this address")
 	noTable = flag.Bool("measure-only", false, "do not print a report")
 )
 
@@ -38,6 +39,9 @@ func main() {
 }
 
 func run() error {
+	if *sinkAt != "" {
+		return sink(*sinkAt)
+	}
 	if !*inside {
 		return contest.Apart()
 	}
@@ -45,7 +49,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	idleConnections = min(idleConnections, limit/2-1100)
+	idleConnections = min(idleConnections, limit-1200)
 	t, err := readTable(*keepAt)
 	if err != nil {
 		return err
@@ -81,16 +85,16 @@ func run() error {
 
 // workload is one thing to measure.
 type workload struct {
-	name  string
-	unit  string
-	bytes bool // the unit is a MiB, not a request
-	load  func(p *proxy) ([]string, func(out string) (result, error))
+	name string
+	unit string
+	mib  float64 // the size of what a request carries, if that is the unit; -1: what was read counts
+	load func(p *proxy) ([]string, func(out string) (result, error))
 }
 
-// wrk is a workload of wrk with that many connections.
-func wrk(connections int, port func(p *proxy) string, path string, more ...string) func(p *proxy) ([]string, func(string) (result, error)) {
+// wrk is a workload of wrk with that many connections and a script.
+func wrk(connections int, port func(p *proxy) string, path, script string, more ...string) func(p *proxy) ([]string, func(string) (result, error)) {
 	return func(p *proxy) ([]string, func(string) (result, error)) {
-		args := append([]string{"wrk", "-t1", fmt.Sprint("-c", connections), fmt.Sprintf("-d%ds", max(1, int(long.Seconds()))), "--latency"}, more...)
+		args := append([]string{"wrk", "-t1", fmt.Sprint("-c", connections), fmt.Sprintf("-d%ds", max(1, int(long.Seconds()))), "-s", script}, more...)
 		return append(args, port(p)+path), wrkResult
 	}
 }
@@ -98,6 +102,9 @@ func wrk(connections int, port func(p *proxy) string, path string, more ...strin
 func plain(p *proxy) string { return fmt.Sprintf("http://%s:%d", p.address, plainPort) }
 func logged(p *proxy) string {
 	return fmt.Sprintf("http://%s:%d", p.address, loggedPort)
+}
+func sunk(p *proxy) string {
+	return fmt.Sprintf("http://%s:%d", p.address, uploadPort)
 }
 func ecdsa(p *proxy) string { return fmt.Sprintf("https://%s:%d", p.address, ecdsaPort) }
 func rsa(p *proxy) string   { return fmt.Sprintf("https://%s:%d", p.address, rsaPort) }
@@ -110,20 +117,36 @@ func h2load(port func(p *proxy) string, args ...string) func(p *proxy) ([]string
 }
 
 var workloads = []workload{
-	{"HTTP/1.1, 64 kept connections", "request", false, wrk(64, plain, "/")},
-	{"HTTP/1.1, 256 kept connections", "request", false, wrk(256, plain, "/")},
-	{"HTTP/1.1, 64 kept connections, with an access log", "request", false, wrk(64, logged, "/")},
-	{"HTTP/1.1, a new connection each", "request", false, wrk(32, plain, "/", "-H", "Connection: close")},
-	{"HTTPS (ECDSA), 64 kept connections", "request", false, wrk(64, ecdsa, "/")},
-	{"HTTPS (RSA), 64 kept connections", "request", false, wrk(64, rsa, "/")},
-	{"full handshake and a request, ECDSA", "handshake", false, h2load(ecdsa, "--h1", "-n1000", "-c1000", "-m1")},
-	{"full handshake and a request, RSA", "handshake", false, h2load(rsa, "--h1", "-n400", "-c400", "-m1")},
-	{"HTTP/2, 64 connections of 10 streams", "request", false, h2load(ecdsa, "-n20000", "-c64", "-m10")},
-	{"1 MiB bodies to the client, 16 connections", "MiB", true, wrk(16, plain, "/1m")},
-	{"1 MiB bodies to the server, 16 connections", "MiB", true, wrk(16, plain, "/up", "-s")},
+	{"HTTP/1.1, 64 kept connections", "request", 0, wrk(64, plain, "/", "get.lua")},
+	{"HTTP/1.1, 256 kept connections", "request", 0, wrk(256, plain, "/", "get.lua")},
+	{"HTTP/1.1, 64 kept connections, with an access log", "request", 0, wrk(64, logged, "/", "get.lua")},
+	{"HTTP/1.1, a new connection each", "request", 0, wrk(32, plain, "/", "get.lua", "-H", "Connection: close")},
+	{"HTTPS (ECDSA), 64 kept connections", "request", 0, wrk(64, ecdsa, "/", "get.lua")},
+	{"HTTPS (RSA), 64 kept connections", "request", 0, wrk(64, rsa, "/", "get.lua")},
+	{"full handshake and a request, ECDSA", "handshake", 0, h2load(ecdsa, "--h1", "-n1000", "-c1000", "-m1")},
+	{"full handshake and a request, RSA", "handshake", 0, h2load(rsa, "--h1", "-n400", "-c400", "-m1")},
+	{"HTTP/2, 64 connections of 10 streams", "request", 0, h2load(ecdsa, "-n20000", "-c64", "-m10")},
+	{"1 MiB bodies to the client, 16 connections", "MiB", -1, wrk(16, plain, "/1m", "get.lua")},
+	{"1 MiB bodies to the server, 16 connections", "MiB", 1, wrk(16, sunk, "/", "1m.lua")},
+	{"64 MiB bodies to the client, 4 connections", "MiB", -1, wrk(4, plain, "/64m", "get.lua")},
+	{"64 MiB bodies to the server, 4 connections", "MiB", 64, wrk(4, sunk, "/", "64m.lua")},
 }
 
+// The rows of what an idle connection takes.
+var idles = []struct {
+	name   string
+	secure bool
+}{{"idle, HTTP/1.1", false}, {"idle, HTTPS", true}}
+
 func (r *rig) measure(t *table) error {
+	if err := r.measureIdle(t); err != nil {
+		return err
+	}
+	for _, p := range r.proxies {
+		if err := p.start(r.dir); err != nil {
+			return err
+		}
+	}
 	for round := range *rounds {
 		for _, w := range workloads {
 			if !strings.HasPrefix(w.name, *only) {
@@ -131,8 +154,8 @@ func (r *rig) measure(t *table) error {
 			}
 			for i := range r.proxies {
 				p := r.proxies[(i+round)%len(r.proxies)] // who is first changes
-				if p.name == "Caddy" && strings.Contains(w.name, "RSA") {
-					continue // it chooses certificates by name alone and would show the other one
+				if p.name == "Caddy" && (round > 0 || strings.Contains(w.name, "RSA")) {
+					continue // it is far from being the best, and chooses certificates by name alone
 				}
 				s, err := r.one(p, w)
 				if err != nil && p.ours {
@@ -146,21 +169,6 @@ func (r *rig) measure(t *table) error {
 			}
 		}
 	}
-	for _, w := range []struct {
-		name   string
-		secure bool
-	}{{"idle, HTTP/1.1", false}, {"idle, HTTPS", true}} {
-		if !strings.HasPrefix(w.name, *only) {
-			continue
-		}
-		for _, p := range r.proxies {
-			n, err := idle(p, w.secure)
-			if err != nil {
-				return fmt.Errorf("%s, %s: %w", p.name, w.name, err)
-			}
-			t.add(w.name, p.name, sample{Memory: n})
-		}
-	}
 	for _, p := range r.proxies {
 		if !slices.Contains(t.Versions, p.version) {
 			t.Versions = append(t.Versions, p.version)
@@ -169,17 +177,34 @@ func (r *rig) measure(t *table) error {
 	return nil
 }
 
+// measureIdle measures idle connections, each time with a process that is new.
+func (r *rig) measureIdle(t *table) error {
+	for _, w := range idles {
+		if !strings.HasPrefix(w.name, *only) {
+			continue
+		}
+		for _, p := range r.proxies {
+			if err := p.start(r.dir); err != nil {
+				return err
+			}
+			n, err := idle(p, w.secure)
+			p.stop()
+			if err != nil {
+				return fmt.Errorf("%s, %s: %w", p.name, w.name, err)
+			}
+			t.add(w.name, p.name, sample{Memory: n})
+		}
+	}
+	return nil
+}
+
 // one measures one workload with one proxy.
 func (r *rig) one(p *proxy, w workload) (sample, error) {
 	args, parse := w.load(p)
-	for i, a := range args {
-		if a == "-s" {
-			args = slices.Insert(args, i+1, r.upload)
-			break
-		}
-	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir = r.dir // where the scripts are
 	before, began := contest.CPU(p.pid()), time.Now()
-	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return sample{}, fmt.Errorf("%v: %w: %s", args, err, out)
 	}
@@ -188,5 +213,11 @@ func (r *rig) one(p *proxy, w workload) (sample, error) {
 	if err != nil {
 		return sample{}, fmt.Errorf("%v: %w:\n%s", args, err, out)
 	}
-	return sample{Rate: res.count / took.Seconds(), CPU: used.Seconds() * 1e6 / res.count, P50: res.p50, P99: res.p99}, nil
+	switch {
+	case w.mib > 0:
+		res.count *= w.mib
+	case w.mib < 0:
+		res.count = res.bytes / (1 << 20)
+	}
+	return sample{Rate: res.count / took.Seconds(), CPU: used.Seconds() * 1e6 / res.count, P50: res.p50, P99: res.p99, P99_9: res.p99_9}, nil
 }

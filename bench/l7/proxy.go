@@ -27,17 +27,24 @@ import (
 const (
 	plainPort  = 80
 	loggedPort = 81
+	uploadPort = 82 // to the sink
 	ecdsaPort  = 443
 	rsaPort    = 444
 )
 
-const origin = "127.0.1.1:80"
+// The servers.
+const (
+	origin  = "127.0.1.1:80"
+	uploads = "127.0.1.2:80"
+)
 
 // proxy is one contestant, with an address of its own.
 type proxy struct {
 	name, version string
 	ours          bool
 	address       string
+	command       []string
+	log           string // a file for what it says on its standard output: HAProxy's access log
 	cmd           *exec.Cmd
 	said          bytes.Buffer
 }
@@ -45,23 +52,24 @@ type proxy struct {
 // rig is all that runs.
 type rig struct {
 	dir     string
-	origin  *exec.Cmd
+	servers []*exec.Cmd
 	proxies []*proxy
-	upload  string // the script for wrk
 }
 
-// start starts the server, on processor 1, and the proxies, each pinned to
-// processor 0 with one worker.
+// start starts the servers, on processor 1. The proxies are made ready.
 func start(dir string, descriptors int) (*rig, error) {
-	r := &rig{dir: dir, upload: filepath.Join(dir, "up.lua")}
+	r := &rig{dir: dir}
 	for _, kind := range []string{"ecdsa", "rsa"} {
 		if err := writeCertificate(dir, kind); err != nil {
 			return nil, err
 		}
 	}
 	for name, data := range map[string]string{
-		"up.lua": "wrk.method = 'POST'\nwrk.body = string.rep('x', 1048576)\n",
-		"1m":     strings.Repeat("x", 1<<20),
+		"get.lua": script,
+		"1m.lua":  script + "wrk.method = 'POST'\nwrk.body = string.rep('x', 1048576)\n",
+		"64m.lua": script + "wrk.method = 'POST'\nwrk.body = string.rep('x', 67108864)\n",
+		"1m":      strings.Repeat("x", 1<<20),
+		"64m":     strings.Repeat("x", 64<<20),
 		"origin.conf": fmt.Sprintf(`
 worker_processes 1; daemon off; master_process off; pid %[1]s/origin.pid; error_log %[1]s/origin.log; user root;
 events { worker_connections %[2]d; }
@@ -70,7 +78,7 @@ http { access_log off; keepalive_requests 1000000000; keepalive_timeout 300; cli
   server { listen %[3]s backlog=4096;
     location / { default_type text/plain; return 200 "%[4]s"; }
     location /1m { root %[1]s; }
-    location /up { return 200 "ok"; } } }`, dir, descriptors/2, origin, strings.Repeat("0123456789", 6)),
+    location /64m { root %[1]s; } } }`, dir, descriptors/2, origin, strings.Repeat("0123456789", 6)),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
 			return nil, err
@@ -83,12 +91,21 @@ http { access_log off; keepalive_requests 1000000000; keepalive_timeout 300; cli
 	if err != nil {
 		return nil, err
 	}
-	r.origin = exec.Command("taskset", "-c", "1", nginx, "-e", dir+"/origin.log", "-c", dir+"/origin.conf")
-	if err := r.origin.Start(); err != nil {
-		return nil, err
-	}
-	if err := listening(origin); err != nil {
-		return r, err
+	for _, server := range []struct {
+		address string
+		command []string
+	}{
+		{origin, []string{nginx, "-e", dir + "/origin.log", "-c", dir + "/origin.conf"}},
+		{uploads, []string{os.Args[0], "-sink", uploads}},
+	} {
+		cmd := exec.Command("taskset", append([]string{"-c", "1"}, server.command...)...)
+		if err := cmd.Start(); err != nil {
+			return r, err
+		}
+		r.servers = append(r.servers, cmd)
+		if err := listening(server.address); err != nil {
+			return r, err
+		}
 	}
 	haproxy, err := exec.LookPath("haproxy")
 	if err != nil {
@@ -108,7 +125,7 @@ http { access_log off; keepalive_requests 1000000000; keepalive_timeout 300; cli
 		if one.name == "Caddy" && *caddy == "" || *peers != "" && !slices.Contains(strings.Split(*peers, ","), one.name) {
 			continue
 		}
-		p := &proxy{name: one.name, ours: i == 0, address: fmt.Sprint("127.0.3.", i+1)}
+		p := &proxy{name: one.name, ours: i == 0, address: fmt.Sprint("127.0.3.", i+1), log: filepath.Join(dir, strconv.Itoa(i)+".log")}
 		path := filepath.Join(dir, strconv.Itoa(i)+".conf")
 		if err := os.WriteFile(path, []byte(one.config(dir, p.address, descriptors)), 0o600); err != nil {
 			return r, err
@@ -119,26 +136,44 @@ http { access_log off; keepalive_requests 1000000000; keepalive_timeout 300; cli
 		if one.name == "Caddy" {
 			p.version = "Caddy " + moduleVersion(*caddy)
 		}
-		p.cmd = exec.Command("taskset", append(append([]string{"-c", "0"}, one.command...), path)...)
-		p.cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
-		// HAProxy's access log goes there.
-		log, err := os.Create(filepath.Join(dir, strconv.Itoa(i)+".log"))
-		if err != nil {
-			return r, err
-		}
-		defer log.Close() // the proxy has it too
-		p.cmd.Stdout, p.cmd.Stderr = log, &p.said
-		if err := p.cmd.Start(); err != nil {
-			return r, err
-		}
+		p.command = append(append([]string{"-c", "0"}, one.command...), path)
 		r.proxies = append(r.proxies, p)
-		for _, port := range []int{plainPort, ecdsaPort, rsaPort} {
-			if err := listening(fmt.Sprintf("%s:%d", p.address, port)); err != nil {
-				return r, fmt.Errorf("%w:\n%s", err, p.said.String())
-			}
-		}
 	}
 	return r, nil
+}
+
+// start starts a process of the proxy, with one worker, on processor 0.
+func (p *proxy) start(dir string) error {
+	p.cmd = exec.Command("taskset", p.command...)
+	p.cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
+	log, err := os.Create(p.log)
+	if err != nil {
+		return err
+	}
+	defer log.Close() // the proxy has it too
+	p.cmd.Stdout, p.cmd.Stderr = log, &p.said
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
+	for _, port := range []int{plainPort, uploadPort, ecdsaPort, rsaPort} {
+		if err := listening(fmt.Sprintf("%s:%d", p.address, port)); err != nil {
+			return fmt.Errorf("%w:\n%s", err, p.said.String())
+		}
+	}
+	return nil
+}
+
+// stop ends the process, if there is one.
+func (p *proxy) stop() {
+	if p.cmd != nil {
+		end(p.cmd, syscall.SIGTERM)
+		p.cmd = nil
+	}
+}
+
+func end(cmd *exec.Cmd, how os.Signal) {
+	_ = cmd.Process.Signal(how)
+	_ = cmd.Wait()
 }
 
 func listening(address string) error {
@@ -152,11 +187,11 @@ func listening(address string) error {
 
 func (r *rig) stop() {
 	for _, p := range r.proxies {
-		_ = p.cmd.Process.Signal(syscall.SIGTERM)
-		_ = p.cmd.Wait()
+		p.stop()
 	}
-	_ = r.origin.Process.Signal(syscall.SIGTERM)
-	_ = r.origin.Wait()
+	for _, s := range r.servers {
+		end(s, syscall.SIGKILL)
+	}
 }
 
 func (p *proxy) pid() int { return p.cmd.Process.Pid }
@@ -184,6 +219,10 @@ listen     = ["%[2]s:81"]
 servers    = ["%[3]s"]
 access_log = { path = "%[1]s/a.access", format = "combined" }
 [[l7]]
+name    = "upload"
+listen  = ["%[2]s:82"]
+servers = ["%[4]s"]
+[[l7]]
 name    = "ecdsa"
 listen  = ["%[2]s:443"]
 servers = ["%[3]s"]
@@ -193,7 +232,7 @@ name    = "rsa"
 listen  = ["%[2]s:444"]
 servers = ["%[3]s"]
 tls     = { certificates = [{ cert = "%[1]s/rsa.pem", key = "%[1]s/rsa.key" }] }
-`, dir, address, origin)
+`, dir, address, origin, uploads)
 }
 
 func nginxConfig(dir, address string, descriptors int) string {
@@ -205,13 +244,15 @@ http { access_log off; keepalive_requests 1000000000; keepalive_timeout 300; cli
   proxy_request_buffering off; proxy_max_temp_file_size 0; ssl_session_tickets on; ssl_session_cache off; ssl_protocols TLSv1.2 TLSv1.3;
   http2_max_requests 1000000000;
   upstream o { server %[3]s; keepalive 1024; keepalive_requests 1000000000; }
+  upstream u { server %[5]s; keepalive 1024; keepalive_requests 1000000000; }
   proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host;
   proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;
   server { listen %[2]s:80 backlog=4096; location / { proxy_pass http://o; } }
   server { listen %[2]s:81 backlog=4096; access_log %[1]s/nginx.access combined buffer=64k flush=1s; location / { proxy_pass http://o; } }
+  server { listen %[2]s:82 backlog=4096; location / { proxy_pass http://u; } }
   server { listen %[2]s:443 ssl http2 backlog=4096; ssl_certificate %[1]s/ecdsa.pem; ssl_certificate_key %[1]s/ecdsa.key; location / { proxy_pass http://o; } }
   server { listen %[2]s:444 ssl http2 backlog=4096; ssl_certificate %[1]s/rsa.pem; ssl_certificate_key %[1]s/rsa.key; location / { proxy_pass http://o; } } }
-`, dir, address, origin, descriptors/2)
+`, dir, address, origin, descriptors-1000, uploads)
 }
 
 func haproxyConfig(dir, address string, descriptors int) string {
@@ -224,6 +265,7 @@ func haproxyConfig(dir, address string, descriptors int) string {
 global
   nbthread 1
   maxconn %[4]d
+  no strict-limits
   maxpipes 200
   tune.ssl.default-dh-param 2048
 defaults
@@ -247,9 +289,14 @@ frontend logged
   log stdout format raw daemon
   option httplog
   default_backend b
+frontend upload
+  bind %[2]s:82 backlog 4096
+  default_backend u
 backend b
   server s %[3]s
-`, dir, address, origin, descriptors/2-1000)
+backend u
+  server s %[5]s
+`, dir, address, origin, descriptors-1000, uploads)
 }
 
 func caddyConfig(dir, address string, _ int) string {
@@ -257,6 +304,7 @@ func caddyConfig(dir, address string, _ int) string {
 	b.WriteString("{\n admin off\n auto_https off\n log {\n  level ERROR\n }\n servers {\n  protocols h1 h2\n }\n}\n")
 	fmt.Fprintf(&b, "http://:80 {\n bind %s\n reverse_proxy %s\n}\n", address, origin)
 	fmt.Fprintf(&b, "http://%s:%d {\n bind %[1]s\n log {\n  output file %[3]s/caddy.access\n }\n reverse_proxy %[4]s\n}\n", address, loggedPort, dir, origin)
+	fmt.Fprintf(&b, "http://:%d {\n bind %s\n reverse_proxy %s\n}\n", uploadPort, address, uploads)
 	for port, kind := range map[int]string{ecdsaPort: "ecdsa", rsaPort: "rsa"} {
 		fmt.Fprintf(&b, "https://%s:%d {\n bind %[1]s\n tls %[3]s/%[4]s.pem %[3]s/%[4]s.key\n reverse_proxy %[5]s\n}\n", address, port, dir, kind, origin)
 	}

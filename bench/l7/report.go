@@ -14,8 +14,9 @@ import (
 type sample struct {
 	Rate     float64 // units a second
 	CPU      float64 // microseconds a unit
-	P50, P99 time.Duration
 	Memory   float64 // KiB
+	P50, P99 time.Duration
+	P99_9    time.Duration
 }
 
 // table holds all measurements, by workload and proxy.
@@ -64,20 +65,23 @@ func (t *table) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "## HTTP services (L7)\n\nMeasured on %s with `make bench-l7`: %s, %s.\n",
 		time.Now().Format("2 January 2006"), contest.Machine(), strings.Join(t.Versions, ", "))
-	fmt.Fprintf(&b, `One worker of each proxy on one processor; wrk or h2load and an nginx as the server, which answers with 60 bytes unless it says
+	b.WriteString(`One worker of each proxy on one processor; wrk or h2load and an nginx as the server, which answers with 60 bytes unless it says
 otherwise, on another; over loopback, one after the other in each round; medians. CPU is user and system time of the proxy's
 process for each unit. "To best" is ours divided by the best peer's: below 1 is better for CPU, above 1 for throughput.
-Processors that others use at the same time disturb throughput and latency more than CPU. HAProxy is told to splice. wrk resumes TLS sessions; the handshakes are made with a client that does not.
+Processors that others use at the same time disturb throughput and latency more than CPU. HAProxy is told to splice. wrk resumes TLS sessions;
+the handshakes are made with a client that does not. Bodies to the server go to one that has read all of a body before it answers, and
+throws it away without a copy. What is large is not stored by any of the proxies. h2load does not tell percentiles.
 
-| work | proxy | rounds | units/s | CPU us/unit | to best: units/s | to best: CPU | p50 | p99 |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| work | proxy | rounds | units/s | CPU us/unit | to best: units/s | to best: CPU | p50 | p99 | p99.9 |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 `)
 	for _, w := range workloads {
 		t.rows(&b, w)
 	}
-	fmt.Fprintf(&b, "\nMemory that the proxy's process takes more for each of %d idle connections that have carried a request, in KiB. What a proxy has\nkept from work before and uses again is not in it:\n\n| | %s |\n| --- |%s\n",
+	fmt.Fprintf(&b, "\nMemory that a new process, which has answered two requests, takes more for each of %d idle connections that have carried one\nrequest, in KiB:\n\n| | %s |\n| --- |%s\n",
 		idleConnections, strings.Join(order, " | "), strings.Repeat(" --- |", len(order)))
-	for _, name := range []string{"idle, HTTP/1.1", "idle, HTTPS"} {
+	for _, w := range idles {
+		name := w.name
 		fmt.Fprintf(&b, "| %s |", strings.TrimPrefix(name, "idle, "))
 		for _, p := range order {
 			if s := t.Samples[name][p]; len(s) > 0 {
@@ -118,6 +122,7 @@ func (t *table) rows(b *strings.Builder, w workload) {
 		for _, of := range []func(sample) float64{
 			func(s sample) float64 { return float64(s.P50) },
 			func(s sample) float64 { return float64(s.P99) },
+			func(s sample) float64 { return float64(s.P99_9) },
 		} {
 			if d := time.Duration(contest.Median(samples, of)); d > 0 {
 				fmt.Fprintf(b, " %v", d.Round(10*time.Microsecond))
