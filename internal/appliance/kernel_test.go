@@ -457,3 +457,29 @@ func TestStraysAreTakenUnlessTheAddressComesInPeace(t *testing.T) {
 		t.Error("strays are taken from a node that lives")
 	}
 }
+
+// The connections of a service stay on this node when it goes to one whose kernel
+// path does not carry it.
+func TestStrandedServices(t *testing.T) {
+	s := kernelSetup(t)
+	k, _ := newTestPath(s)
+	k.look()
+	vips, at := []netip.Addr{netip.MustParseAddr("192.0.2.3")}, netip.MustParseAddrPort("192.0.2.3:1")
+	if got := k.stranded(vips, nil); got != nil {
+		t.Errorf("with dnat the answers go to the other node, and yet: %v", got)
+	}
+	k.services[0].Mode = kernel.NAT
+	if got := k.stranded(vips, nil); !slices.Equal(got, []string{"db"}) || k.flowsOf(got) != 3 {
+		t.Errorf("%v", got)
+	}
+	if got := k.stranded(vips, []netip.AddrPort{at}); got != nil {
+		t.Errorf("the other node carries it, and yet: %v", got)
+	}
+	if got := k.stranded([]netip.Addr{netip.MustParseAddr("192.0.2.4")}, nil); got != nil || k.flowsOf(got) != 0 {
+		t.Errorf("its address does not move, and yet: %v", got)
+	}
+	k.services[0].Protocol = kernel.UDP
+	if got := k.stranded(vips, nil); got != nil {
+		t.Errorf("datagrams begin a flow of their own, and yet: %v", got)
+	}
+}
