@@ -367,6 +367,16 @@ func (k *kernelPath) activate(m *member, active bool) {
 	}
 }
 
+// alone says that m, to which addresses have come in peace, is the only one by now
+// that can know of connections to them.
+func (k *kernelPath) alone(m *member) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.path != nil && k.active[m] && serves(k.services, *m.vips.Load()) {
+		k.path.TakeStrays()
+	}
+}
+
 // withoutSockets returns the addresses at which the kernel path takes connections.
 func (k *kernelPath) withoutSockets() []netip.AddrPort {
 	k.mu.Lock()

@@ -456,6 +456,13 @@ func TestStraysAreTakenUnlessTheAddressComesInPeace(t *testing.T) {
 	if k.activate(m, true); p.strays != 0 {
 		t.Error("strays are taken from a node that lives")
 	}
+	if k.alone(m); p.strays != 1 {
+		t.Error("no strays are taken though nobody gets them any more")
+	}
+	k.activate(m, false)
+	if k.alone(m); p.strays != 1 {
+		t.Error("strays are taken by a node that has no address")
+	}
 }
 
 // The connections of a service stay on this node when it goes to one whose kernel

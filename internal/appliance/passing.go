@@ -199,6 +199,9 @@ func (p *passing) run(ctx context.Context, now *passage) {
 		for _, m := range p.parts.mates(p.member) {
 			m.passing.forget(steerable(*p.member.vips.Load()))
 		}
+		if now.comes {
+			p.parts.kernel.alone(p.member)
+		}
 	}
 	packets := now.program.Handed()
 	if err := now.program.Close(); err != nil {
