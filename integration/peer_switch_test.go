@@ -10,7 +10,7 @@ import (
 
 // overlap is how long two nodes may answer at the same time during a planned
 // switch: a few milliseconds, and what a busy machine adds.
-const overlap = 100 * time.Millisecond
+const overlap = 300 * time.Millisecond
 
 // switched runs a move on a node, and shows that heir is active then, that
 // nobody's adverts were missed meanwhile, and that nobody resigned.
