@@ -18,6 +18,7 @@ import (
 	"appliance/internal/config"
 	"appliance/internal/control"
 	"appliance/internal/events"
+	"appliance/internal/fdstore"
 	"appliance/internal/guard"
 	"appliance/internal/link"
 	"appliance/internal/listen"
@@ -94,6 +95,7 @@ type reloadRequest struct {
 // opens the access logs anew; a SIGTERM or SIGINT during the stop ends the drain. The error says what kept it from
 // starting, or what broke.
 func Run(ctx context.Context, o Options) (err error) {
+	store, legacy := fdstore.Open() // first: it takes descriptors that are there already
 	// From the first moment to the last: without a handler it would kill.
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -106,6 +108,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	a := newAppliance(o, node)
+	a.kernel.store, a.kernel.legacy = store, legacy
 	defer a.history.Close()
 	a.hasten(node)
 	socket, err := control.Listen(a.socketPath(node), a.backend(), a.log)

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"appliance/internal/config"
+	"appliance/internal/fdstore"
 	"appliance/internal/link"
 	"appliance/internal/peer"
 	"appliance/l4"
@@ -44,6 +45,8 @@ type packets interface {
 	TakeStrays()
 	LeaveStrays()
 	Remains() ([]*os.File, error)
+	Legacy() (map[string]*os.File, error)
+	Inherited() int
 	Close() error
 }
 
@@ -65,10 +68,15 @@ type kernelPath struct {
 	flows   *flowLink
 	// keep has what remains of the path outlive this process until its addresses are
 	// gone, and owns that; nil gives up what it had before.
-	keep    func([]*os.File)
-	poked   chan struct{}
-	servers atomic.Pointer[map[pairing]bool] // of the services in force
-	holders atomic.Pointer[[]*member]        // those of active
+	keep func([]*os.File)
+	// store keeps what the next process needs, and legacy is what an earlier one has left
+	// there, until the first commit. Run sets them; without it nothing is kept.
+	store     *fdstore.Store
+	legacy    map[string]*os.File
+	inherited int // flows of an earlier process, told in the log
+	poked     chan struct{}
+	servers   atomic.Pointer[map[pairing]bool] // of the services in force
+	holders   atomic.Pointer[[]*member]        // those of active
 
 	looking sync.Mutex // held by look, for as long as that takes
 
@@ -99,7 +107,7 @@ type placement struct {
 
 func newKernelPath(log zerolog.Logger, current func() *setup, flows *flowLink, keep func([]*os.File)) *kernelPath {
 	k := &kernelPath{
-		log: log, current: current, flows: flows, keep: keep, poked: make(chan struct{}, 1),
+		log: log, current: current, flows: flows, keep: keep, store: &fdstore.Store{}, poked: make(chan struct{}, 1),
 		active: make(map[*member]bool), placed: make(map[string]placement),
 	}
 	k.servers.Store(&map[pairing]bool{})
@@ -122,13 +130,27 @@ func (k *kernelPath) commit() {
 	if wanted && k.path == nil {
 		k.open(s)
 	}
+	if k.path == nil && k.legacy != nil { // nobody goes on with it
+		k.leave(nil)
+	}
+	for _, f := range k.legacy {
+		f.Close()
+	}
+	k.legacy = nil
 	k.mu.Unlock()
 	k.look()
 }
 
+// leave has the store keep these files for the next process, and nothing else.
+func (k *kernelPath) leave(files map[string]*os.File) {
+	if err := k.store.Keep(files); err != nil {
+		k.log.Warn().Err(err).Msg("the service manager does not keep the flows of the kernel path: after a restart, connections depend on what their servers and clients say")
+	}
+}
+
 // open loads the program. The caller holds the lock.
 func (k *kernelPath) open(s *setup) {
-	path, err := kernel.Open(kernel.Options{Flows: s.node.Kernel.Flows, Ports: ports(s), Route: link.RouteTo, Here: k.holds})
+	path, err := kernel.Open(kernel.Options{Flows: s.node.Kernel.Flows, Ports: ports(s), Route: link.RouteTo, Here: k.holds, Legacy: k.legacy})
 	if err != nil {
 		if k.trouble == nil || k.trouble.Error() != err.Error() {
 			k.log.Warn().Err(err).Msg("services of the kernel path run on the proxy")
@@ -274,6 +296,10 @@ func (k *kernelPath) look() {
 			k.servers.Store(&all)
 		}
 	}
+	if n := k.path.Inherited(); n != k.inherited {
+		k.inherited = n
+		k.log.Info().Int("flows", n).Msg("goes on with the flows of the process before")
+	}
 	if err != nil && (k.refused == nil || k.refused.Error() != err.Error()) {
 		k.log.Warn().Err(err).Msg("the kernel path is not as it should be; trying again every second")
 	}
@@ -328,10 +354,27 @@ func (k *kernelPath) attach(s *setup) (needed map[string]needs, not unattached, 
 	}
 	remains, keepErr := k.path.Remains()
 	k.keep(remains)
+	k.bequeath()
 	err = errors.Join(err, keepErr)
 	k.again = err != nil
 	k.interfaces = slices.DeleteFunc(interfaces, func(i kernel.Interface) bool { return not[i.Index] != nil })
 	return needed, not, err
+}
+
+// bequeath leaves the path as it is now with the service manager, if there is one, for
+// the next process. The caller holds the lock.
+func (k *kernelPath) bequeath() {
+	if !k.store.Available() {
+		return
+	}
+	files, err := k.path.Legacy()
+	if err != nil {
+		k.log.Warn().Err(err).Msg("what the next process would need of the kernel path cannot be had")
+	}
+	k.leave(files)
+	for _, f := range files {
+		f.Close()
+	}
 }
 
 // activate says whether m holds addresses. It returns when frames to its virtual

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"syscall"
 
 	"appliance/internal/control"
@@ -35,7 +36,11 @@ func (n *Node) WriteConfig(text string) error { return n.WriteFile(ConfigPath, [
 
 // StartAppliance starts `applianctl run`. It does not wait until that serves or is
 // active: Pair.WaitActive and WaitReady do.
-func (n *Node) StartAppliance() error {
+func (n *Node) StartAppliance() error { return n.StartApplianceBy(func(*exec.Cmd) {}) }
+
+// StartApplianceBy is StartAppliance with a command that prepare has changed: what a
+// service manager gives to a service.
+func (n *Node) StartApplianceBy(prepare func(*exec.Cmd)) error {
 	if n.Running() {
 		return fmt.Errorf("host %s: the appliance is running already", n.Name)
 	}
@@ -46,6 +51,7 @@ func (n *Node) StartAppliance() error {
 	defer log.Close() // the process has it too
 	cmd := n.Command("applianctl", append([]string{"run", "--config", ConfigPath, "--events", EventsPath}, n.args...)...)
 	cmd.Stdout, cmd.Stderr = log, log
+	prepare(cmd)
 	n.process, err = n.Host.Start(cmd)
 	return err
 }

@@ -84,18 +84,23 @@ func (p *Path) flow(k *programKey, f *programFlow, now uint32) (Flow, bool) {
 	if addr == nil {
 		return Flow{}, false
 	}
-	flow := Flow{
+	flow := describe(k, f, *addr)
+	flow.Idle = time.Duration(age(now, f.Seen)) << 30
+	return flow, true
+}
+
+// describe returns the flow whose direction from the client k and f are, idle for no time.
+func describe(k *programKey, f *programFlow, server netip.AddrPort) Flow {
+	return Flow{
 		Protocol:    Protocol(k.Proto),
 		Client:      addrPort(k.Saddr, k.Sport),
 		Listen:      addrPort(k.Daddr, k.Dport),
-		Server:      *addr,
+		Server:      server,
 		Port:        port(f.Sport),
 		Mode:        Mode(f.Mode),
 		ClientEnded: f.Flags&flagClientFIN != 0,
 		ServerEnded: f.Flags&flagServerFIN != 0,
-		Idle:        time.Duration(age(now, f.Seen)) << 30,
 	}
-	return flow, true
 }
 
 // Install takes over flows of the other node, so that their packets may come

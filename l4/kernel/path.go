@@ -37,6 +37,11 @@ type Options struct {
 	// Here reports whether an address of a service is this node's now. It is asked by
 	// each look at all flows; nil means that all are.
 	Here func(netip.Addr) bool
+	// Legacy is what Path.Legacy returned to an earlier process, whatever became of
+	// that. The first Set takes over the flows of its services, the first Attach the
+	// attachments that are wanted still; the others end. The files are the caller's, who may close
+	// them after Open.
+	Legacy map[string]*os.File
 }
 
 // MaxFlows bounds Options.Flows.
@@ -58,16 +63,20 @@ type Path struct {
 	attaching sync.Mutex
 	links     map[int]link.Link // by interface
 	macs      map[programMac]struct{}
+	attached  bool    // Attach was called
+	served    bool    // Set has succeeded
+	estate    *estate // of an earlier process, until both; its maps are read with mu, too
 
 	// setting guards what follows, and is not mu for the same reason.
 	setting  sync.Mutex
 	settings programSettings
 
 	// mu guards what follows.
-	mu       sync.Mutex
-	registry *registry
-	backends map[programKey]bool // that the program knows
-	census   census
+	mu        sync.Mutex
+	registry  *registry
+	backends  map[programKey]bool // that the program knows
+	census    census
+	inherited int // flows, from an earlier process
 
 	reports    *reports
 	complaints *complaints
@@ -115,6 +124,7 @@ func Open(o Options) (*Path, error) {
 		backends: make(map[programKey]bool),
 		links:    make(map[int]link.Link),
 		macs:     make(map[programMac]struct{}),
+		estate:   newEstate(o.Legacy),
 		stop:     make(chan struct{}),
 		settings: programSettings{
 			MaxHalfOpen: uint32(o.HalfOpen),
@@ -123,9 +133,11 @@ func Open(o Options) (*Path, error) {
 		},
 	}
 	if err := p.load(); err != nil {
+		p.estate.close()
 		return nil, err
 	}
 	if err := p.start(); err != nil {
+		p.estate.close()
 		p.objects.Close()
 		return nil, err
 	}
@@ -272,6 +284,10 @@ func (p *Path) Attach(interfaces []Interface) error {
 		if p.links[i.Index] != nil {
 			continue
 		}
+		if l := p.estate.takeLink(i.Index); l != nil {
+			p.links[i.Index] = l
+			continue
+		}
 		l, err := p.attach(i.Index)
 		if err != nil {
 			problems.note(i.Index, err)
@@ -279,6 +295,9 @@ func (p *Path) Attach(interfaces []Interface) error {
 		}
 		p.links[i.Index] = l
 	}
+	p.estate.closeLinks()
+	p.attached = true
+	p.takeOver()
 	for index, l := range p.links {
 		if !wanted[index] {
 			l.Close()
@@ -423,6 +442,7 @@ func (p *Path) Close() error {
 		problems = append(problems, l.Close())
 	}
 	clear(p.links)
+	p.estate.close()
 	problems = append(problems, p.objects.Close())
 	return errors.Join(problems...)
 }

@@ -19,12 +19,20 @@ func (p *Path) Set(services []Service) error {
 	if err := validate(services); err != nil {
 		return fmt.Errorf("kernel path: %w", err)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := p.set(services); err != nil {
+	if err := p.setLocked(services); err != nil {
 		return fmt.Errorf("kernel path: %w", err)
 	}
+	p.attaching.Lock()
+	defer p.attaching.Unlock()
+	p.served = true
+	p.takeOver()
 	return nil
+}
+
+func (p *Path) setLocked(services []Service) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.set(services)
 }
 
 // validate says what is wrong with services.

@@ -335,12 +335,14 @@ func (p *Path) sweepOrphan(now uint32, k *programKey, f *programFlow) {
 }
 
 // each calls f with all entries of the map of flows until it returns false.
-func (p *Path) each(f func(*programKey, *programFlow) bool) error {
+func (p *Path) each(f func(*programKey, *programFlow) bool) error { return each(p.objects.Flows, f) }
+
+func each(flows *ebpf.Map, f func(*programKey, *programFlow) bool) error {
 	keys := make([]programKey, batch)
 	values := make([]programFlow, batch)
 	var cursor ebpf.MapBatchCursor
 	for {
-		n, err := p.objects.Flows.BatchLookup(&cursor, keys, values, nil)
+		n, err := flows.BatchLookup(&cursor, keys, values, nil)
 		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return err
 		}

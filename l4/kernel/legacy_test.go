@@ -1,0 +1,130 @@
+package kernel
+
+import (
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestLegacy has one path go on with what another one has left, while connections are
+// under way: none notices.
+func TestLegacy(t *testing.T) {
+	t.Parallel()
+	eachFamily(t, func(t *testing.T, f family) {
+		w := newNetwork(t)
+		w.serve(t, f.server)
+		w.serve(t, f.second)
+		s := f.service()
+		s.Servers = append(s.Servers, Server{Addr: f.second})
+		attach := func(p *Path) {
+			t.Helper()
+			var err error
+			w.balancer.do(func() { err = p.Attach([]Interface{{Index: w.toClient.Index}, {Index: w.toServer.Index}}) })
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		var first *Path
+		var err error
+		w.balancer.do(func() { first, err = Open(Options{}) })
+		if err != nil {
+			missing(t, err.Error())
+		}
+		if err := first.Set([]Service{s}); err != nil {
+			t.Fatal(err)
+		}
+		attach(first)
+
+		var conns []net.Conn
+		for range 16 {
+			c := w.dial(t, f.vip)
+			c.Write([]byte("x"))
+			if _, err := c.Read(make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			conns = append(conns, c)
+		}
+		stop := make(chan struct{})
+		var talking sync.WaitGroup
+		for _, c := range conns[:8] { // the others are idle meanwhile
+			talking.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					c.Write([]byte("x"))
+					if _, err := c.Read(make([]byte, 1)); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+
+		legacy, err := first.Legacy()
+		if err != nil || len(legacy) != 4 {
+			t.Fatal(legacy, err)
+		}
+		if err := first.Close(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond) // nobody looks after it now
+		s.Servers[0], s.Servers[1] = s.Servers[1], s.Servers[0]
+		second := w.open(t, Options{Legacy: legacy})
+		for _, l := range legacy {
+			l.Close()
+		}
+		if err := second.Set([]Service{s}); err != nil {
+			t.Fatal(err)
+		}
+		attach(second)
+		time.Sleep(50 * time.Millisecond)
+		close(stop)
+		talking.Wait()
+		if n := second.Inherited(); n != 16 {
+			t.Errorf("%d flows taken over; want 16", n)
+		}
+		for i, c := range conns {
+			c.SetDeadline(time.Now().Add(10 * time.Second))
+			c.Write([]byte("y"))
+			b := make([]byte, 1)
+			if _, err := c.Read(b); err != nil || b[0] != 'y' {
+				t.Errorf("connection %d: %q, %v", i, b, err)
+			}
+		}
+		// One program looks at each interface, and it is the second's.
+		stats, err := second.Stats()
+		if err != nil || stats.Services[0].Strays != 0 || stats.Services[0].PacketsToServer < 16 {
+			t.Errorf("%+v, %v", stats, err)
+		}
+		n := 0
+		second.Flows(func(flow Flow) bool { n++; return true })
+		if n != 16 {
+			t.Errorf("%d flows; want 16", n)
+		}
+	})
+}
+
+// TestLegacyThatIsNone opens a path with files that are something else.
+func TestLegacyThatIsNone(t *testing.T) {
+	t.Parallel()
+	f := families[0]
+	w := newNetwork(t)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	p := w.open(t, Options{Legacy: map[string]*os.File{"flows.1-7": null, "servers.1-8": null, "link-9": null, "flows.0-1": null, "": null}})
+	if err := p.Set([]Service{f.service()}); err != nil {
+		t.Fatal(err)
+	}
+	w.balancer.do(func() { err = p.Attach([]Interface{{Index: w.toClient.Index}}) })
+	if err != nil || p.Inherited() != 0 {
+		t.Errorf("%d, %v", p.Inherited(), err)
+	}
+}
