@@ -114,6 +114,33 @@ func TestQueueForAServer(t *testing.T) {
 	eventually(t, "nothing is left", func() bool { return p.Waiting() == 0 && p.Servers()[0].Current() == 0 })
 }
 
+// A connection whose server refuses it waits for the others, where those are full.
+func TestQueueAfterAFailedConnect(t *testing.T) {
+	for _, frees := range []bool{true, false} {
+		h := newHouse(t)
+		full := backend(t, greet("hi"))
+		p := pool.New(pool.Config{Name: "web", Queue: 1, QueueTimeout: 400 * time.Millisecond, Balance: pool.First,
+			Servers: []pool.ServerConfig{{Address: full.String(), MaxConnections: 1}, {Address: closedPort(t).String()}}})
+		h.load([]Config{{Name: "web", Listen: []netip.AddrPort{entrance}}}, p)
+		first := h.dial(entrance)
+		expect(t, first, "hi")
+		second := h.dial(entrance)
+		eventually(t, "the second waits", func() bool { return p.Waiting() == 1 })
+		h.expectRefusal(entrance) // the queue is full
+		if frees {
+			first.Close()
+			expect(t, second, "hi")
+			second.Close()
+		} else {
+			expectReset(t, second)
+			first.Close()
+		}
+		eventually(t, "nothing is left", func() bool {
+			return p.Waiting() == 0 && p.Servers()[0].Current() == 0 && p.Servers()[1].Current() == 0
+		})
+	}
+}
+
 func TestConnectionsOfADeadServer(t *testing.T) {
 	for _, mode := range []pool.OnServerDown{pool.DownReset, pool.DownDrain} {
 		h := newHouse(t)

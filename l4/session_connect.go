@@ -1,6 +1,7 @@
 package l4
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -16,7 +17,7 @@ import (
 func (s *session) connect() {
 	for s.tries < maxTries {
 		target, err := s.pool.PickFor(s.source.Addr(), s.tried[:s.tries]...)
-		if errors.Is(err, pool.ErrFull) && s.tries == 0 {
+		if errors.Is(err, pool.ErrFull) {
 			s.queue()
 			return
 		}
@@ -48,17 +49,18 @@ func (s *session) dial(target *pool.Server) bool {
 	return false
 }
 
-// queue waits until a server is not full any more.
+// queue waits until a server is not full any more, other than those that it was
+// offered to.
 func (s *session) queue() {
 	s.phase = waiting
 	ticket, err := s.pool.Queue(s.source.Addr(), func(target *pool.Server) {
 		if !s.loop.post(func() { s.served(target) }) {
 			target.Done()
 		}
-	})
+	}, s.tried[:s.tries]...)
 	if err != nil {
 		s.door.service.limited.Add(1)
-		s.refuse(fmt.Errorf("pool %s: %w", s.pool.Name(), err))
+		s.refuse(cmp.Or(s.failure, fmt.Errorf("pool %s: %w", s.pool.Name(), err)))
 		return
 	}
 	s.ticket = ticket

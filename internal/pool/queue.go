@@ -25,14 +25,16 @@ type queue struct {
 type Ticket struct {
 	pool   *Pool
 	client netip.Addr
+	tried  []*Server
 	ready  func(*Server)
 }
 
 // Queue has ready called, once and from any goroutine, as soon as there is a
-// server for a client; it must not wait nor call the Pool. Whatever it is given
-// was picked: Done is due. The error is ErrQueueFull, bare.
-func (p *Pool) Queue(client netip.Addr, ready func(*Server)) (*Ticket, error) {
-	t := &Ticket{pool: p, client: client, ready: ready}
+// server for a client, other than those in tried, which it keeps; ready must not
+// wait nor call the Pool. Whatever it is given was picked: Done is due. The error
+// is ErrQueueFull, bare.
+func (p *Pool) Queue(client netip.Addr, ready func(*Server), tried ...*Server) (*Ticket, error) {
+	t := &Ticket{pool: p, client: client, tried: slices.Clone(tried), ready: ready}
 	if !p.queue.add(t, p.settings.Load().Queue) {
 		return nil, ErrQueueFull
 	}
@@ -80,17 +82,24 @@ func (p *Pool) serveQueue() {
 	q := &p.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.tickets) > 0 {
-		t := q.tickets[0]
-		s, err := p.PickFor(t.client)
-		if err != nil {
-			return
+	for i := 0; i < len(q.tickets); {
+		t := q.tickets[i]
+		s, err := p.PickFor(t.client, t.tried...)
+		if err != nil && (len(t.tried) == 0 || !p.free()) {
+			return // nor is there one for anybody else
 		}
-		q.tickets = slices.Delete(q.tickets, 0, 1)
+		if err != nil {
+			i++ // what is free is one that it has tried
+			continue
+		}
+		q.tickets = slices.Delete(q.tickets, i, i+1)
 		q.waiting.Add(-1)
 		t.ready(s)
 	}
 }
+
+// free reports whether there is a server for one more connection.
+func (p *Pool) free() bool { return p.current().pick(new(choice)) != nil }
 
 // downs are told which servers have fallen where their connections are to be
 // reset.

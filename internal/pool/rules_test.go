@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -190,6 +191,33 @@ func TestQueue(t *testing.T) {
 	join("third")
 	if len(got) != 2 {
 		t.Errorf("served %v, want the third at once", got)
+	}
+}
+
+// Who has tried a server waits for another one, and holds up nobody behind.
+func TestQueueForAnotherServer(t *testing.T) {
+	p := New(Config{Balance: First, Queue: 4, Servers: []ServerConfig{
+		{Name: "a", Address: "192.0.2.1:80", MaxConnections: 1}, {Name: "b", Address: "192.0.2.2:80", MaxConnections: 1},
+	}})
+	a, _ := p.Pick()
+	b, err := p.Pick()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, waits := range []struct {
+		name  string
+		tried []*Server
+	}{{"not a", []*Server{a}}, {"any", nil}, {"not b", []*Server{b}}} {
+		if _, err := p.Queue(netip.Addr{}, func(s *Server) { got = append(got, waits.name+":"+s.Label()) }, waits.tried...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.Done()
+	b.Done()
+	a.Done()
+	if want := []string{"any:a", "not a:b", "not b:a"}; !slices.Equal(got, want) || p.Waiting() != 0 {
+		t.Errorf("served %v, want %v; %d wait", got, want, p.Waiting())
 	}
 }
 
