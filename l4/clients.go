@@ -7,18 +7,23 @@ import (
 )
 
 // maxClients bounds how many clients are kept count of. Beyond it those that
-// have no connection are forgotten, whatever their rate.
+// have no connection are forgotten, whatever their rate, the longest idle first.
 const maxClients = 100000
 
 // clients counts the connections of each client of a service.
 type clients struct {
 	mu    sync.Mutex
 	known map[netip.Addr]*clientState
+	// idle is a ring of those without a connection, the longest idle behind it.
+	idle clientState
 }
 
 // clientState is one client: an IPv4 address, or the /64 of an IPv6 address, of
 // which everybody has as many as they like.
 type clientState struct {
+	key           netip.Addr
+	before, after *clientState // in the ring; nil while it has connections
+
 	current int
 	// level is how many of the connections that the rate allows are used up;
 	// it falls with time.
@@ -44,15 +49,17 @@ func (c *clients) enter(client netip.Addr, most, rate int, now time.Duration) (r
 	defer c.mu.Unlock()
 	if c.known == nil {
 		c.known = make(map[netip.Addr]*clientState)
+		c.idle.before, c.idle.after = &c.idle, &c.idle
 	}
 	key := clientOf(client)
 	s := c.known[key]
 	if s == nil {
-		if len(c.known) >= maxClients {
-			c.forget()
+		if oldest := c.idle.after; len(c.known) >= maxClients && oldest != &c.idle {
+			c.forget(oldest)
 		}
-		s = &clientState{at: now}
+		s = &clientState{key: key, at: now}
 		c.known[key] = s
+		c.rest(s)
 	}
 	s.level = max(0, s.level-float64(rate)*(now-s.at).Seconds())
 	s.at = now
@@ -61,6 +68,9 @@ func (c *clients) enter(client netip.Addr, most, rate int, now time.Duration) (r
 		return "too many connections of this client"
 	case rate > 0 && s.level+1 > float64(rate):
 		return "too many connections of this client in a second"
+	}
+	if s.current == 0 {
+		s.rise()
 	}
 	s.current++
 	s.level++
@@ -71,21 +81,33 @@ func (c *clients) enter(client netip.Addr, most, rate int, now time.Duration) (r
 func (c *clients) leave(client netip.Addr, rate int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	key := clientOf(client)
-	s := c.known[key]
+	s := c.known[clientOf(client)]
 	if s == nil {
 		return // counted before a limit was set
 	}
-	if s.current--; s.current <= 0 && rate == 0 {
-		delete(c.known, key)
+	if s.current--; s.current > 0 {
+		return
+	}
+	c.rest(s)
+	if rate == 0 {
+		c.forget(s)
 	}
 }
 
-// forget drops the clients that have no connection.
-func (c *clients) forget() {
-	for key, s := range c.known {
-		if s.current <= 0 {
-			delete(c.known, key)
-		}
-	}
+// rest puts a client that has no connection into the ring.
+func (c *clients) rest(s *clientState) {
+	s.before, s.after = c.idle.before, &c.idle
+	s.before.after, s.after.before = s, s
+}
+
+// rise takes a client out of the ring.
+func (s *clientState) rise() {
+	s.before.after, s.after.before = s.after, s.before
+	s.before, s.after = nil, nil
+}
+
+// forget drops a client that has no connection.
+func (c *clients) forget(s *clientState) {
+	s.rise()
+	delete(c.known, s.key)
 }

@@ -1,6 +1,7 @@
 package l4
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -72,22 +73,63 @@ func TestClientRate(t *testing.T) {
 	}
 }
 
-// Clients that come and go do not fill the memory.
+// Clients that come and go do not fill the memory, and those that stay are
+// remembered, as are those that have just gone.
 func TestClientsAreForgotten(t *testing.T) {
 	var c clients
-	address := netip.MustParseAddr("10.0.0.0")
+	next := netip.MustParseAddr("10.0.0.0")
+	come := func() netip.Addr {
+		next = next.Next()
+		if refusal := c.enter(next, 1, 1, 0); refusal != "" {
+			t.Fatalf("%v: %s", next, refusal)
+		}
+		return next
+	}
+	stays := come()
+	var latest netip.Addr
 	for range maxClients + 100 {
-		address = address.Next()
-		c.enter(address, 1, 1, 0)
-		c.leave(address, 1)
+		latest = come()
+		c.leave(latest, 1)
 	}
 	if n := len(c.known); n > maxClients {
 		t.Errorf("%d clients are known, want at most %d", n, maxClients)
 	}
-	c.enter(address, 1, 0, 0)
-	c.leave(address, 0)
-	if _, ok := c.known[address]; ok {
+	if c.enter(stays, 1, 0, 0) == "" || c.enter(latest, 0, 1, 0) == "" {
+		t.Error("one that has a connection, or has just had one, is forgotten")
+	}
+	if c.enter(latest, 1, 0, 0) != "" {
+		t.Error("a client is refused that has no connection")
+	}
+	c.leave(latest, 0)
+	if _, ok := c.known[latest]; ok {
 		t.Error("a client without connections is kept though there is no rate")
+	}
+	c.leave(stays, 0)
+	known := 0
+	for s := c.idle.after; s != &c.idle; s = s.after {
+		known++
+	}
+	if known != len(c.known) {
+		t.Errorf("%d of %d clients can be forgotten, want all", known, len(c.known))
+	}
+}
+
+// A new client costs the same, however many have connections.
+func BenchmarkClients(b *testing.B) {
+	for _, connected := range []int{0, maxClients, 4 * maxClients} {
+		b.Run(fmt.Sprint(connected, " connected"), func(b *testing.B) {
+			var c clients
+			next := netip.MustParseAddr("10.0.0.0")
+			for range connected {
+				next = next.Next()
+				c.enter(next, 1, 1, 0)
+			}
+			for b.Loop() {
+				next = next.Next()
+				c.enter(next, 1, 1, 0)
+				c.leave(next, 1)
+			}
+		})
 	}
 }
 
