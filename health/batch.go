@@ -82,13 +82,14 @@ func (b *batch) run(ctx context.Context, parts []part) {
 			b.take(rawEpollWait(b.epoll, b.events[:]))
 		}
 	}
+	waiter.until(ctx, b.next())
 	for b.open > 0 {
 		b.flush()
-		_ = waiter.file.SetReadDeadline(b.next(ctx))
 		n, err := waiter.wait()
 		b.take(n)
 		if err != nil {
 			b.expire(ctx, time.Now())
+			waiter.until(ctx, b.next())
 		}
 	}
 	b.flush()
@@ -103,10 +104,7 @@ func (b *batch) flush() {
 }
 
 // next returns when the first part runs out of time, zero for never.
-func (b *batch) next(ctx context.Context) (first time.Time) {
-	if ctx.Err() != nil {
-		return time.Unix(1, 0)
-	}
+func (b *batch) next() (first time.Time) {
 	for i := range b.parts {
 		p := &b.parts[i]
 		if p.stage != over && !p.deadline.IsZero() && (first.IsZero() || p.deadline.Before(first)) {
@@ -302,6 +300,14 @@ func (w *waiter) wait() (int, error) {
 		w.ask(0)
 	}
 	return w.n, err
+}
+
+// until sets when waits end, at once if ctx has ended.
+func (w *waiter) until(ctx context.Context, deadline time.Time) {
+	_ = w.file.SetReadDeadline(deadline)
+	if ctx.Err() != nil { // wake may have come before
+		w.wake()
+	}
 }
 
 // wake ends a wait, from any goroutine.
