@@ -19,6 +19,7 @@ const (
 const (
 	clientLongPassword     = 1 << 0
 	clientProtocol41       = 1 << 9
+	clientSSL              = 1 << 11
 	clientSecureConnection = 1 << 15
 	clientPluginAuth       = 1 << 19
 )

@@ -17,7 +17,9 @@ import (
 // reason of a broken connection, which the driver does not tell.
 //
 // It does not close the connection: whoever called the driver does, when that
-// is done with it.
+// is done with it. TLS is its work too, so that it sees the packets in it; the
+// driver, which knows nothing of that, is shown the numbers that packets have
+// without.
 type mysqlGuard struct {
 	net.Conn
 	*handshake
@@ -26,8 +28,8 @@ type mysqlGuard struct {
 	failed  error // the first error of the connection
 }
 
-func newMySQLGuard(conn *boundConn) *mysqlGuard {
-	return &mysqlGuard{Conn: conn, handshake: newHandshake(conn)}
+func newMySQLGuard(conn *boundConn, client *tlsClient) *mysqlGuard {
+	return &mysqlGuard{Conn: conn, handshake: newHandshake(conn, client)}
 }
 
 // Close does nothing. The driver calls it from a goroutine of its own when the
@@ -55,6 +57,9 @@ func (g *mysqlGuard) Read(p []byte) (int, error) {
 			g.fail(err)
 			return 0, err
 		}
+		if g.phase == phaseLogin {
+			sequence -= g.tls.shift
+		}
 		g.pending = packet(sequence, payload)
 	}
 	n := copy(p, g.pending)
@@ -65,16 +70,31 @@ func (g *mysqlGuard) Read(p []byte) (int, error) {
 // Write sends what the driver says. A packet with the sequence number 0 is a
 // command; the driver writes whole packets.
 func (g *mysqlGuard) Write(p []byte) (int, error) {
-	if len(p) >= 4 && p[3] == 0 {
-		g.phase = phaseCommand
-	} else {
-		g.asked = true
-	}
-	n, err := g.Conn.Write(p)
-	if err != nil {
+	if err := g.say(p); err != nil {
 		g.fail(err)
+		return 0, err
 	}
-	return n, err
+	return len(p), nil
+}
+
+func (g *mysqlGuard) say(p []byte) error {
+	if len(p) < 4 || p[3] == 0 {
+		g.phase = phaseCommand
+		_, err := g.stream.Write(p)
+		return err
+	}
+	sequence, payload := p[3], append([]byte(nil), p[4:]...)
+	if !g.asked && g.tls.client != nil {
+		if len(payload) < loginHead {
+			return errGarbled
+		}
+		if err := g.secure(payload); err != nil {
+			return err
+		}
+		wantTLS(payload)
+	}
+	g.asked = true
+	return writePacket(g.stream, sequence+g.tls.shift, payload)
 }
 
 // fail keeps the first error.
@@ -109,8 +129,10 @@ func (g *mysqlGuard) admit(payload []byte) error {
 	case phaseGreeting:
 		g.phase, g.greeted = phaseLogin, true
 		var err error
-		g.greeting, err = parseGreeting(payload)
-		return err
+		if g.greeting, err = parseGreeting(payload); err != nil {
+			return err
+		}
+		return g.offered()
 	case phaseLogin:
 		g.decided = g.decided || payload[0] == mysqlOK
 		return admitLogin(payload)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"net"
 )
 
 // leaveAs is the user that a check without a user asks to log in as. It need
@@ -28,7 +29,9 @@ const invalidAuthorization = "28000"
 // the server is silent: end keeps it. docs/health-mysql.md has the measurements.
 type handshake struct {
 	conn     *boundConn
+	stream   net.Conn // conn, or TLS above it
 	packets  packetReader
+	tls      mysqlTLS
 	greeted  bool
 	greeting greeting
 	// asked says that a login has been asked for, decided that it has been
@@ -36,8 +39,10 @@ type handshake struct {
 	asked, decided bool
 }
 
-func newHandshake(conn *boundConn) *handshake {
-	return &handshake{conn: conn, packets: packetReader{r: conn}}
+// newHandshake returns the handshake of a new connection, which is to go on by TLS
+// unless client is nil.
+func newHandshake(conn *boundConn, client *tlsClient) *handshake {
+	return &handshake{conn: conn, stream: conn, packets: packetReader{r: conn}, tls: mysqlTLS{client: client}}
 }
 
 // read reads the greeting.
@@ -54,7 +59,7 @@ func (h *handshake) read() error {
 // end ends a handshake that failed of err, or puts its end off to an *unfinished
 // that it returns: the server was silent, and may yet speak.
 func (h *handshake) end(err error) error {
-	if h.decided || !timedOut(err) {
+	if h.decided || h.tls.lost || !timedOut(err) {
 		_ = h.conn.Close()
 		return err
 	}
@@ -72,13 +77,18 @@ func (h *handshake) end(err error) error {
 
 // leave ends a connection that was greeted so that the server does not hold it
 // against this node. It does not count a login that was refused, so leave asks
-// to log in as a user that does not exist, without a password.
+// to log in as a user that does not exist, without a password, in the clear where
+// TLS has not begun.
 //
 // The error tells that the login was not decided, or was refused in a way that
 // counts. The caller closes the connection.
 func (h *handshake) leave() error {
 	h.asked = true
-	if err := writePacket(h.conn, 1, loginRequest(h.greeting)); err != nil {
+	request := loginRequest(h.greeting)
+	if h.tls.shift > 0 {
+		wantTLS(request)
+	}
+	if err := writePacket(h.stream, 1+h.tls.shift, request); err != nil {
 		return err
 	}
 	return h.seeThrough()
@@ -101,7 +111,7 @@ func (h *handshake) seeThrough() error {
 			}
 			return err
 		case mysqlOK: // a real user, or an account for everybody: say goodbye with COM_QUIT
-			return writePacket(h.conn, 0, []byte{1})
+			return writePacket(h.stream, 0, []byte{1})
 		case mysqlSwitch:
 			name, _, _ := bytes.Cut(payload[1:], []byte{0})
 			plugin = string(name)
@@ -112,7 +122,7 @@ func (h *handshake) seeThrough() error {
 		default:
 			return errGarbled
 		}
-		if err := writePacket(h.conn, sequence+1, wrongAnswer(plugin)); err != nil {
+		if err := writePacket(h.stream, sequence+1, wrongAnswer(plugin)); err != nil {
 			return err
 		}
 	}

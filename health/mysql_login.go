@@ -19,23 +19,27 @@ const maxPassword = 4 << 10
 
 // probeLogin passes when the target lets the check's user in and, where the
 // check has a query, answers it with the row that is expected.
-func probeLogin(ctx context.Context, target Target) (string, error) {
+func probeLogin(ctx context.Context, target Target, client *tlsClient) (finding, error) {
 	password, err := readPassword(target.Check.PasswordFile)
 	if err != nil {
-		return "", err
+		return finding{}, err
 	}
 	conn, err := dial(ctx, target.Address)
 	if err != nil {
-		return "", err
+		return finding{}, err
 	}
-	return login(ctx, target.Check, password, conn)
+	guard := newMySQLGuard(conn, client)
+	words, err := login(ctx, target.Check, password, guard)
+	return finding{words, guard.tls.warning}, err
 }
 
-// login carries out a check with a user over conn, which it closes, unless the
-// error is an *unfinished.
-func login(ctx context.Context, check Config, password string, conn *boundConn) (reason string, err error) {
-	guard := newMySQLGuard(conn)
+// login carries out a check with a user over the connection of guard, which it
+// closes, unless the error is an *unfinished.
+func login(ctx context.Context, check Config, password string, guard *mysqlGuard) (reason string, err error) {
 	settings := mysql.NewConfig()
+	if guard.tls.client != nil {
+		settings.Net = "unix" // as safe for a password in the clear
+	}
 	settings.User, settings.Passwd = check.User, password
 	settings.Logger = &mysql.NopLogger{} // its errors come back as the reason
 	settings.DialFunc = func(context.Context, string, string) (net.Conn, error) { return guard, nil }
@@ -47,8 +51,11 @@ func login(ctx context.Context, check Config, password string, conn *boundConn) 
 			reason, err = "", errGarbled
 		}
 		if err == nil {
-			_ = conn.Close()
+			_ = guard.conn.Close()
 			return
+		}
+		if errors.Is(guard.failed, errNoMySQLTLS) {
+			_ = guard.leave()
 		}
 		var rest *unfinished
 		if errors.As(guard.end(cmp.Or(guard.failed, err)), &rest) {

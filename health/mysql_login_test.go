@@ -175,7 +175,7 @@ func FuzzLogin(f *testing.F) {
 			client, server := net.Pipe()
 			go func() { _, _ = io.Copy(io.Discard, server) }()
 			go func() { _, _ = server.Write(script) }()
-			_, err := login(ctx, check, "secret", bind(ctx, client))
+			_, err := login(ctx, check, "secret", newMySQLGuard(bind(ctx, client), nil))
 			var rest *unfinished
 			if errors.As(err, &rest) {
 				rest.finish(ctx)

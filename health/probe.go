@@ -77,7 +77,7 @@ func prepareProbe(target Target) (probe, error) {
 	case GRPC:
 		return prepareGRPC(target)
 	case MySQL:
-		return withoutWarning(target, probeMySQL), nil
+		return prepareMySQL(target), nil
 	case Postgres:
 		return preparePostgres(target)
 	case SMTP:

@@ -5,19 +5,36 @@ import (
 	"fmt"
 )
 
-// probeMySQL logs in where the check names a user. Otherwise it passes when
-// the target greets.
-func probeMySQL(ctx context.Context, target Target) (string, error) {
-	if target.Check.User != "" {
-		return probeLogin(ctx, target)
+// prepareMySQL returns a probe that logs in where the check names a user.
+// Otherwise it passes when the target greets. Where the check asks for TLS, either
+// needs that.
+func prepareMySQL(target Target) probe {
+	client := clientOf(target)
+	return func(ctx context.Context) (finding, error) {
+		if target.Check.User != "" {
+			return probeLogin(ctx, target, client)
+		}
+		return probeGreeting(ctx, target, client)
 	}
+}
+
+func probeGreeting(ctx context.Context, target Target, client *tlsClient) (finding, error) {
 	conn, err := dial(ctx, target.Address)
 	if err != nil {
-		return "", err
+		return finding{}, err
 	}
-	handshake := newHandshake(conn)
+	handshake := newHandshake(conn, client)
 	if err := handshake.read(); err != nil {
-		return "", handshake.end(err)
+		return finding{}, handshake.end(err)
+	}
+	if client != nil {
+		if err := handshake.offered(); err != nil {
+			_ = handshake.leave()
+			return finding{}, handshake.end(err)
+		}
+		if err := handshake.secure(loginRequest(handshake.greeting)); err != nil {
+			return finding{}, handshake.end(err)
+		}
 	}
 	defer func() { _ = conn.Close() }()
 	reason := "greeted by version " + printable(handshake.greeting.readableVersion())
@@ -27,5 +44,5 @@ func probeMySQL(ctx context.Context, target Target) (string, error) {
 		reason = fmt.Sprintf("%s; give the check a user: the server may count checks without one as errors (%s)",
 			reason, inWords(err, target.Check.EffectiveTimeout()))
 	}
-	return reason, nil
+	return finding{reason, handshake.tls.warning}, nil
 }

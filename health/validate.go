@@ -82,7 +82,7 @@ func (c Config) validateRhythm(problem func(key, message string)) {
 // validateBelonging reports keys that do not belong to the check's type.
 func (c Config) validateBelonging(problem func(key, message string)) {
 	web, asking := []Type{HTTP, HTTPS}, []Type{HTTP, HTTPS, GRPC}
-	secured, securable := []Type{TLS, HTTPS}, []Type{GRPC, Postgres, Redis, SMTP}
+	secured, securable := []Type{TLS, HTTPS}, []Type{GRPC, MySQL, Postgres, Redis, SMTP}
 	if c.TLS && slices.Contains(securable, c.Type) {
 		secured = append(secured, c.Type)
 	}
