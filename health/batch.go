@@ -54,9 +54,10 @@ const (
 	over
 )
 
-// turn is after how many beginnings a batch looks for answers: so that no answer
-// waits for more of them.
-const turn = 16
+// turn is after how many beginnings a batch goes on with a part, and looks for what
+// else has come. No answer waits for more of them; and what has come by then, as it
+// does on short ways, needs no watching for.
+const turn = 8
 
 // run carries out the parts until the last of them has an outcome. It returns soon
 // after ctx ends; they have run out of time then.
@@ -78,9 +79,15 @@ func (b *batch) run(ctx context.Context, parts []part) {
 
 	for i := range parts {
 		b.begin(&parts[i])
+		if i >= turn {
+			b.goOn(&parts[i-turn])
+		}
 		if i%turn == turn-1 {
 			b.take(rawEpollWait(b.epoll, b.events[:]))
 		}
+	}
+	for i := max(0, len(parts)-turn); i < len(parts); i++ {
+		b.goOn(&parts[i])
 	}
 	waiter.until(ctx, b.next())
 	for b.open > 0 {
@@ -128,11 +135,7 @@ func (b *batch) expire(ctx context.Context, now time.Time) {
 // take goes on with the parts of the first n events.
 func (b *batch) take(n int) {
 	for _, e := range b.events[:n] {
-		if p := &b.parts[e.Fd]; p.stage == answering {
-			b.hear(p)
-		} else {
-			b.goOn(p)
-		}
+		b.goOn(&b.parts[e.Fd])
 	}
 }
 
@@ -146,7 +149,7 @@ func (b *batch) begin(p *part) {
 		b.end(p, finding{}, err)
 		return
 	}
-	b.goOn(p)
+	b.say(p)
 }
 
 // connect begins to connect to the server.
@@ -162,24 +165,37 @@ func (p *part) connect() (err error) {
 	return err
 }
 
-// goOn connects and sends, or has the part wait for that.
+// goOn does what can be done for a part, and has the epoll descriptor tell when
+// there is more.
 func (b *batch) goOn(p *part) {
+	if p.stage == answering {
+		b.hear(p)
+	} else {
+		b.say(p)
+	}
+	switch p.stage {
+	case connecting, sending:
+		b.watch(p, unix.EPOLLOUT)
+	case answering:
+		b.watch(p, unix.EPOLLIN)
+	}
+}
+
+// say connects and sends, as far as that is possible at once.
+func (b *batch) say(p *part) {
 	for p.stage <= sending {
 		err := p.push()
 		switch {
 		case err == unix.EAGAIN:
-			b.watch(p, unix.EPOLLOUT)
 			return
 		case err != nil:
 			b.broken(p, err)
-			return
 		case p.sent < len(p.exchange.send):
 			p.stage = sending
 		case p.exchange.judge == nil:
 			b.end(p, finding{words: "connection accepted"}, nil)
 		default:
 			p.stage = answering
-			b.watch(p, unix.EPOLLIN)
 		}
 	}
 }

@@ -88,11 +88,11 @@ func TestAnswersInTooManyPieces(t *testing.T) {
 // connection ends with it.
 func TestBatch(t *testing.T) {
 	var mu sync.Mutex
-	var connections sync.WaitGroup
+	gone := make(chan struct{})
 	crowd := func(handle func(net.Conn)) netip.AddrPort {
 		return serve(t, func(c net.Conn) {
 			twin := dupe(t, c) // serve closes the other one
-			connections.Go(func() { defer twin.Close(); handle(twin); silent(twin) })
+			go func() { defer twin.Close(); handle(twin); silent(twin); gone <- struct{}{} }()
 		})
 	}
 	kinds := []struct {
@@ -109,9 +109,10 @@ func TestBatch(t *testing.T) {
 		{full(t), Config{Type: TCP}, "no connection within 150ms"},
 		{closed(t), Config{Type: Redis, PasswordFile: "no/such/file"}, "no/such/file: no such file or directory"},
 	}
+	const crowds, each = 5, 20
 	var parts []part
 	want := make(map[*job]string)
-	for range 20 {
+	for range each {
 		for _, k := range kinds {
 			j := &job{rhythm: rhythm{timeout: ample}, target: k.check.For(endpoint.IP(k.address))}
 			if strings.HasSuffix(k.want, short.String()) {
@@ -139,7 +140,13 @@ func TestBatch(t *testing.T) {
 	if len(want) > 0 {
 		t.Errorf("%d of %d checks have no outcome", len(want), len(parts))
 	}
-	connections.Wait() // each server sees its client go
+	for i := range crowds * each { // each server sees its client go
+		select {
+		case <-gone:
+		case <-time.After(ample):
+			t.Fatalf("%d of %d connections have ended", i, crowds*each)
+		}
+	}
 }
 
 // A batch does not outlive whoever wants it.

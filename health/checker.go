@@ -171,7 +171,9 @@ func (c *Checker) Run(ctx context.Context) error {
 		now := time.Now()
 		var together []part
 		for j := waiting.popDue(now); j != nil; j = waiting.popDue(now) {
-			j.started = now
+			if j.started = now; j.next.After(now) {
+				j.started = j.next // one that comes early does not move those behind it
+			}
 			if j.lingers {
 				c.take(&waiting, stillSilent(j, now), now)
 				continue

@@ -98,9 +98,9 @@ type Config struct {
 	// which is the server as a whole.
 	Service string `toml:"service"`
 
-	// TLS has checks by grpc, postgres, redis and smtp encrypted: grpc and redis from the start,
-	// postgres by its SSLRequest, smtp by STARTTLS. A server that does not know it
-	// fails.
+	// TLS has checks by grpc, mysql, postgres, redis and smtp encrypted: grpc and
+	// redis from the start, mysql and postgres by their SSLRequest, smtp by STARTTLS.
+	// A server that does not know it fails.
 	TLS bool `toml:"tls"`
 	// ServerName, Verify, CAFile and ExpiryWarningDays belong to tls and https
 	// checks, and to those with TLS. ServerName is the name to ask for (SNI) and, where Verify is set,

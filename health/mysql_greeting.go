@@ -22,6 +22,7 @@ const (
 	clientSSL              = 1 << 11
 	clientSecureConnection = 1 << 15
 	clientPluginAuth       = 1 << 19
+	clientConnectAttrs     = 1 << 20
 )
 
 // greeting is the first packet of a server, the protocol's HandshakeV10, as

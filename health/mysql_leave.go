@@ -84,11 +84,11 @@ func (h *handshake) end(err error) error {
 // counts. The caller closes the connection.
 func (h *handshake) leave() error {
 	h.asked = true
-	request := loginRequest(h.greeting)
+	head := loginHeadFor(h.greeting)
 	if h.tls.shift > 0 {
-		wantTLS(request)
+		head = h.tls.head // what has been agreed on
 	}
-	if err := writePacket(h.stream, 1+h.tls.shift, request); err != nil {
+	if err := writePacket(h.stream, 1+h.tls.shift, loginOfNobody(head, h.greeting.Plugin)); err != nil {
 		return err
 	}
 	return h.seeThrough()
@@ -129,25 +129,37 @@ func (h *handshake) seeThrough() error {
 	return errors.New("the login does not end")
 }
 
-// loginRequest returns the payload of the protocol's HandshakeResponse41 for a
-// user without a password.
-func loginRequest(g greeting) []byte {
+// loginHead is the length of the fixed part of the protocol's HandshakeResponse41,
+// in bytes: capabilities, the longest packet, character set, and what is reserved.
+const loginHead = 4 + 4 + 1 + 23
+
+// loginHeadFor returns the fixed part of a login request that needs as little of a
+// server as possible.
+func loginHeadFor(g greeting) []byte {
 	const (
 		maxPacket = 1 << 24
 		utf8      = 33
-		reserved  = 23
 	)
 	capabilities := uint32(clientLongPassword|clientProtocol41|clientSecureConnection|clientPluginAuth) & g.Capabilities
-	capabilities |= clientProtocol41
-	p := binary.LittleEndian.AppendUint32(nil, capabilities)
+	p := binary.LittleEndian.AppendUint32(nil, capabilities|clientProtocol41)
 	p = binary.LittleEndian.AppendUint32(p, maxPacket)
 	p = append(p, utf8)
-	p = append(p, make([]byte, reserved)...)
+	return append(p, make([]byte, loginHead-len(p))...)
+}
+
+// loginOfNobody returns the payload of a HandshakeResponse41 with that head, for a
+// user who does not exist and has no password.
+func loginOfNobody(head []byte, plugin string) []byte {
+	p := append([]byte(nil), head...)
 	p = append(p, leaveAs...)
 	p = append(p, 0, 0) // the end of the name, and a password of length 0
+	capabilities := binary.LittleEndian.Uint32(head)
 	if capabilities&clientPluginAuth != 0 {
-		p = append(p, g.Plugin...)
+		p = append(p, plugin...)
 		p = append(p, 0)
+	}
+	if capabilities&clientConnectAttrs != 0 {
+		p = append(p, 0) // none
 	}
 	return p
 }

@@ -8,15 +8,11 @@ import (
 // errNoMySQLTLS says that a server does not know TLS, or not now.
 var errNoMySQLTLS = errors.New("the server offers no TLS")
 
-// loginHead is the length of the part of a login request that is sent in the clear
-// to ask for TLS (the protocol's SSLRequest): capabilities, the longest packet,
-// character set, and 23 bytes that are reserved.
-const loginHead = 4 + 4 + 1 + 23
-
 // mysqlTLS is the TLS of a handshake.
 type mysqlTLS struct {
 	client  *tlsClient // nil without TLS
 	warning string     // about the certificates
+	head    []byte     // of the login request, which has asked for TLS
 	shift   byte       // by how much the request for TLS has moved the numbers of the packets on
 	lost    bool       // TLS did not come about, and nothing more can be said
 }
@@ -31,9 +27,10 @@ func (h *handshake) offered() error {
 	return nil
 }
 
-// secure goes on by TLS. head is that of the login request which is to follow. A
-// certificate that does not pass ends the check, but politely: the server hears
-// that somebody else wants to log in, without a password.
+// secure goes on by TLS. It asks for that by the head of the login request which
+// is to follow (the protocol's SSLRequest). A certificate that does not pass ends
+// the check, but politely: the server hears that somebody else wants to log in,
+// without a password.
 func (h *handshake) secure(head []byte) error {
 	head = append([]byte(nil), head[:loginHead]...)
 	wantTLS(head)
@@ -46,7 +43,7 @@ func (h *handshake) secure(head []byte) error {
 		return err
 	}
 	h.stream, h.packets = encrypted, packetReader{r: encrypted}
-	h.tls.warning, h.tls.shift, h.tls.lost = warning, 1, false
+	h.tls.warning, h.tls.head, h.tls.shift, h.tls.lost = warning, head, 1, false
 	if untrusted != nil {
 		_ = h.leave()
 		h.decided = true

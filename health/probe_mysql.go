@@ -32,7 +32,7 @@ func probeGreeting(ctx context.Context, target Target, client *tlsClient) (findi
 			_ = handshake.leave()
 			return finding{}, handshake.end(err)
 		}
-		if err := handshake.secure(loginRequest(handshake.greeting)); err != nil {
+		if err := handshake.secure(loginHeadFor(handshake.greeting)); err != nil {
 			return finding{}, handshake.end(err)
 		}
 	}

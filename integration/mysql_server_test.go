@@ -19,17 +19,17 @@ import (
 	"appliance/internal/lab"
 )
 
-// The places of MariaDB's files, on the hosts that they belong to.
-const (
-	mysqlPasswordFile = "/run/appliance/mysql.password"
-	mysqlSocket       = "/run/mariadbd.sock"
-)
+// mysqlPasswordFile is the password of the checks, on each node.
+const mysqlPasswordFile = "/run/appliance/mysql.password"
 
 // mysqlUsers are made by each server's start: lb is for the checks and has no
-// privileges, app is for the clients.
+// privileges, lbtls is one that may come by TLS alone, app is for the clients.
 const mysqlUsers = `
 CREATE USER IF NOT EXISTS lb@'172.16.1.%' IDENTIFIED BY 'of the checks';
+CREATE USER IF NOT EXISTS lb@localhost IDENTIFIED BY 'of the checks';
+CREATE USER IF NOT EXISTS lbtls@'172.16.1.%' IDENTIFIED BY 'of the checks' REQUIRE SSL;
 CREATE USER IF NOT EXISTS app@'172.16.1.%' IDENTIFIED BY 'of the clients';
+CREATE USER IF NOT EXISTS app@localhost IDENTIFIED BY 'of the clients';
 `
 
 // mysqlServer is a MariaDB server at port 3306 of a host.
@@ -39,6 +39,7 @@ type mysqlServer struct {
 	address netip.AddrPort
 	args    []string
 	log     string // the path of its log
+	socket  string // the path of its unix socket, which all hosts see
 	process *lab.Process
 	admin   *sql.DB // by the unix socket
 }
@@ -76,7 +77,7 @@ func mysqlStart(p *pair, options []string) []*mysqlServer {
 			p.t.Fatal(err)
 		}
 		socket := mysql.NewConfig()
-		socket.User, socket.Net, socket.Addr = "root", "unix", s.Host.Path(mysqlSocket)
+		socket.User, socket.Net, socket.Addr = "root", "unix", data+".sock"
 		socket.Logger = &mysql.NopLogger{}
 		connector, err := mysql.NewConnector(socket)
 		if err != nil {
@@ -87,9 +88,10 @@ func mysqlStart(p *pair, options []string) []*mysqlServer {
 			host:    s.Host,
 			address: netip.AddrPortFrom(s.Address, 3306),
 			log:     data + ".log",
+			socket:  data + ".sock",
 			admin:   sql.OpenDB(connector),
 		}
-		db.args = append(append([]string{program}, common...), "--datadir="+data, "--socket="+mysqlSocket,
+		db.args = append(append([]string{program}, common...), "--datadir="+data, "--socket="+db.socket,
 			"--bind-address="+s.Address.String(), "--port=3306", "--init-file="+users,
 			"--innodb-flush-log-at-trx-commit=0", "--pid-file="+data+".pid")
 		db.args = append(db.args, options...)

@@ -15,6 +15,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 	"golang.org/x/sys/unix"
 
+	"appliance/internal/control"
 	"appliance/internal/lab"
 )
 
@@ -135,7 +136,8 @@ func TestMySQLChecksDoNotBlock(t *testing.T) {
 	const checks, step = 200, 20
 	p := newPair(t, mysqlManyChecks(step))
 	mysqlNames(p)
-	dbs := mysqlStart(p, []string{fmt.Sprint("--max-connect-errors=", mysqlErrors), "--performance-schema=ON", "--max-connections=1000"})
+	pem, options := mysqlCertificate(t)
+	dbs := mysqlStart(p, append(options, fmt.Sprint("--max-connect-errors=", mysqlErrors), "--performance-schema=ON", "--max-connections=1000"))
 	// lb02 would do the same once more.
 	if err := p.LB01.StartAppliance(); err != nil {
 		t.Fatal(err)
@@ -149,6 +151,113 @@ func TestMySQLChecksDoNotBlock(t *testing.T) {
 	mysqlShowUnblocked(p, dbs[1], "without a user", "check20000",
 		"SELECT COUNT_AUTHENTICATION_ERRORS + COUNT_AUTH_PLUGIN_ERRORS FROM performance_schema.host_cache WHERE HOST = 'lb01'")
 	mysqlShowPatient(p, dbs[:2])
+	mysqlShowTLS(p, dbs[2], pem)
+	mysqlShowSocket(p, dbs[0])
+}
+
+// mysqlCertificate makes a certificate, and returns its file and the options of a
+// server that has it.
+func mysqlCertificate(t *testing.T) (file string, options []string) {
+	t.Helper()
+	cert, key := newCertificate(t, "db.example.com")
+	dir := t.TempDir()
+	file = filepath.Join(dir, "cert.pem")
+	for path, text := range map[string][]byte{file: cert, filepath.Join(dir, "key.pem"): key} {
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return file, []string{"--ssl-cert=" + file, "--ssl-key=" + filepath.Join(dir, "key.pem")}
+}
+
+// mysqlShowTLS checks a server by TLS: as a user that may not come without, and
+// without a user. A certificate that does not pass fails the check. None of it is
+// held against the node.
+func mysqlShowTLS(p *pair, db *mysqlServer, pem string) {
+	p.t.Helper()
+	before := db.connectErrors("lb01")
+	other, _ := newCertificate(p.t, "db.example.com")
+	foreign := filepath.Join(p.t.TempDir(), "other.pem")
+	if err := os.WriteFile(foreign, other, 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+	const login = `, user = "lbtls", password_file = "mysql.password"`
+	tls := func(ca string) string {
+		return `, tls = true, verify = true, server_name = "db.example.com", ca_file = "` + ca + `"`
+	}
+	config := nodesConfig
+	for i, pool := range []struct{ name, keys string }{
+		{"named", tls(pem) + login + `, query = "SELECT 1"`},
+		{"nameless", tls(pem)},
+		{"clear", login},
+		{"foreign", tls(foreign) + login},
+		{"foreign-nameless", tls(foreign)},
+	} {
+		config += fmt.Sprintf(`
+[pool.%s]
+servers = ["%s"]
+check   = { type = "mysql", interval = "100ms", timeout = "100ms"%s }
+[[l4]]
+name   = "%[1]s"
+listen = ["192.168.15.3:%[4]d"]
+pool   = "%[1]s"
+`, pool.name, db.address, pool.keys, 3306+i)
+	}
+	p.reload(p.LB01, config)
+	p.waitUp("named", db.address.String())
+	p.waitUp("nameless", db.address.String())
+	for pool, words := range map[string]string{
+		"clear":            "Access denied for user 'lbtls'",
+		"foreign":          "the certificate does not pass: certificate signed by unknown authority",
+		"foreign-nameless": "the certificate does not pass: certificate signed by unknown authority",
+	} {
+		var s control.Server
+		eventually(p.t, time.Minute, "the checks of pool "+pool+" fail", func() bool {
+			s = p.server(p.LB01, pool, db.address.String())
+			return s.Health == "down" && s.ChecksFailed >= 3*mysqlErrors
+		})
+		if !strings.HasPrefix(s.Check, words) {
+			p.t.Errorf("pool %s: the last check is %q, want %s", pool, s.Check, words)
+		}
+	}
+	// One may have been broken off in the handshake, on a machine that stood still.
+	if counted := db.connectErrors("lb01") - before; counted > mysqlErrors/2 {
+		p.t.Errorf("the server counted %d errors of checks by TLS", counted)
+	}
+}
+
+// mysqlShowSocket checks a server by its unix socket, and leads a client there.
+func mysqlShowSocket(p *pair, db *mysqlServer) {
+	p.t.Helper()
+	address := "unix:" + db.socket
+	p.reload(p.LB01, nodesConfig+fmt.Sprintf(`
+[pool.socket]
+servers = [%q]
+check   = { type = "mysql", interval = "100ms", user = "lb", password_file = "mysql.password", query = "SELECT 1" }
+[pool.nameless]
+servers = [%[1]q]
+check   = { type = "mysql", interval = "100ms" }
+[[l4]]
+name   = "socket"
+listen = ["192.168.15.3:3306"]
+pool   = "socket"
+[[l4]]
+name   = "nameless"
+listen = ["192.168.15.3:3307"]
+pool   = "nameless"
+`, address))
+	for _, pool := range []string{"socket", "nameless"} {
+		p.waitUp(pool, address)
+	}
+	for _, port := range []string{"3306", "3307"} {
+		if server, err := mysqlQuery(p.within(10*time.Second), p.Client, "192.168.15.3:"+port); err != nil || server != db.host.Name {
+			p.t.Errorf("a client of the unix socket: answer of %q, %v; want %s", server, err, db.host.Name)
+		}
+	}
+	db.stop()
+	eventually(p.t, time.Minute, "the server is down", func() bool { return p.server(p.LB01, "socket", address).Health == "down" })
+	db.start()
+	p.waitUp("socket", address)
 }
 
 // mysqlShowPatient freezes two servers for three times as long as checks that
