@@ -42,6 +42,7 @@ type packets interface {
 	Install([]kernel.Flow) (refused int)
 	Remove(ended []kernel.Flow, here func(vip netip.Addr) bool)
 	Cut(func(kernel.Flow) bool) (int, error)
+	AddressCame()
 	TakeStrays()
 	LeaveStrays()
 	Remains() ([]*os.File, error)
@@ -401,6 +402,7 @@ func (k *kernelPath) activate(m *member, active bool) {
 		}
 	}
 	if active && serves(k.services, *m.vips.Load()) {
+		k.path.AddressCame()
 		if m.passing.peaceful() {
 			k.path.LeaveStrays()
 		} else {

@@ -87,6 +87,7 @@ func (p *program) Cut(meant func(kernel.Flow) bool) (n int, err error) {
 func (p *program) Remains() ([]*os.File, error)         { return nil, nil }
 func (p *program) Legacy() (map[string]*os.File, error) { return nil, nil }
 func (p *program) Inherited() int                       { return 0 }
+func (p *program) AddressCame()                         {}
 func (p *program) TakeStrays()                          { p.strays++ }
 func (p *program) LeaveStrays()                         { p.strays = 0 }
 

@@ -122,7 +122,7 @@ func TestNumbersAreDoubted(t *testing.T) {
 		}
 		k = otherKey(&k, &entry)
 	}
-	r.path.TakeStrays()
+	r.path.AddressCame()
 	c.say(false, rst, 1101)
 	if s := r.stats(); s.Current != 1 {
 		t.Fatalf("a reset that may be forged ended it: %+v", s)
