@@ -153,6 +153,9 @@ func TestQueueForAServer(t *testing.T) {
 	late := h.dial(entrance)
 	expectReset(t, late) // nobody ends in time
 	third.Close()
+	if n := h.engine.Stats()[0].Limited; n != 2 {
+		t.Errorf("%d are counted as refused by a limit, want one by the full queue and one after its wait", n)
+	}
 	eventually(t, "nothing is left", func() bool { return p.Waiting() == 0 && p.Servers()[0].Current() == 0 })
 }
 

@@ -237,6 +237,7 @@ func (s *session) timeout() {
 	case reading:
 		s.headIsOver(errHeader)
 	case waiting:
+		s.door.service.limited.Add(1)
 		s.abort(errQueue)
 	case connecting:
 		s.passOver(errTimeout)
