@@ -98,6 +98,11 @@ func checkedServers() []*checked {
 			wrong: `type = "smtp", port = 22`, because: "the answer is not SMTP",
 		},
 		{
+			name: "smtp-tls", port: 587, start: (*checks).startTLS, // OpenSMTPD 6.8 does not get on with OpenSSL 3
+			check: `type = "smtp", tls = true, server_name = "shop.example.com", verify = true, ca_file = "check.pem"`, passed: "greeted: ",
+			wrong: `type = "smtp", tls = true, verify = true, server_name = "shop.example.com"`, because: "certificate signed by unknown authority",
+		},
+		{
 			name: "ssh", port: 22, start: (*checks).ssh,
 			check: `type = "ssh"`, passed: "greeted by SSH-2.0-OpenSSH",
 			wrong: `type = "ssh", expect = "dropbear"`, because: `want "dropbear"`,
@@ -427,6 +432,11 @@ func (c *checks) smtp() (*lab.Process, string) {
 		c.t.Fatal(err)
 	}
 	return c.run(need(c.t, "smtpd", "opensmtpd"), "-d", "-f", config)
+}
+
+func (c *checks) startTLS() (*lab.Process, string) {
+	pem := c.pem("smtp.pem")
+	return c.run(need(c.t, "aiosmtpd", "python3-aiosmtpd"), "--nosetuid", "--listen", "172.16.1.51:587", "--tlscert", pem, "--tlskey", pem)
 }
 
 func (c *checks) ssh() (*lab.Process, string) {

@@ -5,7 +5,7 @@
 # skipped, by name.
 set -eu
 
-packages="openssh-server openssh-client mariadb-server mariadb-client python3-django gunicorn curl iproute2 keepalived tcpdump nginx wrk nghttp2-client procps postgresql redis-server opensmtpd dnsmasq-base openssl libnginx-mod-stream haproxy apache2-utils php-fpm slowhttptest testssl.sh clang llvm libbpf-dev bpftool"
+packages="openssh-server openssh-client mariadb-server mariadb-client python3-django gunicorn curl iproute2 keepalived tcpdump nginx wrk nghttp2-client procps postgresql redis-server opensmtpd python3-aiosmtpd dnsmasq-base openssl libnginx-mod-stream haproxy apache2-utils php-fpm slowhttptest testssl.sh clang llvm libbpf-dev bpftool"
 
 missing=""
 for p in $packages; do

@@ -142,6 +142,14 @@ func TestSessionsOfDatagramsStay(t *testing.T) {
 	if got := ask(t, one, "1"); got != "b1" {
 		t.Errorf("answer %q after the server has gone, want b1", got)
 	}
+	// Also one that its check finds dead.
+	if err := p.SetAdmin(p.Servers()[0].Label(), pool.Ready); err != nil {
+		t.Fatal(err)
+	}
+	p.SetHealth(p.Servers()[1].Address(), pool.Health{State: pool.Down})
+	if got := ask(t, one, "1"); got != "a1" {
+		t.Errorf("answer %q after its server has died, want a1", got)
+	}
 	// Also where a reload removes it.
 	p.Update(pool.Config{Servers: []pool.ServerConfig{{Address: udpBackend(t, "127.0.0.31:0", "c").String()}}}, nil)
 	if got := ask(t, one, "1"); got != "c1" {
