@@ -309,7 +309,7 @@ func (l *lingering) watch(s *stay) error {
 			l.parts.l7.Dismiss(s.addresses)
 			quiet = time.Now().Add(min(lingerIdle, time.Until(s.until)/2))
 			l.tell(fmt.Sprintf("connections go on on this node until they end, for %s at most; %s passes their packets on",
-				time.Until(s.until).Round(time.Second), s.heir), "node", s.heir)
+				brief(time.Until(s.until)), s.heir), "node", s.heir)
 		case now := <-ticker.C:
 			if now.Sub(renewed) >= vrrp.RenewInterval {
 				renewed = now
@@ -347,6 +347,14 @@ func (l *lingering) watch(s *stay) error {
 // underWay returns how many connections s is for.
 func (l *lingering) underWay(s *stay) int {
 	return l.parts.connections(s.addresses) + l.parts.kernel.flowsOf(s.stranded)
+}
+
+// brief shortens a duration for people.
+func brief(d time.Duration) time.Duration {
+	if d < 10*time.Second {
+		return max(0, d.Round(100*time.Millisecond))
+	}
+	return d.Round(time.Second)
 }
 
 // connections returns how many connections this node has by addresses: of the
