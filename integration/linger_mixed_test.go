@@ -2,7 +2,9 @@ package integration
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	"appliance/internal/lab"
 )
@@ -25,6 +27,9 @@ func TestConnectionsOfAMixedPairGoOn(t *testing.T) {
 		p.copied(n)
 		p.waitPeerRouters(n)
 	}
+	eventually(t, 20*time.Second, "lb01 says that lb02 has the service on the proxy", func() bool {
+		return strings.Contains(p.command(p.LB01, "status"), "tcp on lb02: carried by the proxy, here by the kernel path")
+	})
 	talks := p.talks(9)
 	for _, c := range []struct {
 		verb string

@@ -87,3 +87,15 @@ func TestAge(t *testing.T) {
 		t.Errorf("never: %q", got)
 	}
 }
+
+// A service that the kernel path of one node alone carries is told of.
+func TestRenderPathsThatDiffer(t *testing.T) {
+	peer := control.Peer{Node: "lb02", Services: []control.PeerService{{Name: "a", Path: "proxy"}, {Name: "b", Path: "kernel"}, {Name: "c"}, {Name: "d", Path: "kernel"}, {Name: "e"}}}
+	services := []control.Service{{Name: "a", Path: "kernel"}, {Name: "b", Path: "kernel"}, {Name: "c"}, {Name: "d"}, {Name: "f", Path: "kernel"}}
+	var out strings.Builder
+	renderPaths(&out, peer, services)
+	const want = "a on lb02: carried by the proxy, here by the kernel path\nd on lb02: carried by the kernel path, here by the proxy\n"
+	if out.String() != want {
+		t.Errorf("%q", out.String())
+	}
+}

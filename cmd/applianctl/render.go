@@ -24,7 +24,7 @@ func renderStatus(w io.Writer, s control.Status) error {
 		fmt.Fprintf(t, "the latest reload was refused:\n%s\n", indent(s.Config.Error))
 	}
 	renderVRRP(t, now, s.VRRP)
-	renderPeers(t, now, s.Peers)
+	renderPeers(t, now, s.Peers, s.Services)
 	renderServices(t, s.Services)
 	renderKernel(t, s.Kernel)
 	renderPools(t, now, s.Pools)

@@ -9,8 +9,9 @@ import (
 	"appliance/internal/control"
 )
 
-// renderPeers prints what is known of the other nodes by the links to them.
-func renderPeers(w io.Writer, now time.Time, peers []control.Peer) {
+// renderPeers prints what is known of the other nodes by the links to them, and what
+// carries the services of this one otherwise.
+func renderPeers(w io.Writer, now time.Time, peers []control.Peer, services []control.Service) {
 	for _, p := range peers {
 		link := p.Link
 		if p.Link != "up" {
@@ -31,6 +32,19 @@ func renderPeers(w io.Writer, now time.Time, peers []control.Peer) {
 		fmt.Fprintf(w, "; version %s, %s\n", p.Version, same)
 		renderFlowCopy(w, now, p)
 		renderPeerVRRP(w, now, p)
+		renderPaths(w, p, services)
+	}
+}
+
+// renderPaths prints which services are carried by the kernel path of one node alone.
+func renderPaths(w io.Writer, p control.Peer, services []control.Service) {
+	words := map[bool]string{true: "the kernel path", false: "the proxy"}
+	for _, s := range p.Services {
+		for _, own := range services {
+			if here, there := own.Path == "kernel", s.Path == "kernel"; own.Name == s.Name && here != there {
+				fmt.Fprintf(w, "%s on %s: carried by %s, here by %s\n", s.Name, p.Node, words[there], words[here])
+			}
+		}
 	}
 }
 

@@ -78,6 +78,8 @@ type kernelPath struct {
 	poked     chan struct{}
 	servers   atomic.Pointer[map[pairing]bool] // of the services in force
 	holders   atomic.Pointer[[]*member]        // those of active
+	// published is placed, for those who do not wait for mu.
+	published atomic.Pointer[map[string]placement]
 
 	looking sync.Mutex // held by look, for as long as that takes
 
@@ -326,6 +328,7 @@ func (k *kernelPath) place(placed map[string]placement) {
 		}
 	}
 	k.placed = placed
+	k.published.Store(&placed)
 }
 
 // unattached says by interface why it is not looked at.

@@ -26,6 +26,15 @@ type kernelView struct {
 	rates      map[string]int64
 }
 
+// placements says where the services run that ask for the kernel path. It waits for
+// nobody.
+func (k *kernelPath) placements() map[string]placement {
+	if all := k.published.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
+
 // view returns what the kernel path is now.
 func (k *kernelPath) view() *kernelView {
 	k.mu.Lock()

@@ -242,11 +242,11 @@ func (l *peerLink) report() peer.Report {
 		}
 		r.Routers = append(r.Routers, router)
 	}
-	for _, s := range a.describeServices(current, known, &kernelView{}) {
+	for _, s := range a.describeServices(current, known, &kernelView{placed: a.kernel.placements()}) {
 		if len(s.Pools) == 0 && s.Fault == "" {
 			continue // it only redirects
 		}
-		r.Services = append(r.Services, peer.Service{Name: s.Name, Usable: s.Usable, Fault: s.Fault})
+		r.Services = append(r.Services, peer.Service{Name: s.Name, Usable: s.Usable, Fault: s.Fault, Path: s.Path})
 	}
 	return r
 }

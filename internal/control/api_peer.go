@@ -43,6 +43,9 @@ type PeerService struct {
 	Name   string `json:"name"`
 	Usable int    `json:"usable_servers"`
 	Fault  string `json:"fault,omitempty"`
+	// Path is what carries it there if it asks for the kernel path: "kernel" or
+	// "proxy".
+	Path string `json:"path,omitempty"`
 }
 
 // MovedService is what a move did to the connections (layer 4) or requests (layer

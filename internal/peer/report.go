@@ -46,4 +46,6 @@ type Service struct {
 	Name   string `json:"name"`
 	Usable int    `json:"usable_servers"`
 	Fault  string `json:"fault,omitempty"`
+	// Path is what carries it if it asks for the kernel path: "kernel" or "proxy".
+	Path string `json:"path,omitempty"`
 }
