@@ -60,28 +60,39 @@ func (r *replay) room() []byte {
 }
 
 // send sends a part that was read into room, to the place that the body goes to
-// now. If that place will not look at it, it waits for another one, which gets all
-// from the beginning.
-func (u *upload) send(p []byte, last bool) error {
+// now, and counts it. If that place will not look at it, it waits for another one,
+// which gets all from the beginning.
+func (u *upload) send(ex *exchange, p []byte, last bool) error {
 	r := &u.replay
 	if !r.keeps.Load() {
-		return u.to.sendBody(u, p, last)
+		err := u.to.sendBody(u, p, last)
+		if err == nil {
+			ex.sent(len(p))
+		}
+		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.kept[len(r.kept)-1].w += len(p)
 	r.ended = last
-	for moves := r.moves; r.moves == moves; r.moved.Wait() {
+	for moves := r.moves; ; r.moved.Wait() {
 		if r.over {
 			return errStopped
 		}
 		if r.moving {
 			continue
 		}
-		if err := u.to.sendBody(u, p, last); err != errUnprocessed {
+		if r.moves != moves {
+			break // move has sent it
+		}
+		if err := u.to.sendBody(u, p, last); err == nil {
+			break
+		} else if err != errUnprocessed {
 			return err
 		}
 	}
+	// Under the lock, and not while the exchange is on its way to another server.
+	ex.sent(len(p))
 	return nil
 }
 
@@ -94,8 +105,9 @@ func (u *upload) claim() bool {
 	switch u.state.Load() {
 	case uploadRunning, uploadLast, uploadSent:
 		r.moving = r.keeps.Load()
+		return r.moving
 	}
-	return r.moving
+	return false
 }
 
 // move has the body go to another place, which gets first what the one before had
@@ -111,10 +123,23 @@ func (u *upload) move(to uploadTarget) error {
 			break
 		}
 	}
+	if u.state.Load() == uploadFailed { // meanwhile: the rest never comes
+		to.breakOff()
+	}
+	if err == errUnprocessed {
+		return err // it waits for the next place, or more would be read than is kept
+	}
 	r.moving = false
 	r.moves++
 	r.moved.Broadcast()
 	return err
+}
+
+// breakOff breaks off the place that the body goes to now, or goes to next.
+func (u *upload) breakOff() {
+	u.replay.mu.Lock()
+	defer u.replay.mu.Unlock()
+	u.to.breakOff()
 }
 
 // answered says that the body will not have to be sent again.

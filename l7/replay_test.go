@@ -1,14 +1,17 @@
 package l7
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 
@@ -214,5 +217,55 @@ func TestBodyThatNobodyTakes(t *testing.T) {
 	}
 	if body(t, resp); resp.StatusCode != 502 || refused.Load() != unprocessedTries+1 {
 		t.Errorf("%s after %d times", resp.Status, refused.Load())
+	}
+}
+
+// A body that turns out to be none while its request is on the way to another
+// connection is answered at once.
+func TestBodyThatBreaksBetweenServers(t *testing.T) {
+	refused := make(chan struct{}, 1)
+	var conns atomic.Int64
+	server := frames(t, func(p *muxPeer) {
+		if id, _ := p.awaitBody(1000); id > 0 && conns.Load() == 1 {
+			_ = p.framer.WriteGoAway(0, http2.ErrCodeNo, nil)
+			refused <- struct{}{}
+		}
+		for { // and no answer, ever
+			if _, err := p.framer.ReadFrame(); err != nil {
+				return
+			}
+		}
+	})
+	// Its second connection takes a while to be greeted.
+	slow := raw(t, func(c *net.TCPConn, in *bufio.Reader) {
+		if conns.Add(1) > 1 {
+			time.Sleep(300 * time.Millisecond)
+		}
+		to, err := net.Dial("tcp", server)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		go func() {
+			_, _ = io.Copy(c, to)
+			c.Close()
+		}()
+		_, _ = io.Copy(to, in)
+		to.Close()
+	})
+	r := newRig(t)
+	r.pool("p", slow)
+	r.wires = map[string]Transport{"p": byHTTP2}
+	addr := r.addr()
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p", Timeouts: Timeouts{Response: 5 * time.Second}})
+	c, in := dial(t, addr, nil)
+	fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n%s\r\n", bytes.Repeat([]byte("x"), 1000))
+	<-refused
+	r.until("a second connection", func() bool { return conns.Load() == 2 })
+	began := time.Now()
+	io.WriteString(c, "none\r\n")
+	resp := answerTo(t, in, "POST")
+	if took := time.Since(began); resp.StatusCode != 400 || took > 4*time.Second {
+		t.Errorf("%s after %v", resp.Status, took)
 	}
 }

@@ -28,6 +28,7 @@ type upload struct {
 	until atomic.Int64 // when it ended, in nanoseconds of Unix time
 	task  sync.WaitGroup
 	to    uploadTarget // changed by the exchange alone, as replay allows it
+	plain *serverConn  // the same, if that is a connection without TLS
 
 	replay   replay
 	chunked  bool
@@ -62,6 +63,11 @@ func (u *upload) reset() {
 func (u *upload) start(to uploadTarget, ex *exchange) {
 	u.to, u.chunked, u.trailers = to, ex.length < 0, nil
 	_, mux := to.(*muxStream)
+	if c, ok := to.(*serverConn); ok && c.tls == nil {
+		u.plain = c
+	} else {
+		u.plain = nil
+	}
 	u.replay.begin(mux)
 	if u.chunked {
 		ex.talks.Store(mux && isGRPC(ex)) // by HTTP/1 there is none, whatever the client says
@@ -118,7 +124,7 @@ func (u *upload) run(ex *exchange) {
 	case errors.As(err, &be):
 		if u.state.CompareAndSwap(uploadRunning, uploadFailed) {
 			ex.failed.Store(be)
-			u.to.breakOff()
+			u.breakOff()
 		}
 	default:
 		// The server takes no more. It may have refused the body, then its
@@ -133,11 +139,9 @@ func (u *upload) run(ex *exchange) {
 
 func (u *upload) carry(ex *exchange) error {
 	for {
-		if b, ok := ex.body.(*http1Body); ok && b.spliceable() {
-			if c, ok := u.to.(*serverConn); ok && c.tls == nil {
-				if done, err := u.splice(c, ex, b); done || err != nil {
-					return err
-				}
+		if b, ok := ex.body.(*http1Body); ok && u.plain != nil && b.spliceable() {
+			if done, err := u.splice(u.plain, ex, b); done || err != nil {
+				return err
 			}
 		}
 		b := u.replay.room()
@@ -151,11 +155,8 @@ func (u *upload) carry(ex *exchange) error {
 			}
 			u.trailers = ex.requestTrailers()
 		}
-		if e := u.send(b[:n], err == io.EOF); e != nil {
+		if e := u.send(ex, b[:n], err == io.EOF); e != nil {
 			return e
-		}
-		if n > 0 {
-			ex.sent(n)
 		}
 		if err == io.EOF {
 			return nil
