@@ -148,9 +148,12 @@ func measureOne(p *proxy, w workload) (result, time.Duration, error) {
 	return r, used[1] - used[0], nil
 }
 
-// idleConnections is how many connections are held open at once: fewer if the
-// machine does not let a process have that many descriptors.
-var idleConnections = 10000
+// wantedIdle is how many connections are to be held open at once.
+const wantedIdle = 10000
+
+// idleConnections is how many there are: fewer if the machine does not let a
+// process have that many descriptors.
+var idleConnections = wantedIdle
 
 // measureIdle returns the memory of an idle connection in bytes: what the
 // process has grown by when there are many that have carried one message.

@@ -142,7 +142,7 @@ func haproxyConfig(options string) func(string) string {
 		var b strings.Builder
 		fmt.Fprintf(&b, `global
   nbthread 1
-  maxconn 9700
+  maxconn %d
   maxpipes 200
 defaults
   mode tcp
@@ -150,7 +150,7 @@ defaults
   timeout connect 3s
   timeout client 1h
   timeout server 1h
-`, options)
+`, idleConnections+200, options)
 		for _, port := range ports {
 			fmt.Fprintf(&b, "listen p%d\n  bind %s:%d backlog 4096\n  balance roundrobin\n", port, listen, port)
 			for i, s := range servers() {

@@ -89,7 +89,11 @@ peer's: below 1 is better for CPU, above 1 for throughput.
 		}
 	}
 	if len(t.idle) > 0 {
-		fmt.Fprintf(&b, "\nMemory of the proxy's process for each of %d idle connections that have carried a message, in KiB:\n", idleConnections)
+		bound := ""
+		if idleConnections < wantedIdle {
+			bound = " (as many as a process may have descriptors for here, two each)"
+		}
+		fmt.Fprintf(&b, "\nMemory of the proxy's process for each of %d idle connections%s that have carried a message, in KiB:\n", idleConnections, bound)
 		for i, p := range t.proxies {
 			sep := ", "
 			if i == len(t.proxies)-1 {
