@@ -6,104 +6,11 @@
 // (bpf_skb_pull_data, bpf_l4_csum_replace) makes all pointers into it invalid. So
 // what is needed is parsed into a struct packet first, and written last.
 
-#include "maps.h"
-
-#define IPPROTO_ICMP 1
-#define IPPROTO_TCP 6
-#define IPPROTO_UDP 17
-#define IPPROTO_ICMPV6 58
-
-#define ETH_LEN sizeof(struct ethhdr)
-#define IP_LEN sizeof(struct iphdr)
-#define IP6_LEN sizeof(struct ipv6hdr)
-#define ICMP_LEN 8
-
-#define FIN 0x01
-#define SYN 0x02
-#define RST 0x04
-#define ACK 0x10
+#include "numbers.h"
 
 // How far the first acknowledgement of a client may be from the start of what the
 // server sends. It is off by more than 0 only with data in the SYN (RFC 7413).
 #define FIRST_ACK_SPAN 65536
-
-// How far the sequence numbers of packets that follow each other may be apart: packets
-// in between were lost before they came here. It is more than the windows that kernels
-// give by themselves. A FIN is nearer: it comes after all else, or again.
-#define GAP (1u << 24)
-#define FIN_GAP (1u << 20)
-// A reset may overtake what was sent before it: another processor takes that in.
-#define RESET_GAP (1u << 16)
-
-// A tick is 2^30 ns, about a second.
-#define NOW() ((__u32)(bpf_ktime_get_coarse_ns() >> 30))
-
-struct packet {
-	struct key key;
-	__u32 l4;      // where the header of TCP or UDP is
-	__u32 payload; // bytes behind it
-	__u32 size;    // of the IP packet, or of the largest segment that it becomes
-	__u32 seq;
-	__u32 ack;
-	__u8 flags;
-	__u8 ttl;
-	__u8 v6;
-};
-
-enum { LEAVE, CARRY, BEGIN };
-
-INLINE void copy_addr(__be32 *to, const __be32 *from)
-{
-	to[0] = from[0];
-	to[1] = from[1];
-	to[2] = from[2];
-	to[3] = from[3];
-}
-
-INLINE void map_addr(__be32 *to, __be32 v4)
-{
-	to[0] = 0;
-	to[1] = 0;
-	to[2] = BE32(0xffff);
-	to[3] = v4;
-}
-
-// other_key makes the key of the other direction of f.
-INLINE void other_key(struct key *k, const struct flow *f, __u8 proto)
-{
-	copy_addr(k->saddr, f->daddr);
-	copy_addr(k->daddr, f->saddr);
-	k->sport = f->dport;
-	k->dport = f->sport;
-	k->proto = proto;
-	k->pad[0] = 0;
-	k->pad[1] = 0;
-	k->pad[2] = 0;
-}
-
-INLINE __u16 fold(__u32 sum)
-{
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return sum;
-}
-
-// ports_diff is what new ports change in a checksum.
-INLINE __u32 ports_diff(const struct key *k, __be16 sport, __be16 dport)
-{
-	return (__u32)(__u16)~k->sport + (__u16)~k->dport + sport + dport;
-}
-
-#define COUNT(map, type, id, field)                                                                                    \
-	do {                                                                                                           \
-		__u32 id_ = (id);                                                                                      \
-		struct type *c_ = bpf_map_lookup_elem(&map, &id_);                                                     \
-		if (c_)                                                                                                \
-			c_->field++;                                                                                   \
-	} while (0)
-#define COUNT_SERVER(id, field) COUNT(server_counters, server_counts, id, field)
-#define COUNT_SERVICE(id, field) COUNT(service_counters, service_counts, id, field)
-#define COUNT_PATH(field) COUNT(path_counters, path_counts, 0, field)
 
 INLINE void add_half_open(__s64 n)
 {
@@ -141,71 +48,6 @@ NOINLINE int tell(const struct key *k, const struct flow *f, __u32 kind)
 	write_change(c, k, f, kind);
 	bpf_ringbuf_submit(c, 0);
 	return 0;
-}
-
-// end_of returns the sequence number behind a segment (RFC 9293 section 3.4).
-INLINE __u32 end_of(const struct packet *p)
-{
-	return p->seq + p->payload + !!(p->flags & SYN) + !!(p->flags & FIN);
-}
-
-INLINE void know_numbers(struct flow *f, __u32 next, __u32 acked)
-{
-	f->next = next;
-	f->acked = acked;
-	if (!(f->flags & FLAG_NUMBERS))
-		__sync_fetch_and_or(&f->flags, FLAG_NUMBERS);
-}
-
-// follow_numbers takes note of the numbers of a segment. What is far from those before
-// does not count: it is forged, or long over.
-INLINE void follow_numbers(const struct packet *p, struct flow *f)
-{
-	__u32 end = end_of(p);
-	if (unlikely(!(f->flags & FLAG_NUMBERS))) {
-		if (p->flags & ACK)
-			know_numbers(f, end, p->ack);
-		return;
-	}
-	if (end - f->next - 1 < GAP)
-		f->next = end;
-	if (p->flags & ACK && p->ack - f->acked - 1 < GAP)
-		f->acked = p->ack;
-}
-
-// doubt forgets numbers of before the address came here: the connection has gone on
-// elsewhere since.
-NOINLINE int doubt(struct flow *f)
-{
-	__u32 zero = 0;
-	struct settings *set = bpf_map_lookup_elem(&configuration, &zero);
-	if (f->flags & FLAG_NUMBERS && set && (int)(f->route_at - set->moved) < 0)
-		__sync_fetch_and_and(&f->flags, ~FLAG_NUMBERS);
-	return 0;
-}
-
-// credible reports whether a reset or a FIN of f may end it: whether its receiver, from
-// which o comes, would take it. RFC 5961 section 3.2 has it take a reset only if that
-// is the very next thing. What has been acknowledged is seen here, and what has been
-// sent; between these it is, or a little beyond. Where nothing is known, a forged one is the worse mistake:
-// without the true one a flow lasts until it is idle.
-INLINE int credible(const struct packet *p, struct flow *f, struct flow *o)
-{
-	__u32 gap = p->flags & RST ? RESET_GAP : FIN_GAP;
-	__u32 at = p->seq + (p->flags & RST ? 0 : p->payload);
-	if (f->mode == MODE_DIRECT) // the receiver is not seen
-		return f->flags & FLAG_NUMBERS && at - f->next + gap <= 2 * gap;
-	doubt(o);
-	if (!(o->flags & FLAG_NUMBERS))
-		return 0;
-	__u32 sent = f->flags & FLAG_NUMBERS && f->next - o->acked < GAP ? f->next - o->acked : 0;
-	return at - o->acked <= sent + gap;
-}
-
-// news reports whether there is something in a segment that was not said before.
-INLINE int news(const struct packet *p, const struct flow *f)
-{
-	return end_of(p) - f->next - 1 < GAP || (p->flags & ACK && p->ack - f->acked - 1 < GAP);
 }
 
 // establish notes that both sides have proved that they are there.
