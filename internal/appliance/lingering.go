@@ -200,7 +200,10 @@ func (l *lingering) begin() bool {
 	if l.stay == nil {
 		return false
 	}
-	l.stay.leaves.Do(func() { close(l.stay.left) })
+	l.stay.leaves.Do(func() {
+		l.member.passing.gone()
+		close(l.stay.left)
+	})
 	return true
 }
 

@@ -134,6 +134,16 @@ func (p *passing) forget(addresses []netip.Addr) {
 	}
 }
 
+// gone says that the addresses have gone from here, and requests for connections that
+// come still are the other node's.
+func (p *passing) gone() {
+	if now := p.running.Load(); now != nil && !now.comes {
+		if err := now.program.Gone(); err != nil {
+			p.log.Warn().Err(err).Msg("new clients that are late to learn where the addresses are may be served by this node still")
+		}
+	}
+}
+
 // peaceful says whether another node, which lives, is giving the addresses to this
 // one, and gets what is not known here.
 func (p *passing) peaceful() bool {

@@ -74,7 +74,7 @@ func TestLingeringNeedsAnInterface(t *testing.T) {
 // A stay begins once, and with all of its addresses.
 func TestStayBegins(t *testing.T) {
 	s := &stay{addresses: []netip.Addr{netip.MustParseAddr("192.168.15.3"), netip.MustParseAddr("192.168.15.4")}, left: make(chan struct{})}
-	l := &lingering{stay: s}
+	l := &lingering{stay: s, member: &member{passing: &passing{}}}
 	both := []netip.Prefix{netip.MustParsePrefix("192.168.15.3/24"), netip.MustParsePrefix("192.168.15.4/24")}
 	if l.begins(both[:1]) {
 		t.Error("a stay begins though an address stays here")

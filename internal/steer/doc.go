@@ -9,7 +9,7 @@
 // it decides about a packet to one of the
 // addresses:
 //
-//	a request for a connection (SYN)                              this node's
+//	a request for a connection (SYN)                              this node's, until Gone
 //	a frame from the other node                                   this node's: no loop
 //	a connection of this node                                     this node's
 //	what repeats the end of one in TIME_WAIT                      this node's

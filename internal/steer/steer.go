@@ -112,5 +112,9 @@ func (p *Program) Forget(addresses []netip.Addr) error {
 	return errors.Join(failed...)
 }
 
+// Gone says that the addresses have gone to the other node: from now on requests for
+// connections are handed over, too.
+func (p *Program) Gone() error { return p.objects.Gone.Set(uint8(1)) }
+
 // Close ends the handing over.
 func (p *Program) Close() error { return errors.Join(p.link.Close(), p.objects.Close()) }

@@ -20,6 +20,7 @@ const (
 	steerMapHanded    = "handed"
 	steerProgSteer    = "steer"
 	steerVarAt        = "at"
+	steerVarGone      = "gone"
 	steerVarOwn       = "own"
 	steerVarPeer      = "peer"
 )
@@ -82,6 +83,7 @@ type steerMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type steerVariableSpecs struct {
 	At   *ebpf.VariableSpec `ebpf:"at"`
+	Gone *ebpf.VariableSpec `ebpf:"gone"`
 	Own  *ebpf.VariableSpec `ebpf:"own"`
 	Peer *ebpf.VariableSpec `ebpf:"peer"`
 }
@@ -122,6 +124,7 @@ func (m *steerMaps) Close() error {
 // It can be passed to loadSteerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type steerVariables struct {
 	At   *ebpf.Variable `ebpf:"at"`
+	Gone *ebpf.Variable `ebpf:"gone"`
 	Own  *ebpf.Variable `ebpf:"own"`
 	Peer *ebpf.Variable `ebpf:"peer"`
 }

@@ -517,6 +517,21 @@ func TestFramesToTheInterfaceItself(t *testing.T) {
 	expect(t, &o, "a segment", one.frame(), handed)
 }
 
+// When the addresses have gone, requests are the other node's, too.
+func TestGone(t *testing.T) {
+	o := program(t)
+	if err := (&Program{objects: *o}).Gone(); err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []netip.Addr{vip, vip6} {
+		here := addrPort(listenOn(t, address).Addr())
+		expect(t, o, "a request", arriving(netip.AddrPortFrom(address, 40000), here, syn).frame(), handed)
+		own := arriving(netip.AddrPortFrom(address, 40000), here, syn)
+		own.from = peer
+		expect(t, o, "one from the other node", own.frame(), left)
+	}
+}
+
 func TestForget(t *testing.T) {
 	o := program(t)
 	to, to6 := netip.AddrPortFrom(vip, 80), netip.AddrPortFrom(vip6, 80)

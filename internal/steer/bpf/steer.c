@@ -35,6 +35,9 @@ volatile const __u8 own[ETH_ALEN];  /* what this node sends from */
 volatile const __u8 peer[ETH_ALEN]; /* the other node */
 volatile const __u8 at[ETH_ALEN];   /* the hardware address of the virtual addresses */
 
+/* Set when the addresses have gone to the other node. */
+volatile __u8 gone;
+
 /* An address as IPv6, those of IPv4 mapped. */
 struct address {
 	__u32 word[4];
@@ -135,6 +138,12 @@ static __always_inline int take_in(struct __sk_buff *skb)
 	return TCX_NEXT;
 }
 
+/* A request for a connection is this node's, unless the addresses have gone. */
+static __always_inline int request(struct __sk_buff *skb)
+{
+	return gone ? hand_over(skb) : take_in(skb);
+}
+
 /* Whether a segment answers a request that this node has answered. Where a client has
  * repeated its request because an answer was lost, both nodes have one: it goes on
  * with the node whose answer it has got. A socket of multipath TCP, which other
@@ -199,7 +208,7 @@ static __always_inline int segment4(struct __sk_buff *skb, struct iphdr *ip, voi
 	if (!bpf_map_lookup_elem(&addresses, &local))
 		return TCX_NEXT;
 	if (tcp->syn && !tcp->ack)
-		return take_in(skb);
+		return request(skb);
 	tuple.ipv4.saddr = ip->saddr;
 	tuple.ipv4.daddr = ip->daddr;
 	tuple.ipv4.sport = tcp->source;
@@ -251,7 +260,7 @@ static __always_inline int segment6(struct __sk_buff *skb, struct ipv6hdr *ip, v
 	if (!bpf_map_lookup_elem(&addresses, &local))
 		return TCX_NEXT;
 	if (tcp->syn && !tcp->ack)
-		return take_in(skb);
+		return request(skb);
 	__builtin_memcpy(tuple.ipv6.saddr, &ip->saddr, sizeof(tuple.ipv6.saddr));
 	__builtin_memcpy(tuple.ipv6.daddr, &ip->daddr, sizeof(tuple.ipv6.daddr));
 	tuple.ipv6.sport = tcp->source;
