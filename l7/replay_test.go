@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"hash"
 	"hash/crc32"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -267,5 +270,109 @@ func TestBodyThatBreaksBetweenServers(t *testing.T) {
 	resp := answerTo(t, in, "POST")
 	if took := time.Since(began); resp.StatusCode != 400 || took > 4*time.Second {
 		t.Errorf("%s after %v", resp.Status, took)
+	}
+}
+
+// Many bodies at once to servers that refuse now and then, at any moment: each arrives
+// whole or is answered 502, and nothing is left behind.
+func TestBodiesAmongRefusals(t *testing.T) {
+	server := frames(t, func(p *muxPeer) {
+		type stream struct {
+			sum    hash.Hash32
+			n, end int // refused when so much has come; -1: never
+		}
+		chance := rand.New(rand.NewPCG(1, uint64(p.c.RemoteAddr().(*net.TCPAddr).Port)))
+		streams := make(map[uint32]*stream)
+		for {
+			f, err := p.framer.ReadFrame()
+			if err != nil {
+				return
+			}
+			var st *stream
+			id, done := f.Header().StreamID, false
+			switch f := f.(type) {
+			case *http2.MetaHeadersFrame:
+				st = &stream{sum: crc32.NewIEEE(), end: -1}
+				if chance.IntN(2) == 0 {
+					st.end = chance.IntN(50000)
+				}
+				streams[id], done = st, f.StreamEnded()
+			case *http2.DataFrame:
+				if n := uint32(len(f.Data())); n > 0 {
+					_ = p.framer.WriteWindowUpdate(0, n)
+					if st = streams[id]; st != nil && !f.StreamEnded() {
+						_ = p.framer.WriteWindowUpdate(id, n)
+					}
+				}
+				if st = streams[id]; st != nil {
+					st.n += len(f.Data())
+					st.sum.Write(f.Data())
+					done = f.StreamEnded()
+				}
+			case *http2.RSTStreamFrame:
+				delete(streams, id)
+			}
+			switch {
+			case st == nil:
+			case st.end >= 0 && st.n >= st.end:
+				_ = p.framer.WriteRSTStream(id, http2.ErrCodeRefusedStream)
+				delete(streams, id)
+			case done:
+				p.head(id, false, ":status", "200")
+				p.data(id, true, fmt.Sprintf("%d bytes, %08x", st.n, st.sum.Sum32()))
+				delete(streams, id)
+			}
+		}
+	})
+	r := newRig(t)
+	r.pools["p"] = pool.New(pool.Config{Name: "p", Servers: []pool.ServerConfig{{Address: server}, {Name: "again", Address: server}}})
+	r.wires = map[string]Transport{"p": byHTTP2}
+	plain, secure := r.addr(), r.addr()
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{plain}, Pool: "p"},
+		Config{Name: "secure", Listen: []netip.AddrPort{secure}, Pool: "p", TLS: &TLS{Certificates: []Certificate{makeCert(t, "a.example")}}})
+	var wg sync.WaitGroup
+	var whole, lost atomic.Int64
+	for i := range 8 {
+		wg.Go(func() {
+			chance := rand.New(rand.NewPCG(2, uint64(i)))
+			c, url := client(t, plain, protocolHTTP1), "http://a.example/"
+			if i%2 == 1 {
+				c, url = client(t, secure, protocolHTTP2), "https://a.example/"
+			}
+			for range 30 {
+				text := bytes.Repeat([]byte{byte('a' + i)}, chance.IntN(200000))
+				pr, pw := io.Pipe()
+				go func() {
+					for rest := text; len(rest) > 0; {
+						n := min(len(rest), 1+chance.IntN(40000))
+						if _, err := pw.Write(rest[:n]); err != nil {
+							return
+						}
+						rest = rest[n:]
+					}
+					_ = pw.Close()
+				}()
+				resp, err := c.Post(url, "", pr)
+				if err != nil {
+					t.Errorf("%d bytes: %v", len(text), err)
+					continue
+				}
+				got, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				_ = pr.Close()
+				switch {
+				case err == nil && resp.StatusCode == 200 && string(got) == sumOf(string(text)):
+					whole.Add(1)
+				case err == nil && resp.StatusCode == 502:
+					lost.Add(1)
+				default:
+					t.Errorf("%d bytes: %s %q, %v; want %q", len(text), resp.Status, got, err, sumOf(string(text)))
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if whole.Load() < lost.Load() {
+		t.Errorf("%d arrived whole, %d did not", whole.Load(), lost.Load())
 	}
 }
