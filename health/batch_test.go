@@ -76,6 +76,22 @@ func TestAnswersInPieces(t *testing.T) {
 	}
 }
 
+// Whatever a server says, it means the same in pieces.
+func FuzzPieces(f *testing.F) {
+	f.Add([]byte("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nready"), 3)
+	f.Add([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nready\r\n0\r\n\r\n"), 1)
+	f.Add([]byte("+PONG\r\n*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"), 2)
+	f.Fuzz(func(t *testing.T, answer []byte, size int) {
+		size = max(1, size, len(answer)/(maxPieces-1)+1)
+		for _, check := range []Config{{Type: HTTP}, {Type: HTTP, Expect: "ready"}, {Type: Redis, Role: "master"}, {Type: TCP, Expect: "PONG"}} {
+			whole := hearInPieces(t, check, string(answer), len(answer)+1, io.EOF)
+			if got := hearInPieces(t, check, string(answer), size, io.EOF); got != whole && !(strings.HasPrefix(got, "up: answered") && strings.HasPrefix(whole, "up: answered")) {
+				t.Errorf("%s: %s in pieces of %d, %s as a whole", check.Type, got, size, whole)
+			}
+		}
+	})
+}
+
 // A server cannot have all of its answer judged again for each byte of it.
 func TestAnswersInTooManyPieces(t *testing.T) {
 	got := hearInPieces(t, Config{Type: HTTP}, "HTTP/1.1 200 OK\r\nX: "+strings.Repeat("x", 5000), 1, io.EOF)
