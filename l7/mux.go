@@ -21,7 +21,8 @@ const (
 	// read some of it.
 	muxConnWindow = 16 << 20
 	// unprocessedTries bounds how often a request is sent again that no server has
-	// looked at.
+	// looked at. The last time it is the first one on a connection: on others a
+	// server that takes few requests on each may refuse it again and again.
 	unprocessedTries = 3
 )
 
@@ -73,7 +74,7 @@ func (u *upstream) roundTripMux(ctx context.Context, server *pool.Server, ex *ex
 		st := newMuxStream(ex, server)
 		st.connect = connect
 		began := time.Now()
-		kept, err := u.openStream(ctx, st)
+		kept, err := u.openStream(ctx, st, unprocessed == unprocessedTries)
 		ex.now = time.Now()
 		if !kept {
 			ex.trail.connect = ex.now.Sub(began)
@@ -114,9 +115,9 @@ func (ex *exchange) resendable() bool {
 }
 
 // openStream sends the head of a request, and its body if that is there and small
-// enough, on a connection that has room for it or else a new one. kept says that it
-// was none of the latter.
-func (u *upstream) openStream(ctx context.Context, st *muxStream) (kept bool, err error) {
+// enough, on a connection that has room for it or else a new one; always on a new
+// one, as its first stream, if that is wanted. kept says that it was no new one.
+func (u *upstream) openStream(ctx context.Context, st *muxStream, first bool) (kept bool, err error) {
 	for kept = true; ; {
 		u.mu.Lock()
 		set := u.muxes[st.server.Endpoint()]
@@ -125,7 +126,7 @@ func (u *upstream) openStream(ctx context.Context, st *muxStream) (kept bool, er
 			u.muxes[st.server.Endpoint()] = set
 		}
 		for _, c := range set.conns {
-			if c.open(st) {
+			if !first && c.open(st) {
 				u.mu.Unlock()
 				st.conn.flush()
 				return kept, nil

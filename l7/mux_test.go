@@ -700,3 +700,41 @@ func TestLengthAndTrailers(t *testing.T) {
 		t.Errorf("HTTP/2: %q, %d, %v", text, resp.ContentLength, resp.Trailer)
 	}
 }
+
+// A server that takes few requests on each connection, as an nginx with
+// keepalive_requests does, refuses nobody in the end.
+func TestFewRequestsOnAConnection(t *testing.T) {
+	server := frames(t, func(p *muxPeer) {
+		last := uint32(0)
+		for n := 0; ; n++ {
+			id, _, _ := p.request()
+			switch {
+			case id == 0:
+				return
+			case n < 3:
+				last = id
+				p.hello(id)
+			default:
+				_ = p.framer.WriteGoAway(last, http2.ErrCodeNo, nil)
+			}
+		}
+	})
+	_, addr := over(t, byHTTP2, server)
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			c := client(t, addr, protocolHTTP1)
+			for range 40 {
+				resp, err := c.Post("http://a/", "", strings.NewReader("x"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if text := body(t, resp); resp.StatusCode != 200 || text != "hello" {
+					t.Errorf("%s %q", resp.Status, text)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
