@@ -149,7 +149,7 @@ func TestExchangeAllocatesNothing(t *testing.T) {
 		runtime.ReadMemStats(&after)
 		most := 0.05 // a garbage collection empties the pools
 		if bc.tls {
-			most = 3 // what crypto/tls does on both sides
+			most = 3.1 // what crypto/tls does: twice for a message here and there, once for looking in vain
 		}
 		if got := float64(after.Mallocs-before.Mallocs) / n; got > most && !raceDetector {
 			t.Errorf("%s: %.2f allocations for each request", bc.name, got)

@@ -3,6 +3,7 @@ package l7
 import (
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync/atomic"
@@ -36,7 +37,13 @@ type conn struct {
 	began time.Time
 	armed atomic.Int64 // the deadline for writing that begin or Write has set
 	fixed atomic.Bool  // another one has been set, which holds: crypto/tls does so to close
+	turn  bool         // RawConn.Read has called, so that Read must not wait
+	fd    uintptr      // then: the socket
 }
+
+// errNothing says that there is nothing to read yet. crypto/tls goes on after it, for
+// it is temporary.
+var errNothing error = &timeoutError{"nothing has come yet"}
 
 // begin gives the client the time stall, or a little more, for what is written from
 // now on, be it in many records.
@@ -64,8 +71,23 @@ func (c *conn) Write(p []byte) (int, error) {
 // belowTLS returns the connection below that of a client.
 func belowTLS(t net.Conn) *conn { return t.(*tls.Conn).NetConn().(*conn) }
 
-// Read reads what is there, and waits while there is nothing.
-func (c *conn) Read(p []byte) (int, error) { return readConn(c.raw, p) }
+// Read reads what is there, and waits while there is nothing, unless it must not:
+// then the error is errNothing.
+func (c *conn) Read(p []byte) (int, error) {
+	if !c.turn {
+		return readConn(c.raw, p)
+	}
+	n, err := readSocket(c.fd, p)
+	switch {
+	case err == syscall.EAGAIN:
+		return 0, errNothing
+	case err != nil:
+		return 0, os.NewSyscallError("read", err)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
 
 // SetWriteDeadline sets a deadline in the place of stall.
 func (c *conn) SetWriteDeadline(t time.Time) error {

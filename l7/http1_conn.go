@@ -100,7 +100,9 @@ func newHTTP1Conn(s *server, tcp *listen.Conn, t *tls.Conn, p *peer) *http1Conn 
 	}
 	c.began = time.Now()
 	c.now = c.began
-	c.turnFunc = c.turn
+	if c.turnFunc = c.turn; c.secure {
+		c.turnFunc = c.turnTLS
+	}
 	return c
 }
 
@@ -133,13 +135,8 @@ func (c *http1Conn) run() {
 		return
 	}
 	for {
-		var err error
-		if c.secure {
-			err = c.first()
-		} else {
-			err = c.raw.Read(c.turnFunc)
-			c.fd = -1
-		}
+		err := c.raw.Read(c.turnFunc)
+		c.fd = -1
 		switch {
 		case err == nil && c.next == nextWait:
 			c.next = c.idle()
@@ -166,16 +163,24 @@ func (c *http1Conn) run() {
 	}
 }
 
-// first waits for the first byte of a request by TLS.
-func (c *http1Conn) first() error {
+// turnTLS is turn by TLS, and reads the first byte of a request. To wait here, and
+// not below crypto/tls, takes half of the stack.
+func (c *http1Conn) turnTLS(fd uintptr) bool {
+	below := belowTLS(c.rw)
+	below.turn, below.fd = true, fd
 	n, err := c.rw.Read(c.one[:])
-	if n == 0 {
-		return err
+	below.turn = false
+	switch {
+	case n > 0:
+		c.begin()
+		c.work.in.b[0], c.work.in.w = c.one[0], 1
+		c.next = nextMore
+	case err == errNothing:
+		return false
+	default:
+		c.next = nextClose
 	}
-	c.begin()
-	c.work.in.b[0], c.work.in.w = c.one[0], 1
-	c.next = nextMore
-	return nil
+	return true
 }
 
 // turn is called by RawConn.Read when there may be something to read. It carries
@@ -244,10 +249,7 @@ func (c *http1Conn) lastLook() bool {
 	}
 	if c.secure {
 		// What has come may be anything. A moment more shows.
-		if c.armRead(time.Now(), time.Millisecond) != nil || c.first() != nil {
-			return false
-		}
-		return true
+		return c.armRead(time.Now(), time.Millisecond) == nil && c.raw.Read(c.turnFunc) == nil && c.next != nextClose
 	}
 	if c.armRead(time.Now(), c.server.set.header) != nil {
 		return false

@@ -223,3 +223,59 @@ func TestServerThatDoesNotRead(t *testing.T) {
 		t.Errorf("%s", resp.Status)
 	}
 }
+
+// Requests by TLS are found however their records come: several in one, one in
+// several, and a record in pieces, each after a while without anything.
+func TestRequestsInRecords(t *testing.T) {
+	_, addr := secure(t, web(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.URL.Path) }))
+	tcp, err := net.Dial("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	_ = tcp.SetDeadline(time.Now().Add(patience))
+	wire := &pieces{Conn: tcp, most: 1 << 20}
+	c := tls.Client(wire, &tls.Config{InsecureSkipVerify: true})
+	in := bufio.NewReader(c)
+	get := func(paths ...string) (text string) {
+		for _, p := range paths {
+			text += "GET " + p + " HTTP/1.1\r\nHost: a\r\n\r\n"
+		}
+		return text
+	}
+	expect := func(paths ...string) {
+		t.Helper()
+		for _, p := range paths {
+			if got := body(t, answerTo(t, in, "GET")); got != p {
+				t.Fatalf("got %q, want %q", got, p)
+			}
+		}
+	}
+	io.WriteString(c, get("/1", "/2", "/3"))
+	expect("/1", "/2", "/3")
+	for _, part := range strings.SplitAfter(get("/4"), "\r\n") {
+		io.WriteString(c, part)
+	}
+	expect("/4")
+	wire.most = 1 // a byte in each segment, so that records come in pieces
+	io.WriteString(c, get("/5", "/6"))
+	expect("/5", "/6")
+	wire.most = 1 << 20
+	io.WriteString(c, get("/7"))
+	expect("/7")
+}
+
+// pieces writes no more than most bytes at a time.
+type pieces struct {
+	net.Conn
+	most int
+}
+
+func (w *pieces) Write(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var k int
+		k, err = w.Conn.Write(p[n:min(len(p), n+w.most)])
+		n += k
+	}
+	return n, err
+}

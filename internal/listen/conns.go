@@ -2,11 +2,22 @@ package listen
 
 import (
 	"net/netip"
+	"runtime"
 	"sync"
+	"time"
 )
 
 // idleWorkers is how many goroutines wait for another connection at most.
 const idleWorkers = 64
+
+// The stack of a goroutine that has served something is twice as large as an idle
+// one needs. The collector halves it, but it is begun for the growth of the heap, of
+// which connections take little. So it is begun here, too: when there are
+// collectLeast connections, for each quarter more, and not twice in collectPause.
+const (
+	collectLeast = 1000
+	collectPause = 100 * time.Millisecond
+)
 
 // conns are the connections that handlers serve. The zero value is empty and
 // ready to use.
@@ -17,6 +28,10 @@ type conns struct {
 	all   map[*Conn]struct{}
 	idle  []chan<- work // of workers; who became idle last comes first
 	ended bool          // no worker is to become idle any more
+
+	collectAt  int       // how many connections begin a collection
+	collected  time.Time // when the last one was begun
+	collecting bool
 }
 
 // work is a connection and who serves it.
@@ -98,6 +113,9 @@ func (s *conns) add(c *Conn) chan<- work {
 		s.all = make(map[*Conn]struct{})
 	}
 	s.all[c] = struct{}{}
+	if len(s.all) >= s.collectAt {
+		s.collect()
+	}
 	last := len(s.idle) - 1
 	if last < 0 {
 		return nil
@@ -107,12 +125,33 @@ func (s *conns) add(c *Conn) chan<- work {
 	return next
 }
 
+// collect begins a collection if it is time for one. The caller holds the lock.
+func (s *conns) collect() {
+	s.collectAt = max(collectLeast, len(s.all)+len(s.all)/4)
+	now := time.Now()
+	if len(s.all) < collectLeast || s.collecting || s.ended {
+		return
+	}
+	if now.Sub(s.collected) < collectPause {
+		s.collectAt = len(s.all) + collectLeast/10 // ask again soon
+		return
+	}
+	s.collecting, s.collected = true, now
+	s.workers.Go(func() {
+		runtime.GC()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.collecting = false
+	})
+}
+
 // remove forgets c, which has been served. It reports whether the worker is
 // idle now and waits for what comes by next; if not, it is to end.
 func (s *conns) remove(c *Conn, next chan<- work) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.all, c)
+	s.collectAt = min(s.collectAt, max(collectLeast, 2*len(s.all)))
 	if s.ended || len(s.idle) >= idleWorkers {
 		return false
 	}

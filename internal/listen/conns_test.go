@@ -194,3 +194,42 @@ func adopt(t *testing.T, c *net.TCPConn) *Conn {
 	}
 	return NewConn(fd, c.LocalAddr().(*net.TCPAddr).AddrPort(), c.RemoteAddr().(*net.TCPAddr).AddrPort())
 }
+
+// Many connections begin a collection, which is waited for; few begin none, and as many
+// as there were before begin no other one.
+func TestCollect(t *testing.T) {
+	var s conns
+	var held []*Conn
+	add := func(n int) {
+		for range n {
+			c := &Conn{}
+			s.add(c)
+			held = append(held, c)
+		}
+		s.workers.Wait()
+	}
+	add(collectLeast - 1)
+	if !s.collected.IsZero() {
+		t.Error("few connections began a collection")
+	}
+	add(1)
+	first := s.collected
+	if first.IsZero() || s.collecting {
+		t.Fatalf("%d connections: begun at %v, goes on: %v", collectLeast, first, s.collecting)
+	}
+	s.collected = first.Add(-time.Hour)
+	add(collectLeast / 8)
+	if s.collected != first.Add(-time.Hour) {
+		t.Error("an eighth more began another collection")
+	}
+	add(collectLeast / 8)
+	if s.collected == first.Add(-time.Hour) {
+		t.Error("a quarter more began no other collection")
+	}
+	for _, c := range held {
+		s.remove(c, make(chan work, 1))
+	}
+	if s.collectAt != collectLeast {
+		t.Errorf("when all have gone, %d connections begin a collection, want %d", s.collectAt, collectLeast)
+	}
+}
