@@ -175,7 +175,8 @@ func (c Config) EffectiveExpiryWarningDays() int { return orDefault(c.ExpiryWarn
 // Skew returns how much later than another node that runs the same check this
 // node may learn of the same change: the first check that meets it is late by
 // the longer interval with its jitter, each one more that rise or fall ask for
-// by twice the jitter, and the last one takes up to a timeout.
+// by twice the jitter, the last one takes up to a timeout, and one node may be
+// early by as much as the other is not.
 func (c Config) Skew() time.Duration {
 	more := time.Duration(max(c.EffectiveRise(), c.EffectiveFall()) - 1)
 	interval, jitter := c.EffectiveInterval(), c.EffectiveJitter()
@@ -183,7 +184,7 @@ func (c Config) Skew() time.Duration {
 		jitter = time.Duration(float64(jitter) / float64(interval) * float64(down))
 		interval = down
 	}
-	return interval + (1+2*more)*jitter + c.EffectiveTimeout()
+	return interval + (1+2*more)*jitter + c.EffectiveTimeout() + 2*earlyBy(c.EffectiveInterval())
 }
 
 // Initial is the state of a server before its first check.

@@ -101,8 +101,8 @@ func TestDefaults(t *testing.T) {
 		check                            Config
 		interval, timeout, jitter, learn time.Duration
 	}{
-		{Config{}, 2 * time.Second, time.Second, 200 * time.Millisecond, 4 * time.Second},
-		{Config{Interval: 100 * time.Millisecond}, 100 * time.Millisecond, 100 * time.Millisecond, 10 * time.Millisecond, 250 * time.Millisecond},
+		{Config{}, 2 * time.Second, time.Second, 200 * time.Millisecond, 4100 * time.Millisecond},
+		{Config{Interval: 100 * time.Millisecond}, 100 * time.Millisecond, 100 * time.Millisecond, 10 * time.Millisecond, 260 * time.Millisecond},
 		{Config{Interval: 4, Timeout: 3, Jitter: 2}, 4, 3, 2, 17},
 		{Config{Interval: 4, Timeout: 3, Jitter: 2, Rise: 4, Fall: 1}, 4, 3, 2, 21},
 		{Config{Interval: 4, Timeout: 3, Jitter: 2, Rise: 1, Fall: 1}, 4, 3, 2, 9},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -254,4 +255,28 @@ func TestTargetOfACheck(t *testing.T) {
 	if direct != (Config{Type: TCP, Port: 81}).For(server) {
 		t.Error("two ways to one place are not one target")
 	}
+}
+
+// Checks that start early, together with others, are no more of them.
+func TestEarlyChecksKeepTheirRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n, seconds = 200, 60
+		b := newBench(t, func(context.Context, Target) (string, error) { return "fine", nil })
+		b.random = rand.New(rand.NewPCG(1, 2)).Float64
+		all := targets(n)
+		for i := range all {
+			all[i].Check.Interval = time.Second
+		}
+		b.Set(all)
+		b.until(seconds * time.Second)
+		b.stop()
+		checks := uint64(0)
+		for _, r := range b.Results() {
+			checks += r.Passed
+		}
+		// One at once, one after half an interval on average, then one a second.
+		if got, want := float64(checks)/n, seconds+0.5+0.5; got < want-0.4 || got > want+0.4 {
+			t.Errorf("%.2f checks of each server in %d s, want %.1f", got, seconds, want)
+		}
+	})
 }

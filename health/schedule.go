@@ -17,6 +17,9 @@ type rhythm struct {
 // earliest bounds how much before its time a probe may start.
 const earliest = 50 * time.Millisecond
 
+// earlyBy returns how much before its time a probe of that interval may start.
+func earlyBy(interval time.Duration) time.Duration { return min(interval/20, earliest) }
+
 func newRhythm(check Config) rhythm {
 	interval := check.EffectiveInterval()
 	return rhythm{
@@ -25,7 +28,7 @@ func newRhythm(check Config) rhythm {
 		down:     check.EffectiveDownInterval(),
 		timeout:  check.EffectiveTimeout(),
 		jitter:   float64(check.EffectiveJitter()) / float64(interval),
-		early:    min(interval/20, earliest),
+		early:    earlyBy(interval),
 	}
 }
 

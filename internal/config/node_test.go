@@ -88,7 +88,7 @@ func TestForNode(t *testing.T) {
 			Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.15.3/24"), netip.MustParsePrefix("192.168.15.4/32")},
 			Priority:  80,
 			Peers:     []vrrp.Peer{{Name: "lb01", Address: first, Priority: 100}},
-			Settle:    12 * time.Second, // the check of forum, one of web's pools
+			Settle:    12100 * time.Millisecond, // the check of forum, one of web's pools
 			Drain:     3 * time.Second,
 		},
 		// web weighs the gap of 20 and 1
