@@ -21,7 +21,8 @@ func (p *Path) AddressCame() {
 // because it died, or because they were in their handshake. If the server does not
 // know the connection it says so by a reset, as the stack of this node would.
 //
-// Such a flow is half-open until the server has answered. Segments of servers that
+// Such a flow is half-open until the server has answered with something else than a
+// SYN-ACK. Segments of servers that
 // belong to no flow are dropped meanwhile, and sent again by them, instead of being
 // reset: the client's next segment may tell what they belong to.
 func (p *Path) TakeStrays() {

@@ -129,3 +129,28 @@ func TestStraysThatHaveSockets(t *testing.T) {
 		r.client(packet{proto: TCP, from: netip.AddrPortFrom(from.Addr(), from.Port()^1), to: f.vip, flags: ack, seq: 1, ack: 1})
 	})
 }
+
+// TestForgedStrays has somebody who cannot hear the server's answers begin a stray, with a
+// segment that no server answers, for its checksum is wrong, and a connection after it.
+func TestForgedStrays(t *testing.T) {
+	t.Parallel()
+	eachFamily(t, func(t *testing.T, f family) {
+		r := newRig(t, Options{}, f.service())
+		r.path.TakeStrays()
+		stray := r.client(packet{proto: TCP, from: f.client, to: f.vip, flags: ack, seq: 101, ack: 501})
+		r.client(packet{proto: TCP, from: f.client, to: f.vip, flags: syn, seq: 700})
+		r.server(packet{proto: TCP, from: f.server, to: stray.from, flags: syn | ack, seq: 9000, ack: 701})
+		r.client(packet{proto: TCP, from: f.client, to: f.vip, flags: ack, seq: 701, ack: 500000})
+		if s := r.stats(); s.Current != 0 {
+			t.Errorf("%+v; want it half-open until the client has acknowledged the server's SYN", s)
+		}
+		r.server(packet{proto: TCP, from: f.server, to: stray.from, flags: ack, seq: 9001, ack: 701})
+		if s := r.stats(); s.Current != 0 {
+			t.Errorf("%+v; want it half-open until the client has acknowledged the server's SYN", s)
+		}
+		r.client(packet{proto: TCP, from: f.client, to: f.vip, flags: ack, seq: 701, ack: 9001})
+		if s := r.stats(); s.Current != 1 {
+			t.Errorf("%+v; want it established", s)
+		}
+	})
+}

@@ -150,9 +150,12 @@ NOINLINE int track_tcp(const struct packet *p, struct flow *f)
 		}
 	}
 	if (f->reverse) {
-		if (f->flags & FLAG_STRAY) { // it knows the connection, or else it would have sent a reset
+		if (f->flags & FLAG_STRAY) {
+			// It knows the connection, or else it would have sent a reset; or
+			// it begins one, and anybody may have asked for that.
 			__sync_fetch_and_and(&f->flags, ~FLAG_STRAY);
-			establish(k, first);
+			if (!(p->flags & SYN))
+				establish(k, first);
 		}
 		if ((p->flags & (SYN | ACK)) == (SYN | ACK) && first->phase == PHASE_NEW) {
 			know_numbers(f, end_of(p), p->ack);
