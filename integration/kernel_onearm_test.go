@@ -113,7 +113,7 @@ func TestKernelPathOnOneNetwork(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			needKernelPath(t)
 			p := newPairOf(t, lab.PairOptions{
-				Config: replaced(t, oneArmConfig, oldnew...), Binary: os.Getenv(binaryVariable), Servers: 4, OneArm: true,
+				Config: replaced(t, oneArmConfig, append([]string{quickAdverts, slowAdverts}, oldnew...)...), Binary: os.Getenv(binaryVariable), Servers: 4, OneArm: true,
 			})
 			p.serveDirectly()
 			p.start()

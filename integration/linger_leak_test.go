@@ -42,7 +42,7 @@ func (w *watcher) holdings(n *lab.Node, address string) map[string]int {
 func TestSwitchesLeaveNothingBehind(t *testing.T) {
 	t.Parallel()
 	const door = "[admin]\nlisten = \"0.0.0.0:9112\"\nallow  = [\"192.168.15.0/24\"]\n"
-	p := newKernelPair(t, replaced(t, kernelConfig, preemptOff, preemptOff+"\nvirtual_mac = true")+door)
+	p := newKernelPair(t, replaced(t, kernelConfig, quickAdverts, slowAdverts, preemptOff, preemptOff+"\nvirtual_mac = true")+door)
 	p.dual = duringTakeOver // four routers take a moment more than one
 	p.startInKernel()
 	for _, n := range p.Nodes() {
