@@ -93,7 +93,7 @@ type kernelPath struct {
 	planned    []kernel.Service     // that the file wants carried
 	services   []kernel.Service     // those of them that are
 	interfaces []kernel.Interface   // that are looked at, or
-	again      bool                 // not all of which could be
+	again      bool                 // not all of which could be, or Attach was not called yet
 	refused    error                // why services or interfaces are not in force as a whole
 	placed     map[string]placement // by the services that ask for the kernel
 	active     map[*member]bool     // that hold addresses now
@@ -111,7 +111,7 @@ type placement struct {
 func newKernelPath(log zerolog.Logger, current func() *setup, flows *flowLink, keep func([]*os.File)) *kernelPath {
 	k := &kernelPath{
 		log: log, current: current, flows: flows, keep: keep, store: &fdstore.Store{}, poked: make(chan struct{}, 1),
-		active: make(map[*member]bool), placed: make(map[string]placement),
+		again: true, active: make(map[*member]bool), placed: make(map[string]placement),
 	}
 	k.servers.Store(&map[pairing]bool{})
 	k.holders.Store(new([]*member))
@@ -271,7 +271,9 @@ func (k *kernelPath) look() {
 	// Without one of its interfaces the program would carry a half of the connections
 	// of a service. It knows that one whose interface is not there: nothing comes by
 	// it, and its flows are told by the other node.
-	services = slices.DeleteFunc(slices.Clone(services), func(c kernel.Service) bool {
+	// The first time none is another answer than nil: what an earlier process has left
+	// ends with Set.
+	services = slices.DeleteFunc(append([]kernel.Service{}, services...), func(c kernel.Service) bool {
 		why := unattached.of(needed[c.Name])
 		if why != nil {
 			placed[c.Name] = placement{reason: why.Error()}

@@ -468,6 +468,21 @@ func TestStraysAreTakenUnlessTheAddressComesInPeace(t *testing.T) {
 	}
 }
 
+// What an earlier process has left ends with the first Set and Attach, also where
+// nothing is to be carried and no interface to be looked at.
+func TestWhatIsLeftEndsWithoutServices(t *testing.T) {
+	s := kernelSetup(t)
+	s.node.Pools["db"] = config.Pool{Config: pool.Config{Balance: pool.LeastConn}}
+	k, p := newTestPath(s)
+	k.look()
+	if p.sets != 1 || p.attaches != 1 || len(p.services) > 0 || len(p.interfaces) > 0 {
+		t.Errorf("set %d times to %v, attached %d times to %v", p.sets, p.services, p.attaches, p.interfaces)
+	}
+	if k.look(); p.sets != 1 || p.attaches != 1 {
+		t.Errorf("set %d times, attached %d times", p.sets, p.attaches)
+	}
+}
+
 // The connections of a service stay on this node when it goes to one whose kernel
 // path does not carry it.
 func TestStrandedServices(t *testing.T) {
