@@ -408,13 +408,22 @@ func (k *kernelPath) activate(m *member, active bool) {
 	}
 	if active && serves(k.services, *m.vips.Load()) {
 		k.path.AddressCame()
-		if m.passing.peaceful() {
-			k.path.LeaveStrays()
-		} else {
-			k.path.TakeStrays()
-		}
+		k.chooseStrays()
 		k.flows.took(m.config.Name)
 	}
+}
+
+// chooseStrays has the path take strays, unless they may be of connections that go on
+// on another node, which is giving one of the addresses to this one in peace. The
+// caller holds the lock.
+func (k *kernelPath) chooseStrays() {
+	for m := range k.active {
+		if m.passing.peaceful() && serves(k.services, *m.vips.Load()) {
+			k.path.LeaveStrays()
+			return
+		}
+	}
+	k.path.TakeStrays()
 }
 
 // alone says that m, to which addresses have come in peace, is the only one by now
@@ -423,7 +432,7 @@ func (k *kernelPath) alone(m *member) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.path != nil && k.active[m] && serves(k.services, *m.vips.Load()) {
-		k.path.TakeStrays()
+		k.chooseStrays()
 	}
 }
 

@@ -459,12 +459,30 @@ func TestStraysAreTakenUnlessTheAddressComesInPeace(t *testing.T) {
 	if k.activate(m, true); p.strays != 0 {
 		t.Error("strays are taken from a node that lives")
 	}
+	m.passing.running.Store(nil)
 	if k.alone(m); p.strays != 1 {
 		t.Error("no strays are taken though nobody gets them any more")
 	}
 	k.activate(m, false)
 	if k.alone(m); p.strays != 1 {
 		t.Error("strays are taken by a node that has no address")
+	}
+
+	// Of two routers that come in peace one is alone before the other one.
+	two := *m
+	two.passing = &passing{}
+	two.passing.running.Store(&passage{comes: true})
+	k.activate(&two, true)
+	m.passing.running.Store(nil)
+	if k.activate(m, true); p.strays != 0 {
+		t.Error("strays are taken, and may be of the router whose connections go on elsewhere")
+	}
+	if k.alone(m); p.strays != 0 {
+		t.Error("strays are taken, and may be of the router whose connections go on elsewhere")
+	}
+	two.passing.running.Store(nil)
+	if k.alone(&two); p.strays != 1 {
+		t.Error("no strays are taken though nobody gets them any more")
 	}
 }
 
