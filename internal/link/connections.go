@@ -18,6 +18,7 @@ const (
 	diagState      = 1  // offsets in it
 	diagInode      = 68
 	tcpEstablished = 1
+	tcpSynRecv     = 3
 	tcpFinWait1    = 4
 	tcpFinWait2    = 5
 	tcpCloseWait   = 8
@@ -29,7 +30,8 @@ const (
 // namespace of the calling thread, by one of addresses as its own: whoever they
 // belong to, also those that are closed and whose last bytes have not arrived yet.
 // One of which all has arrived does not count, whether or not the other side has
-// closed it as well, nor does one whose handshake is under way.
+// closed it as well. One whose handshake is under way does: with a listener that
+// waits for the client's first bytes (TCP_DEFER_ACCEPT) the client has it already.
 func Connections(addresses []netip.Addr) (int, error) {
 	n := 0
 	for _, a := range addresses {
@@ -70,7 +72,7 @@ func (diag) Len() int { return diagRequest }
 func (d diag) Serialize() []byte {
 	b := make([]byte, diagRequest)
 	b[0], b[1] = byte(family(d.address)), unix.IPPROTO_TCP
-	binary.NativeEndian.PutUint32(b[4:], 1<<tcpEstablished|1<<tcpFinWait1|1<<tcpFinWait2|1<<tcpCloseWait|1<<tcpLastAck|1<<tcpClosing)
+	binary.NativeEndian.PutUint32(b[4:], 1<<tcpEstablished|1<<tcpSynRecv|1<<tcpFinWait1|1<<tcpFinWait2|1<<tcpCloseWait|1<<tcpLastAck|1<<tcpClosing)
 	return b
 }
 

@@ -1,11 +1,12 @@
 package link
 
 import (
+	"errors"
 	"net"
 	"net/netip"
-
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -198,5 +199,27 @@ func TestConnections(t *testing.T) {
 		}
 		must(t, client.Close())
 		want("closed by both", 0)
+	}
+}
+
+func TestConnectionsWhoseClientHasYetToSpeak(t *testing.T) {
+	privateNamespace(t)
+	raiseLoopback(t)
+	here := netip.MustParseAddr("127.0.0.50")
+	deferred := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		return errors.Join(raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_DEFER_ACCEPT, 60)
+		}), err)
+	}}
+	l, err := deferred.Listen(t.Context(), "tcp", netip.AddrPortFrom(here, 0).String())
+	must(t, err)
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	must(t, err)
+	defer client.Close()
+	n, err := Connections([]netip.Addr{here})
+	must(t, err)
+	if n != 1 {
+		t.Fatalf("%d connections, want 1", n)
 	}
 }
