@@ -10,7 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// accept waits for connections and hands all that there are to the handler.
+// acceptMost is how many connections are accepted before it is looked whether the
+// listener has been closed, or has raised a fault that is over.
+const acceptMost = 128
+
+// accept waits for connections and hands those that there are to the handler.
 func (a *acceptor) accept() error {
 	raw, err := a.file.SyscallConn()
 	if err != nil {
@@ -18,7 +22,7 @@ func (a *acceptor) accept() error {
 	}
 	accepted := 0
 	waitErr := raw.Read(func(listening uintptr) bool {
-		for {
+		for accepted < acceptMost {
 			fd, peer, errno := acceptRaw(listening)
 			switch errno {
 			case 0:
@@ -32,6 +36,7 @@ func (a *acceptor) accept() error {
 				return true
 			}
 		}
+		return true
 	})
 	if waitErr != nil {
 		return waitErr
