@@ -188,7 +188,9 @@ func (m *Machine) countProvoked(now time.Time) {
 func (m *Machine) giveWay(now time.Time, ev Heard) {
 	// The RFC gives way in silence. But where both were active until now, the
 	// winner may not know: it hears of the claim and announces the addresses.
-	m.do(Send{Priority: m.Effective()})
+	if !m.holding.mute {
+		m.do(Send{Priority: m.Effective()})
+	}
 	m.makeWay(now, ev, fmt.Sprintf("%s is active with priority %d, this node's is %s", ev.Source, ev.Priority, m.priorityWords()))
 }
 
@@ -227,9 +229,10 @@ func (m *Machine) resign(now time.Time, reason string) {
 
 // leaveActive undoes what becomeActive and a drain have done. With goodbye the
 // backups are told, before the addresses go: RFC 9568 section 6.4.3 on
-// Shutdown has an ADVERTISEMENT with Priority 0 sent.
+// Shutdown has an ADVERTISEMENT with Priority 0 sent. Who was mute has nothing to
+// take back.
 func (m *Machine) leaveActive(goodbye bool, reason string) {
-	if goodbye {
+	if goodbye && !m.holding.mute {
 		m.do(Send{Priority: 0})
 	}
 	m.do(Release{Addresses: m.cfg.Addresses})

@@ -180,3 +180,58 @@ func TestANewMemberTakesNothingFromAnActiveOne(t *testing.T) {
 		}
 	}
 }
+
+// Whatever befalls a switch of a group by the link in whichever moment, the members of
+// each node stay together, and in the end one living node has both arms.
+func TestGroupSwitchEndsWell(t *testing.T) {
+	for _, trouble := range [][]string{
+		{"kill a1", "kill a2"}, {"kill b1", "kill b2"}, {"linkcut"}, {"linkcut", "acquire-fails b2"},
+		{"fault a2 no carrier"}, {"fault b2 no carrier"}, {"acquire-fails b2"}, {"cut a1"}, {"cut b2"}, {"shutdown a1", "shutdown a2"}, {"shutdown b1", "shutdown b2"},
+	} {
+		for _, preempt := range []string{"true", "false"} {
+			for at := range 9 {
+				n := twoArmed(t, "preempt="+preempt)
+				n.link()
+				n.check = func() {
+					if d := n.divided(); d != "" {
+						t.Fatalf("%v after %d half milliseconds: %s\n%s", trouble, at, d, n.log.String())
+					}
+				}
+				n.run(time.Second)
+				if n.node("a1").m.state != Active {
+					t.Fatal(n.log.String())
+				}
+				command := func(line string) {
+					if err := n.command(strings.Fields(line)); err != nil {
+						t.Fatal(line, err)
+					}
+				}
+				command("failover a1")
+				n.run(time.Duration(at) * ms / 2)
+				for _, line := range trouble {
+					command(line)
+				}
+				var active []string
+				both := 0 * ms
+				for range 1000 {
+					n.run(10 * ms)
+					active = nil
+					for _, x := range n.nodes {
+						if !x.dead && x.m.state == Active {
+							active = append(active, x.name)
+						}
+					}
+					if len(active) == 4 {
+						both += 10 * ms
+					}
+				}
+				if both > time.Second {
+					t.Errorf("%v after %d half milliseconds: both nodes were active for %s\n%s", trouble, at, both, n.log.String())
+				}
+				if !slices.Equal(active, []string{"a1", "a2"}) && !slices.Equal(active, []string{"b1", "b2"}) {
+					t.Errorf("%v after %d half milliseconds: %v are active\n%s", trouble, at, active, n.log.String())
+				}
+			}
+		}
+	}
+}
