@@ -180,6 +180,7 @@ func TestGuardKeepsFiles(t *testing.T) {
 
 // broom remembers what it swept.
 type broom struct {
+	shut  bool
 	swept []string
 	err   error
 
@@ -187,13 +188,16 @@ type broom struct {
 	parted []string
 }
 
-func (b *broom) Shut([]*os.File) error { return nil }
+func (b *broom) Shut([]*os.File) error {
+	b.shut = true
+	return b.err
+}
 
 func (b *broom) Release(h Holding) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.parted) > 0 {
-		return errors.New("a farewell went before an address")
+	if !b.shut || len(b.parted) > 0 {
+		return errors.New("an address went before the door was shut, or after a farewell")
 	}
 	b.swept = append(b.swept, h.Interface)
 	return b.err
