@@ -46,20 +46,32 @@ func TestLegacy(t *testing.T) {
 			}
 			conns = append(conns, c)
 		}
-		stop := make(chan struct{})
+		stop, said := make(chan struct{}), make(chan struct{})
 		var talking sync.WaitGroup
+		// more returns when the connections have had answers for a while, whoever
+		// carries them.
+		more := func() {
+			t.Helper()
+			for range 400 {
+				select {
+				case <-said:
+				case <-time.After(10 * time.Second):
+					t.Fatal("nobody gets an answer any more")
+				}
+			}
+		}
 		for _, c := range conns[:8] { // the others are idle meanwhile
 			talking.Go(func() {
 				for {
-					select {
-					case <-stop:
-						return
-					default:
-					}
 					c.Write([]byte("x"))
 					if _, err := c.Read(make([]byte, 1)); err != nil {
 						t.Error(err)
 						return
+					}
+					select {
+					case <-stop:
+						return
+					case said <- struct{}{}:
 					}
 				}
 			})
@@ -72,7 +84,7 @@ func TestLegacy(t *testing.T) {
 		if err := first.Close(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(50 * time.Millisecond) // nobody looks after it now
+		more() // nobody looks after it now
 		s.Servers[0], s.Servers[1] = s.Servers[1], s.Servers[0]
 		second := w.open(t, Options{Legacy: legacy})
 		for _, l := range legacy {
@@ -82,7 +94,7 @@ func TestLegacy(t *testing.T) {
 			t.Fatal(err)
 		}
 		attach(second)
-		time.Sleep(50 * time.Millisecond)
+		more()
 		close(stop)
 		talking.Wait()
 		if n := second.Inherited(); n != 16 {
