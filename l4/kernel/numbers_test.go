@@ -33,6 +33,23 @@ func (c *numbered) say(server bool, flags byte, at uint32) {
 	}
 }
 
+// age has the connection have had its latest packets some seconds ago.
+func (c *numbered) age() {
+	c.t.Helper()
+	k := flowKey(TCP, c.client, c.vip)
+	for range 2 {
+		var entry programFlow
+		if err := c.path.objects.Flows.Lookup(&k, &entry); err != nil {
+			c.t.Fatal(err)
+		}
+		entry.RouteAt -= 5
+		if err := c.path.objects.Flows.Put(&k, &entry); err != nil {
+			c.t.Fatal(err)
+		}
+		k = otherKey(&k, &entry)
+	}
+}
+
 // TestForgedEnds ends connections by resets and FINs whose numbers are not those of
 // the connection, and then by right ones. All are passed on: the receiver judges.
 func TestForgedEnds(t *testing.T) {
@@ -47,7 +64,7 @@ func TestForgedEnds(t *testing.T) {
 				}
 				c := newNumbered(r, client, f.vip, f.server)
 				before := r.stats()
-				for _, at := range []uint32{next - 1, next - 1000, 0, 1 << 31, next + 1<<21, next + 1<<24, next - 1<<20} {
+				for _, at := range []uint32{next - 1, next - 1000, 0, 1 << 31, next + 1<<17, next + 1<<21, next + 1<<24, next - 1<<20} {
 					c.say(server, flags, at)
 				}
 				r.path.sweepOnce(tick()+ticks(30*time.Second), 0) // longer than what has ended, on one side or two, may last
@@ -73,7 +90,7 @@ func TestNumbersThatAreForged(t *testing.T) {
 	f := families[0]
 	r := newRig(t, Options{}, f.service())
 	c := newNumbered(r, f.client, f.vip, f.server)
-	for _, at := range []uint32{1 << 31, 1101 + 1<<24, 0xfff00000} {
+	for _, at := range []uint32{1 << 31, 1101 + 1<<17, 1101 + 1<<23, 1101 + 1<<24, 0xfff00000} {
 		c.say(false, ack, at)
 		c.say(false, syn, at)
 		c.say(false, rst, at)
@@ -109,19 +126,7 @@ func TestNumbersAreDoubted(t *testing.T) {
 	f := families[0]
 	r := newRig(t, Options{}, f.service())
 	c := newNumbered(r, f.client, f.vip, f.server)
-	// As if it had come here some seconds before the address did.
-	k := flowKey(TCP, f.client, f.vip)
-	for range 2 {
-		var entry programFlow
-		if err := r.path.objects.Flows.Lookup(&k, &entry); err != nil {
-			t.Fatal(err)
-		}
-		entry.RouteAt -= 5
-		if err := r.path.objects.Flows.Put(&k, &entry); err != nil {
-			t.Fatal(err)
-		}
-		k = otherKey(&k, &entry)
-	}
+	c.age() // it came here before the address did
 	r.path.AddressCame()
 	c.say(false, rst, 1101)
 	if s := r.stats(); s.Current != 1 {
@@ -136,6 +141,29 @@ func TestNumbersAreDoubted(t *testing.T) {
 	}
 	c.say(false, rst, later)
 	if s := r.stats(); s.Current != 0 {
+		t.Errorf("the right reset did not end it: %+v", s)
+	}
+}
+
+// TestNumbersCatchUp has a lot of a bulk be lost before it comes here. What was sent is
+// known again when the receiver has acknowledged what is beyond, and not before.
+func TestNumbersCatchUp(t *testing.T) {
+	t.Parallel()
+	f := families[0]
+	r := newRig(t, Options{}, f.service())
+	c := newNumbered(r, f.client, f.vip, f.server)
+	const beyond, end = 1101 + 1<<17, 1101 + 1<<20
+	c.age()
+	c.say(false, ack, beyond)
+	c.say(false, rst, beyond)
+	if s := r.stats(); s.Current != 1 || s.Broken != 0 {
+		t.Fatalf("what may be forged ended it: %+v", s)
+	}
+	r.server(packet{proto: TCP, from: c.server, to: c.seen, flags: ack, seq: 1501, ack: beyond})
+	c.age()
+	c.say(false, ack, end)
+	c.say(false, rst, end)
+	if s := r.stats(); s.Current != 0 || s.Broken != 1 {
 		t.Errorf("the right reset did not end it: %+v", s)
 	}
 }

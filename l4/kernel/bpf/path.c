@@ -237,8 +237,11 @@ INLINE int follow(const struct packet *p, struct flow *f, __u32 now)
 			forget(&p->key, f);
 			return BEGIN;
 		}
-		if (unlikely(f->route_at != now))
+		if (unlikely(f->route_at != now)) { // once in each tick
 			doubt(f);
+			if (!(p->flags & (SYN | RST)))
+				catch_up(p, f);
+		}
 		int what = CARRY;
 		if (p->flags & (SYN | FIN | RST) || (from_client && f->phase == PHASE_NEW) ||
 		    f->flags & (from_client ? FLAG_CLIENT_RST : FLAG_SERVER_RST | FLAG_STRAY))
