@@ -121,12 +121,17 @@ func (b *batch) next() (first time.Time) {
 	return first
 }
 
-// expire ends the parts whose time is over, all of them if ctx has ended.
+// expire ends the parts whose time is over, all of them if ctx has ended. It looks
+// once more at each before: where something kept the batch from going on, more may
+// have come in time than there is room for in events.
 func (b *batch) expire(ctx context.Context, now time.Time) {
 	all := ctx.Err() != nil
 	for i := range b.parts {
 		p := &b.parts[i]
-		if p.stage != over && (all || !p.deadline.IsZero() && !now.Before(p.deadline)) {
+		if p.stage == over || !all && (p.deadline.IsZero() || now.Before(p.deadline)) {
+			continue
+		}
+		if b.goOn(p); p.stage != over {
 			b.broken(p, ranOut)
 		}
 	}

@@ -193,3 +193,56 @@ func dupe(t *testing.T, c net.Conn) net.Conn {
 	}
 	return twin
 }
+
+// What has come in time counts, although much of it has come when the batch, which
+// something kept from going on, sees that the time is over.
+func TestBatchIsLate(t *testing.T) {
+	const many = 200
+	var asked sync.WaitGroup
+	asked.Add(many)
+	answered := make(chan struct{}, many)
+	address := serve(t, func(c net.Conn) {
+		twin := dupe(t, c) // serve closes the other one
+		go func() {
+			defer twin.Close()
+			_, _ = io.ReadFull(twin, make([]byte, 4))
+			asked.Done()
+			asked.Wait()
+			_, _ = io.WriteString(twin, "PONG")
+			answered <- struct{}{}
+			silent(twin)
+		}()
+	})
+	deadline := time.Now().Add(ample / 4)
+	var once sync.Once
+	ask := func() (exchange, error) {
+		return exchange{endpoint.IP(address), []byte("PING"), maxAnswer, func(answer []byte, ended error) (finding, error) {
+			once.Do(func() {
+				for range many {
+					<-answered
+				}
+				time.Sleep(time.Until(deadline.Add(time.Millisecond)))
+			})
+			if string(answer) == "PONG" {
+				return finding{}, nil
+			}
+			return finding{}, errors.Join(ended, errors.New("no answer"))
+		}}, nil
+	}
+	parts := make([]part, many)
+	for i := range parts {
+		parts[i] = part{ask: ask, deadline: deadline}
+	}
+	failed := 0
+	b := batch{report: func(all []outcome) {
+		for _, o := range all {
+			if o.err != nil {
+				failed++
+			}
+		}
+	}}
+	b.run(t.Context(), parts)
+	if failed > 0 {
+		t.Errorf("%d of %d fail, all have answered in time", failed, many)
+	}
+}
