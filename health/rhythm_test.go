@@ -45,6 +45,10 @@ func TestIntervalsFollowTheState(t *testing.T) {
 			func(c *Config) { c.FastInterval = 500 * time.Millisecond }, "+-+++",
 			[]string{"0s", "1s", "1.5s", "3.5s", "5.5s"},
 		},
+		"not faster than that": {
+			func(c *Config) { c.FastInterval = 20 * time.Millisecond }, "+---",
+			[]string{"0s", "1s", "1.02s", "1.04s", "3.04s"},
+		},
 		"slow while down, fast on the way up": {
 			func(c *Config) { c.DownInterval, c.FastInterval = 10*time.Second, time.Second }, "--++++",
 			[]string{"0s", "1s", "11s", "12s", "14s", "16s"},

@@ -21,14 +21,14 @@ const earliest = 50 * time.Millisecond
 func earlyBy(interval time.Duration) time.Duration { return min(interval/20, earliest) }
 
 func newRhythm(check Config) rhythm {
-	interval := check.EffectiveInterval()
+	interval, fast, down := check.EffectiveInterval(), check.EffectiveFastInterval(), check.EffectiveDownInterval()
 	return rhythm{
 		interval: interval,
-		fast:     check.EffectiveFastInterval(),
-		down:     check.EffectiveDownInterval(),
+		fast:     fast,
+		down:     down,
 		timeout:  check.EffectiveTimeout(),
 		jitter:   float64(check.EffectiveJitter()) / float64(interval),
-		early:    earlyBy(interval),
+		early:    earlyBy(min(fast, down)), // fast is interval at most
 	}
 }
 
