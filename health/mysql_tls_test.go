@@ -23,7 +23,7 @@ func mysqlByTLS(c tls.Certificate, heard chan<- []byte, decide func(say func(str
 			_ = writePacket(conn, 2, []byte("\xff\x00\x00this is no request for TLS"))
 			return
 		}
-		encrypted := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{c}})
+		encrypted := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{c}, ClientAuth: tls.RequestClientCert})
 		packets := packetReader{r: encrypted}
 		hear := func() []byte {
 			next, payload, err := packets.next()
@@ -57,6 +57,9 @@ func TestMySQLByTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	verified := Config{Type: MySQL, TLS: true, Verify: true, CAFile: ca, ServerName: "db.example.com"}
+	missing, ours := verified, verified
+	missing.CAFile = filepath.Join(t.TempDir(), "missing.pem")
+	ours.Cert, ours.Key = missing.CAFile, missing.CAFile
 	user := func(c Config) Config {
 		c.User, c.PasswordFile = "lb", secret
 		return c
@@ -87,6 +90,8 @@ func TestMySQLByTLS(t *testing.T) {
 		"a user, of anybody":      {other, grants, user(Config{Type: MySQL, TLS: true}), "up: logged in", "\x01"},
 		"without a user":          {good, denies, verified, "up: greeted by version 10.11.6-MariaDB", leaveAs},
 		"without one, of another": {other, denies, verified, "down: the certificate does not pass: certificate signed by unknown authority", leaveAs},
+		"no authorities":          {good, denies, user(missing), "down: ", leaveAs},
+		"no certificate of ours":  {good, denies, user(ours), "down: ", leaveAs},
 		"expires":                 {old, denies, Config{Type: MySQL, TLS: true}, "up: greeted by version 10.11.6-MariaDB; warning: the certificate of db.example.com expires", leaveAs},
 	}
 	for name, test := range tests {

@@ -78,14 +78,24 @@ func (c *tlsClient) handshake(conn *boundConn) (encrypted *tls.Conn, warning str
 }
 
 // handshakeAnyhow is handshake for servers that are not to be broken off: a
-// certificate that does not pass is no error, but said in untrusted.
+// certificate that does not pass, or a file of ours that cannot be read, is no
+// error, but said in untrusted.
 func (c *tlsClient) handshakeAnyhow(conn *boundConn) (encrypted *tls.Conn, warning string, untrusted, err error) {
 	lenient := *c
 	lenient.config = c.config.Clone()
-	lenient.config.InsecureSkipVerify = true
+	lenient.config.InsecureSkipVerify, lenient.caFile = true, ""
+	if own := c.config.GetClientCertificate; own != nil {
+		lenient.config.GetClientCertificate = func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			var pair *tls.Certificate
+			if pair, untrusted = own(request); untrusted != nil {
+				pair = new(tls.Certificate) // shows none
+			}
+			return pair, nil
+		}
+	}
 	encrypted, warning, err = lenient.handshake(conn)
-	if err != nil || c.config.InsecureSkipVerify {
-		return encrypted, warning, nil, err
+	if err != nil || untrusted != nil || c.config.InsecureSkipVerify {
+		return encrypted, warning, untrusted, err
 	}
 	options := x509.VerifyOptions{DNSName: c.config.ServerName, Intermediates: x509.NewCertPool()}
 	if c.caFile != "" {
