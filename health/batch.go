@@ -69,6 +69,7 @@ func (b *batch) run(ctx context.Context, parts []part) {
 	waiter, err := b.newWaiter()
 	if err != nil {
 		for i := range parts {
+			parts[i].begun = time.Now()
 			b.end(&parts[i], finding{}, err)
 		}
 		b.report(b.came)

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"appliance/internal/endpoint"
 )
 
@@ -244,5 +246,32 @@ func TestBatchIsLate(t *testing.T) {
 	b.run(t.Context(), parts)
 	if failed > 0 {
 		t.Errorf("%d of %d fail, all have answered in time", failed, many)
+	}
+}
+
+// Where this node has no descriptors left, no check has taken time.
+func TestBatchWithoutDescriptors(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 0
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	var ended []outcome
+	b := batch{report: func(all []outcome) { ended = append(ended, all...) }}
+	b.run(t.Context(), make([]part, 2))
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if len(ended) != 2 {
+		t.Fatalf("%d outcomes, want 2", len(ended))
+	}
+	for _, o := range ended {
+		if !isOurs(o.err) || o.latency > time.Minute {
+			t.Errorf("%v after %v", o.err, o.latency)
+		}
 	}
 }
