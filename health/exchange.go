@@ -3,7 +3,6 @@ package health
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -18,7 +17,7 @@ type exchange struct {
 	send    []byte // what is said first; may be empty
 	most    int    // bounds the answer, in bytes
 	// judge judges all that the server has said so far. ended tells why no more
-	// will come: io.EOF, errFull, or what broke the connection or ran out of time;
+	// will come: io.EOF, errFull, errPieces, or what broke the connection or ran out of time;
 	// nil as long as more may come, which judge waits for by returning errMore.
 	// Without a judge the connection is enough. The answer is not to be kept.
 	judge func(answer []byte, ended error) (finding, error)
@@ -30,20 +29,21 @@ var (
 	// errFull says that an answer is as long as it may be.
 	errFull = errors.New("the answer is too long")
 	// errPieces says that a server costs more than its check is worth.
-	errPieces = fmt.Errorf("the answer comes in more than %d pieces", maxPieces)
+	errPieces = errors.New("the answer comes in too many pieces")
 )
 
 // pieceSize is how much of an answer is read at a time, in bytes.
 const pieceSize = 8 << 10
 
-// maxPieces bounds in how many pieces an answer may come: with each, all of it is
-// judged again.
-const maxPieces = 1000
+// maxJudged bounds how much is judged of an answer that comes in pieces, in bytes:
+// with each, all of it is judged again. Packets of an Ethernet that come one by one
+// take less than half of it for the longest answer.
+const maxJudged = 4 << 20
 
 // hearing is an answer while it comes.
 type hearing struct {
 	answer []byte // what has come before the last piece
-	pieces int
+	judged int    // bytes, all that came before with each piece
 }
 
 // room returns how many more bytes an answer may have.
@@ -64,8 +64,12 @@ func (h *hearing) take(x *exchange, piece []byte, ended error) (finding, error) 
 	if err != errMore {
 		return found, err
 	}
-	if h.pieces++; h.pieces == maxPieces {
-		return finding{}, errPieces
+	if h.judged += len(piece); h.judged > maxJudged {
+		// What has come may do, as it does where only the status counts.
+		if found, err = x.judge(piece, errPieces); err != nil {
+			return finding{}, errPieces
+		}
+		return found, nil
 	}
 	if len(h.answer) == 0 {
 		h.answer = append(h.answer, piece...)
