@@ -31,8 +31,9 @@ func (h *Headers) UnmarshalTable(table map[string]string) error {
 	return nil
 }
 
-// ownHeaders are those that say how the request itself is to be read.
-var ownHeaders = []string{"Connection", "Content-Length", "Transfer-Encoding", "Upgrade", "Trailer"}
+// ownHeaders are those that say how the request itself is to be read, or are about
+// the connection; by HTTP/2 servers refuse the latter (RFC 9113, section 8.2.2).
+var ownHeaders = []string{"Connection", "Content-Length", "Transfer-Encoding", "Upgrade", "Trailer", "TE", "Keep-Alive", "Proxy-Connection"}
 
 // notInToken reports whether a name may not contain r (RFC 9110, section 5.6.2).
 func notInToken(r rune) bool {

@@ -29,6 +29,7 @@ func TestHeadersOfACheck(t *testing.T) {
 		`type = "http", headers = ["X-A: 1"]`:       "check.headers: want a table of strings, got array",
 		`type = "http", headers = { X-A = 1 }`:      "check.headers.X-A: want a string, got integer",
 		`type = "http", headers = { Host = "a" }`:   "check.headers: the host of a check has a key of its own, host",
+		`type = "http", headers = { TE = "a" }`:     "check.headers: TE is not for a check to choose",
 		`type = "http", headers = { "X A" = "a" }`:  `check.headers: "X A" is no name of a header`,
 		`type = "tcp", headers = { X-A = "a" }`:     "check.headers: headers belongs to checks of type http, https or grpc, not tcp",
 		`type = "icmp", address = "10.0.0.300"`:     "check.address: ",
