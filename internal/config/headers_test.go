@@ -48,6 +48,30 @@ func TestHeadersOfACheck(t *testing.T) {
 	}
 }
 
+// A grpc check that a pool has encrypted may have its own way to judge certificates.
+func TestGRPCInAPoolWithTLS(t *testing.T) {
+	const file = `
+[pool.a]
+http = "2"
+servers = ["10.0.0.1:80"]
+check = { type = "grpc", verify = true, server_name = "a.example.com" }
+tls = { verify = false, server_name = "b.example.com" }
+[[l7]]
+name = "b"
+listen = ["10.0.0.2:80"]
+pool = "a"
+`
+	f, err := Parse("f.toml", []byte(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := f.Pools["a"]
+	n.inherit()
+	if c := n.Check; !c.TLS || !c.Verify || c.ServerName != "a.example.com" {
+		t.Errorf("%+v", c)
+	}
+}
+
 func TestAuthoritiesOfACheck(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f.toml")

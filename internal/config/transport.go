@@ -32,6 +32,10 @@ func (p Pool) sharesTLS() bool {
 	return p.TLS != nil && p.checksSamePort() && (c.Type == health.HTTPS || c.Type == health.TLS || c.Type == health.GRPC)
 }
 
+// grpcByTLS reports whether the pool's check is one by grpc that is encrypted because
+// the pool's servers are spoken to by TLS.
+func (p Pool) grpcByTLS() bool { return p.sharesTLS() && p.Check.Type == health.GRPC }
+
 // checksSamePort reports whether the pool's check asks where its services do.
 func (p Pool) checksSamePort() bool {
 	return p.Check != nil && p.Check.Port == 0 && !p.Check.Address.IsValid()
@@ -51,7 +55,7 @@ func (p *Pool) inherit() {
 	if !p.sharesTLS() {
 		return
 	}
-	c.TLS = c.TLS || c.Type == health.GRPC
+	c.TLS = c.TLS || p.grpcByTLS()
 	if c.ServerName == "" {
 		c.ServerName = p.TLS.ServerName
 	}

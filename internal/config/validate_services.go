@@ -186,7 +186,9 @@ func (f *File) validatePools(r *report) {
 func (f *File) validatePool(r *report, path string, p Pool) {
 	p.Config.Validate(r.under(path))
 	if p.Check != nil {
-		p.Check.Validate(r.under(path + ".check"))
+		check := *p.Check
+		check.TLS = check.TLS || p.grpcByTLS() // so its keys may say something else
+		check.Validate(r.under(path + ".check"))
 	}
 	f.validateServerAddresses(r, path, p)
 	f.validateTransport(r, path, p)
