@@ -71,8 +71,11 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 		return 0, nil
 	}
 	waitErr := (*rawConn)(c).Read(func(fd uintptr) bool {
-		n, err = unix.Read(int(fd), p)
-		return err != unix.EAGAIN && err != unix.EINTR
+		for {
+			if n, err = unix.Read(int(fd), p); err != unix.EINTR {
+				return err != unix.EAGAIN
+			}
+		}
 	})
 	switch {
 	case waitErr != nil:
@@ -90,10 +93,14 @@ func (c *Conn) Write(p []byte) (sent int, err error) {
 	waitErr := (*rawConn)(c).Write(func(fd uintptr) bool {
 		for sent < len(p) {
 			var n int
-			if n, err = unix.SendmsgN(int(fd), p[sent:], nil, nil, unix.MSG_NOSIGNAL); err != nil {
+			n, err = unix.SendmsgN(int(fd), p[sent:], nil, nil, unix.MSG_NOSIGNAL)
+			switch err {
+			case nil:
+				sent += n
+			case unix.EINTR:
+			default:
 				return err != unix.EAGAIN
 			}
-			sent += n
 		}
 		return true
 	})
@@ -138,11 +145,11 @@ func (c *Conn) reset() {
 // SetDeadline sets the deadlines for reading and writing.
 func (c *Conn) SetDeadline(t time.Time) error { return c.setDeadlines(&t, &t) }
 
-// SetReadDeadline sets the deadline for reading. It ends waiting; what is there
-// already may be read after it.
+// SetReadDeadline sets the deadline for reading. After it nothing is read, be it there
+// already.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadlines(&t, nil) }
 
-// SetWriteDeadline sets the deadline for writing. It ends waiting.
+// SetWriteDeadline sets the deadline for writing. After it nothing is written.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadlines(nil, &t) }
 
 // setDeadlines sets the deadlines that are not nil.
@@ -205,8 +212,9 @@ func (c *Conn) release(p *polled) error {
 }
 
 // enter has the caller use fd, until it calls leave; or, if it is not nil, what is
-// returned.
-func (c *Conn) enter() (*polled, error) {
+// returned. It fails after the deadline by, one of c's, if that is not nil: who never
+// has to wait would not hear of it from the poller.
+func (c *Conn) enter(by *time.Time) (*polled, error) {
 	if p := c.polled.Load(); p != nil {
 		return p, nil
 	}
@@ -217,6 +225,9 @@ func (c *Conn) enter() (*polled, error) {
 	}
 	if c.closed {
 		return nil, net.ErrClosed
+	}
+	if by != nil && !by.IsZero() && !time.Now().Before(*by) {
+		return nil, os.ErrDeadlineExceeded
 	}
 	c.users++
 	return nil, nil
@@ -263,7 +274,7 @@ type rawConn Conn
 // Control is described at syscall.RawConn.
 func (r *rawConn) Control(f func(fd uintptr)) error {
 	c := (*Conn)(r)
-	p, err := c.enter()
+	p, err := c.enter(nil)
 	if err != nil {
 		return err
 	}
@@ -275,29 +286,28 @@ func (r *rawConn) Control(f func(fd uintptr)) error {
 	return nil
 }
 
-// Read is described at syscall.RawConn. A deadline is not asked for before f has
-// been called once, unless there was something to wait for already.
+// Read is described at syscall.RawConn.
 func (r *rawConn) Read(f func(fd uintptr) (done bool)) error {
-	p, err := (*Conn)(r).first(f)
+	p, err := (*Conn)(r).first(f, &r.readBy)
 	if p == nil {
 		return err
 	}
 	return (*Conn)(r).result(p.raw.Read(f))
 }
 
-// Write is described at syscall.RawConn, with the same difference.
+// Write is described at syscall.RawConn.
 func (r *rawConn) Write(f func(fd uintptr) (done bool)) error {
-	p, err := (*Conn)(r).first(f)
+	p, err := (*Conn)(r).first(f, &r.writeBy)
 	if p == nil {
 		return err
 	}
 	return (*Conn)(r).result(p.raw.Write(f))
 }
 
-// first calls f if the poller does not know the connection yet. It returns what f is
-// to go on with, nil if it is done.
-func (c *Conn) first(f func(fd uintptr) (done bool)) (*polled, error) {
-	p, err := c.enter()
+// first calls f if the poller does not know the connection yet, unless the deadline by
+// is over. It returns what f is to go on with, nil if it is done.
+func (c *Conn) first(f func(fd uintptr) (done bool), by *time.Time) (*polled, error) {
+	p, err := c.enter(by)
 	if p != nil || err != nil {
 		return p, err
 	}

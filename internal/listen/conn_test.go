@@ -115,6 +115,40 @@ func TestConnDeadlines(t *testing.T) {
 	}
 }
 
+// A deadline ends also what never has to wait: as much as the other side has sent does
+// not keep a reader for longer.
+func TestConnDeadlineWithoutWaiting(t *testing.T) {
+	client, c := pair(t)
+	if _, err := client.Write(make([]byte, 1<<10)); err != nil {
+		t.Fatal(err)
+	}
+	ready(t, c)
+	past := time.Now().Add(-time.Second)
+	for what, call := range map[string]func() error{
+		"read":  func() error { _, err := c.Read(make([]byte, 1)); return err },
+		"write": func() error { _, err := c.Write(make([]byte, 1)); return err },
+	} {
+		if err := call(); err != nil {
+			t.Errorf("%s without a deadline: %v", what, err)
+		}
+		if err := c.SetDeadline(past); err != nil {
+			t.Fatal(err)
+		}
+		if err := call(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s after the deadline: %v", what, err)
+		}
+		if err := c.SetDeadline(time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := call(); err != nil {
+			t.Errorf("%s with no deadline any more: %v", what, err)
+		}
+	}
+	if c.polled.Load() != nil {
+		t.Error("the poller knows a connection that has not been waited for")
+	}
+}
+
 // Close ends calls under way, however far they are, and the descriptor is closed
 // once.
 func TestConnClose(t *testing.T) {
