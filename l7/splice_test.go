@@ -88,6 +88,8 @@ func TestSplicedBodiesThatBreakOff(t *testing.T) {
 	}
 	r.until("the end", func() bool { return r.stats("web").Current == 0 && r.engine.Active(nil) == 0 })
 	ps := &r.engine.services["web"].state.Load().pools[r.pools["p"]].pipes
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
 	for _, p := range ps.free {
 		if p.n != 0 {
 			t.Errorf("%d bytes were left in a pipe", p.n)

@@ -19,6 +19,9 @@ import (
 // wait for: a client whose request has come already, and who leaves with the
 // answer, costs neither that, nor timers for deadlines, nor the objects of package
 // net.
+//
+// One goroutine at a time may read, and one write. All else may be called by others
+// meanwhile.
 type Conn struct {
 	local, peer netip.AddrPort
 	fd          int
