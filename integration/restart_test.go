@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -172,11 +173,31 @@ func TestKernelPathConnectionsOutliveARestart(t *testing.T) {
 	if n := m.kept(); n != 4 {
 		t.Errorf("%d files are kept; want two maps and two attachments", n)
 	}
+	m.changesItsFile()
 	if err := p.LB01.Terminate(p.within(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	m.stop()
 	eventually(t, 10*time.Second, "nothing is left", func() bool { return p.programs(p.LB01) == 0 })
+}
+
+// changesItsFile has the node come back from a crash with a file that has no service
+// of the kernel path: what is left of that ends. Then the file is as before.
+func (m *manager) changesItsFile() {
+	m.t.Helper()
+	without := strings.NewReplacer(`forward = "dnat"`, "", `"kernel"`, `"proxy"`, `"auto"`, `"proxy"`).Replace(kernelConfig)
+	if err := errors.Join(m.LB01.Kill(), m.LB01.WriteConfig(without)); err != nil {
+		m.t.Fatal(err)
+	}
+	m.startAppliance()
+	m.waitActive(m.LB01)
+	eventually(m.t, 10*time.Second, "nothing is carried any more", func() bool { return m.programs(m.LB01) == 0 && m.kept() == 0 })
+	if err := errors.Join(m.LB01.Terminate(m.within(20*time.Second)), m.LB01.WriteConfig(kernelConfig)); err != nil {
+		m.t.Fatal(err)
+	}
+	m.startAppliance()
+	m.waitActive(m.LB01)
+	m.inKernel(m.LB01, "tcp", "tcp6", "udp")
 }
 
 // busy has connections talk until the returned function is called.
