@@ -94,6 +94,7 @@ type kernelPath struct {
 	services   []kernel.Service     // those of them that are
 	interfaces []kernel.Interface   // that are looked at, or
 	again      bool                 // not all of which could be, or Attach was not called yet
+	unkept     bool                 // store does not know what is attached by now
 	refused    error                // why services or interfaces are not in force as a whole
 	placed     map[string]placement // by the services that ask for the kernel
 	active     map[*member]bool     // that hold addresses now
@@ -301,6 +302,10 @@ func (k *kernelPath) look() {
 			k.servers.Store(&all)
 		}
 	}
+	if k.unkept && k.services != nil { // before, what is left belongs to the process before
+		k.unkept = false
+		k.bequeath()
+	}
 	if n := k.path.Inherited(); n != k.inherited {
 		k.inherited = n
 		k.log.Info().Int("flows", n).Msg("goes on with the flows of the process before")
@@ -360,7 +365,7 @@ func (k *kernelPath) attach(s *setup) (needed map[string]needs, not unattached, 
 	}
 	remains, keepErr := k.path.Remains()
 	k.keep(remains)
-	k.bequeath()
+	k.unkept = true
 	err = errors.Join(err, keepErr)
 	k.again = err != nil
 	k.interfaces = slices.DeleteFunc(interfaces, func(i kernel.Interface) bool { return not[i.Index] != nil })

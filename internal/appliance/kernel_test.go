@@ -2,8 +2,10 @@ package appliance
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -14,6 +16,7 @@ import (
 
 	"appliance/internal/config"
 	"appliance/internal/control"
+	"appliance/internal/fdstore"
 	"appliance/internal/link"
 	"appliance/internal/peer"
 	"appliance/internal/pool"
@@ -84,12 +87,16 @@ func (p *program) Cut(meant func(kernel.Flow) bool) (n int, err error) {
 	return len(cut), nil
 }
 
-func (p *program) Remains() ([]*os.File, error)         { return nil, nil }
-func (p *program) Legacy() (map[string]*os.File, error) { return nil, nil }
-func (p *program) Inherited() int                       { return 0 }
-func (p *program) AddressCame()                         {}
-func (p *program) TakeStrays()                          { p.strays++ }
-func (p *program) LeaveStrays()                         { p.strays = 0 }
+func (p *program) Remains() ([]*os.File, error) { return nil, nil }
+func (p *program) Inherited() int               { return 0 }
+func (p *program) AddressCame()                 {}
+func (p *program) TakeStrays()                  { p.strays++ }
+func (p *program) LeaveStrays()                 { p.strays = 0 }
+
+func (p *program) Legacy() (map[string]*os.File, error) {
+	null, err := os.Open(os.DevNull)
+	return map[string]*os.File{"link-1": null}, err
+}
 
 func (p *program) Close() error { return nil }
 
@@ -498,6 +505,37 @@ func TestWhatIsLeftEndsWithoutServices(t *testing.T) {
 	}
 	if k.look(); p.sets != 1 || p.attaches != 1 {
 		t.Errorf("set %d times, attached %d times", p.sets, p.attaches)
+	}
+}
+
+// What an earlier process has left is kept until this one has it.
+func TestWhatIsLeftIsKeptUntilItIsTakenOver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	k, p := newTestPath(kernelSetup(t))
+	k.store, _ = fdstore.Open()
+	told := func() string {
+		manager.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		b := make([]byte, 100)
+		n, _ := manager.Read(b)
+		return string(b[:n])
+	}
+	p.setting = func() {
+		if text := told(); text != "" {
+			t.Errorf("before the take-over the store is told %q", text)
+		}
+	}
+	k.look()
+	if text := told(); !strings.Contains(text, "FDSTORE=1") {
+		t.Errorf("after it, %q", text)
+	}
+	if k.look(); told() != "" {
+		t.Error("it is told again")
 	}
 }
 
