@@ -461,7 +461,12 @@ func (p *pair) drainInKernel(talks []*talk) {
 	eventually(p.t, 20*time.Second, "web2 is down", func() bool { return p.server(p.LB01, "tcp", "web2").Health == "down" })
 	eventually(p.t, 20*time.Second, "new connections go to web3 alone", func() bool {
 		for range 8 {
-			k := p.talk(netip.AddrPortFrom(p.VIP, 3306))
+			to := netip.AddrPortFrom(p.VIP, 3306)
+			c, err := p.Client.Dial(p.within(10*time.Second), to)
+			if err != nil { // web2 refuses while the path is not told yet
+				return false
+			}
+			k := p.greeted(c, to)
 			k.conn.Close()
 			if k.server != "web3" {
 				return false
