@@ -114,15 +114,16 @@ func (p *Path) Install(flows []Flow) (refused int) {
 	defer p.mu.Unlock()
 	now := tick()
 	for i := range flows {
-		if !p.install(&flows[i], now) {
+		if !p.install(&flows[i], flagInstalled, now) {
 			refused++
 		}
 	}
 	return refused
 }
 
-// install installs one flow, or returns false.
-func (p *Path) install(flow *Flow, now uint32) bool {
+// install installs one flow, or returns false. flag is flagInstalled, or 0 for a flow
+// that is this node's.
+func (p *Path) install(flow *Flow, flag, now uint32) bool {
 	s := p.registry.listen[listenKey(flow.Protocol, flow.Listen)]
 	if s == nil || !flow.possible() {
 		return false
@@ -143,7 +144,7 @@ func (p *Path) install(flow *Flow, now uint32) bool {
 	if err != nil {
 		return false
 	}
-	there, back := p.entries(s, srv, flow, &k, seen)
+	there, back := p.entries(s, srv, flow, &k, flag, seen)
 	if old.Flags&flagInstalled != 0 && there.sameWay(&old) {
 		// The usual case: it is still there. Its way back is what it was.
 		old.Seen, old.Flags = there.Seen, there.Flags
@@ -195,11 +196,11 @@ func (flow *Flow) possible() bool {
 	return false
 }
 
-// entries returns both directions of a flow of the other node, whose direction
+// entries returns both directions of a flow that did not begin here, whose direction
 // from the client has the key k.
-func (p *Path) entries(s *service, srv *server, flow *Flow, k *programKey, seen uint32) (there, back programFlow) {
+func (p *Path) entries(s *service, srv *server, flow *Flow, k *programKey, flag, seen uint32) (there, back programFlow) {
 	there = programFlow{
-		Phase: phaseEstablished, Flags: flagInstalled, Seen: seen,
+		Phase: phaseEstablished, Flags: flag, Seen: seen,
 		Server: srv.id, Service: s.id, Mode: uint8(flow.Mode),
 		Saddr: k.Saddr, Sport: port(flow.Port),
 		Daddr: words(flow.Server.Addr()), Dport: port(flow.Server.Port()),
@@ -218,7 +219,7 @@ func (p *Path) entries(s *service, srv *server, flow *Flow, k *programKey, seen 
 	}
 	backKey := otherKey(k, &there)
 	back = programFlow{
-		Phase: phaseEstablished, Flags: flagInstalled, Seen: seen,
+		Phase: phaseEstablished, Flags: flag, Seen: seen,
 		Server: srv.id, Service: s.id, Mode: uint8(flow.Mode), Reverse: 1,
 		Saddr: k.Daddr, Sport: k.Dport, Daddr: k.Saddr, Dport: k.Sport,
 		Hint: uint32(max(s.Interface, 0)),

@@ -221,19 +221,5 @@ func (p *Path) inheritFlow(k *programKey, f *programFlow, server netip.AddrPort,
 	}
 	flow := describe(k, f, server)
 	flow.Idle = time.Duration(age(now, seen)) << 30
-	if !p.install(&flow, now) {
-		return false
-	}
-	if f.Flags&flagInstalled != 0 {
-		return true
-	}
-	for _, key := range []programKey{*k, back} {
-		var entry programFlow
-		if p.objects.Flows.Lookup(&key, &entry) != nil {
-			continue
-		}
-		entry.Flags &^= flagInstalled
-		_ = p.objects.Flows.Update(&key, &entry, ebpf.UpdateExist) // it has ended meanwhile
-	}
-	return true
+	return p.install(&flow, f.Flags&flagInstalled, now)
 }

@@ -100,6 +100,12 @@ func TestLegacy(t *testing.T) {
 		if n := second.Inherited(); n != 16 {
 			t.Errorf("%d flows taken over; want 16", n)
 		}
+		second.each(func(_ *programKey, flow *programFlow) bool {
+			if flow.Flags&flagInstalled != 0 {
+				t.Error("a flow of this node is the other one's now")
+			}
+			return true
+		})
 		for i, c := range conns {
 			c.SetDeadline(time.Now().Add(10 * time.Second))
 			c.Write([]byte("y"))
