@@ -403,8 +403,8 @@ opens a new connection every millisecond, reads a greeting, and notes the longes
 sends a byte and waits for its echo, and connects anew after a reset or %v of silence. Connections fail when
 they are refused or reset, or are not answered within %v. With keepalived the greeting is served by a process
 on each node that is killed together with it; with applianctl it comes through its L4 proxy from a server behind.
-In a planned switch applianctl keeps new connections off for 200 ms, while those under way end: they are late, not refused.
-The stream is %v old then, so it is not waited for. The link's price for a lost machine is the time in which the backup asks
+In a planned switch without a peer link applianctl keeps new connections off for 200 ms, while those under way end: they are late, not
+refused, and the stream is %v old then, so it is not waited for. With the link both nodes answer for a moment, and the stream goes on. The link's price for a lost machine is the time in which the backup asks
 whether it lives.
 `, begun.UTC().Format("2006-01-02"), runtime.NumCPU(), first("uname", "-r"), runtime.Version(), first("keepalived", "--version"),
 		streamPatient, probePatient, longLived)
