@@ -64,12 +64,14 @@ func loopbackUp() error {
 // program loads the program, which is not attached.
 func program(t *testing.T) *steerObjects {
 	t.Helper()
+	return programOf(t, Options{Addresses: []netip.Addr{vip, vip6}, At: at, Own: own, Peer: peer})
+}
+
+func programOf(t *testing.T, o Options) *steerObjects {
+	t.Helper()
 	privateNamespace(t)
 	var objects steerObjects
-	err := load(&objects, Options{
-		Addresses: []netip.Addr{vip, vip6}, At: at, Own: own, Peer: peer,
-	})
-	if err != nil {
+	if err := load(&objects, o); err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatal(err)
 		}
@@ -500,21 +502,13 @@ func TestAttach(t *testing.T) {
 
 // Without a virtual MAC address a packet of this node stays what it is.
 func TestFramesToTheInterfaceItself(t *testing.T) {
-	privateNamespace(t)
-	var o steerObjects
-	if err := load(&o, Options{Addresses: []netip.Addr{vip}, At: own, Own: own, Peer: peer}); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	defer o.Close()
+	o := programOf(t, Options{Addresses: []netip.Addr{vip}, At: own, Own: own, Peer: peer})
 	one := arriving(netip.AddrPortFrom(stranger, 40000), netip.AddrPortFrom(vip, 80), syn)
-	expect(t, &o, "a frame to another one", one.frame(), left)
+	expect(t, o, "a frame to another one", one.frame(), left)
 	one.to = own
-	expect(t, &o, "a request", one.frame(), left)
+	expect(t, o, "a request", one.frame(), left)
 	one.flags = ack
-	expect(t, &o, "a segment", one.frame(), handed)
+	expect(t, o, "a segment", one.frame(), handed)
 }
 
 // When the addresses have gone, requests are the other node's, too.
