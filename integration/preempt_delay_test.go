@@ -44,9 +44,7 @@ func TestPreemptDelay(t *testing.T) {
 	}
 	p.waitActive(p.LB02)
 	start(p.LB01)
-	if s := p.status(p.LB01).VRRP[0]; s.State != "backup" {
-		t.Fatalf("lb01 is %s: %s", s.State, s.Reason)
-	}
+	eventually(t, 20*time.Second, "lb01 is backup", func() bool { return p.status(p.LB01).VRRP[0].State == "backup" })
 	killed := time.Now()
 	if err := p.LB02.Kill(); err != nil {
 		t.Fatal(err)
