@@ -50,7 +50,8 @@ type Config struct {
 
 // Handler is told what comes from the other nodes. LinkChanged and Reported are
 // called one at a time for each node, in the order in which things happened; they
-// must not block for long. Called may run several times at once.
+// must not block for long. Called may run several times at once, each after
+// Reported with what was to be reported when the other node called.
 type Handler interface {
 	LinkChanged(node string, s State, reason string)
 	Reported(node string, r Report)

@@ -64,10 +64,12 @@ type dialed struct {
 	err     error
 }
 
-// reported is a report with the session it came by.
+// reported is a report with the session it came by; heard is closed when it has
+// been passed on.
 type reported struct {
 	session *session
 	report  Report
+	heard   chan<- struct{}
 }
 
 func newNeighbour(m *Mesh, name string, address netip.AddrPort) *neighbour {
@@ -173,6 +175,7 @@ func (n *neighbour) prefers(s, old *session) bool {
 
 // onReport passes on what the node says of itself.
 func (n *neighbour) onReport(r reported) {
+	defer close(r.heard)
 	if r.session != n.session.Load() {
 		return
 	}

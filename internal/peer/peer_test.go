@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -107,12 +108,14 @@ func configs(t *testing.T) (a, b Config) {
 	return a, b
 }
 
+// pair starts two nodes, of which lb01 dials: no other connection takes the place
+// of the first.
 func pair(t *testing.T) (a, b *node) {
 	ca, cb := configs(t)
+	cb.Peers["lb01"] = place(t, "127.0.0.1")
 	a, b = start(t, ca, nil, zerolog.Nop()), start(t, cb, nil, zerolog.Nop())
 	a.want(t, "lb02 up")
 	b.want(t, "lb01 up")
-	settle(t, a, b)
 	return a, b
 }
 
@@ -143,7 +146,11 @@ func TestNodesMeetAndReport(t *testing.T) {
 // However both dial at the same time, one link is left, and it is the same one.
 func TestOneLinkIsLeft(t *testing.T) {
 	for range 20 {
-		a, b := pair(t)
+		ca, cb := configs(t)
+		a, b := start(t, ca, nil, zerolog.Nop()), start(t, cb, nil, zerolog.Nop())
+		a.want(t, "lb02 up")
+		b.want(t, "lb01 up")
+		settle(t, a, b)
 		a.stop(nil)
 		b.stop(nil)
 	}
@@ -233,6 +240,32 @@ func TestCalls(t *testing.T) {
 	<-cancelled
 	if err := a.Call(t.Context(), "lb03", "echo", nil, nil); !errors.Is(err, ErrNoLink) {
 		t.Errorf("a call to nobody: %v", err)
+	}
+}
+
+// What a node has said of itself when it calls is known where the call is carried
+// out.
+func TestCallsComeAfterNews(t *testing.T) {
+	ca, cb := configs(t)
+	cb.Peers["lb01"] = place(t, "127.0.0.1") // as in pair
+	ca.Heartbeat, cb.Heartbeat = MaxHeartbeat, MaxHeartbeat
+	var version atomic.Int64
+	a := start(t, ca, func() Report { return Report{Version: fmt.Sprint(version.Load())} }, zerolog.Nop())
+	b := start(t, cb, nil, zerolog.Nop())
+	b.call = func(context.Context, string, string, json.RawMessage) (any, error) {
+		return b.Status()[0].Report.Version, nil
+	}
+	a.want(t, "lb02 up")
+	for n := range 300 {
+		version.Store(int64(n))
+		a.Poke()
+		var known string
+		if err := a.Call(t.Context(), "lb02", "look", nil, &known); err != nil {
+			t.Fatal(err)
+		}
+		if known != fmt.Sprint(n) {
+			t.Fatalf("lb02 knows %s when lb01, which says %d, calls", known, n)
+		}
 	}
 }
 

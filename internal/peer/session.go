@@ -140,6 +140,12 @@ func (s *session) write(written chan<- struct{}) {
 		buf = buf[:0]
 		select {
 		case f := <-s.out:
+			// A call is judged by what this node has said of itself.
+			select {
+			case <-s.news:
+				buf, reported = s.appendReport(buf, reported, s.asked.Swap(false))
+			default:
+			}
 			buf = f.append(buf)
 		case <-s.news:
 			buf, reported = s.appendReport(buf, reported, s.asked.Swap(false))
@@ -218,8 +224,11 @@ func (s *session) take(ctx context.Context, f frame) (*bye, error) {
 	case kindReport:
 		var r Report
 		if err = json.Unmarshal(f.body, &r); err == nil {
+			// A call that comes after it is not carried out before it is known.
+			heard := make(chan struct{})
 			select {
-			case s.neighbour.reports <- reported{s, r}:
+			case s.neighbour.reports <- reported{s, r, heard}:
+				<-heard
 			case <-s.neighbour.done:
 			}
 		}
