@@ -30,18 +30,17 @@ type batch struct {
 // part is one exchange of a batch.
 type part struct {
 	job      *job // of whose checks this is one; nil if it has none
-	ask      func() (exchange, error)
+	exchange *exchange
 	deadline time.Time // zero: none
 
-	index    int32 // among the parts
-	exchange exchange
-	begun    time.Time
-	fd       int // -1 while there is no socket
-	to       unix.Sockaddr
-	watched  uint32 // what the epoll descriptor tells of it
-	stage    stage
-	sent     int
-	heard    hearing
+	index   int32 // among the parts
+	begun   time.Time
+	fd      int // -1 while there is no socket
+	to      unix.Sockaddr
+	watched uint32 // what the epoll descriptor tells of it
+	stage   stage
+	sent    int
+	heard   hearing
 }
 
 // stage is how far an exchange has come.
@@ -160,9 +159,6 @@ func (b *batch) begin(p *part) {
 
 // connect begins to connect to the server.
 func (p *part) connect() (err error) {
-	if p.exchange, err = p.ask(); err != nil {
-		return err
-	}
 	address := p.exchange.address
 	if p.fd, err = newSocket(address.Network(), unix.SOCK_STREAM, address); err != nil {
 		return err
@@ -222,14 +218,14 @@ func (p *part) push() error {
 
 // hear takes one piece of an answer.
 func (b *batch) hear(p *part) {
-	n, err := rawRecv(p.fd, b.buffer[:min(p.heard.room(&p.exchange), pieceSize)])
+	n, err := rawRecv(p.fd, b.buffer[:min(p.heard.room(p.exchange), pieceSize)])
 	switch {
 	case err == unix.EAGAIN:
 		return
 	case err == nil && n == 0:
 		err = io.EOF
 	}
-	found, err := p.heard.take(&p.exchange, b.buffer[:n], err)
+	found, err := p.heard.take(p.exchange, b.buffer[:n], err)
 	if err != errMore {
 		b.end(p, found, err)
 	}
@@ -242,7 +238,7 @@ func (b *batch) broken(p *part, why error) {
 	case connecting:
 		why = dialError(address.Network(), address, why)
 	case answering:
-		found, why = p.heard.take(&p.exchange, nil, why)
+		found, why = p.heard.take(p.exchange, nil, why)
 	}
 	b.end(p, found, why)
 }

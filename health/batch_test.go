@@ -21,21 +21,17 @@ import (
 // hearInPieces hears an answer in pieces of that size, then its end.
 func hearInPieces(t *testing.T, check Config, answer string, size int, end error) string {
 	t.Helper()
-	ask, err := prepareExchange(check.For(endpoint.IP(netip.MustParseAddrPort("192.0.2.1:80"))))
-	if err != nil {
-		t.Fatal(err)
-	}
-	x, err := ask()
+	x, err := prepareExchange(check.For(endpoint.IP(netip.MustParseAddrPort("192.0.2.1:80"))))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var h hearing
 	for rest := []byte(answer); ; {
-		piece, ended := rest[:min(size, len(rest), h.room(&x))], error(nil)
+		piece, ended := rest[:min(size, len(rest), h.room(x))], error(nil)
 		if rest = rest[len(piece):]; len(piece) == 0 {
 			ended = end
 		}
-		found, err := h.take(&x, piece, ended)
+		found, err := h.take(x, piece, ended)
 		clear(piece) // nobody keeps it
 		if err == errMore {
 			continue
@@ -138,7 +134,6 @@ func TestBatch(t *testing.T) {
 		{crowd(silent), Config{Type: TCP}, "passed"},
 		{closed(t), Config{Type: HTTP}, "connection refused"},
 		{full(t), Config{Type: TCP}, "no connection within 150ms"},
-		{closed(t), Config{Type: Redis, PasswordFile: "no/such/file"}, "no/such/file: no such file or directory"},
 	}
 	const crowds, each = 5, 20
 	var parts []part
@@ -150,7 +145,7 @@ func TestBatch(t *testing.T) {
 				j.rhythm.timeout = short
 			}
 			want[j] = k.want
-			parts = append(parts, part{job: j, ask: prepare(j.target).ask})
+			parts = append(parts, part{job: j, exchange: prepare(j.target).exchange})
 		}
 	}
 	b := batch{report: func(all []outcome) {
@@ -187,7 +182,7 @@ func TestBatchIsBrokenOff(t *testing.T) {
 	j := &job{rhythm: rhythm{timeout: time.Hour}}
 	said := ""
 	b := batch{report: func(all []outcome) { said += fmt.Sprint(all[0].err) }}
-	b.run(ctx, []part{{job: j, ask: prepare((Config{Type: HTTP}).For(endpoint.IP(address))).ask}})
+	b.run(ctx, []part{{job: j, exchange: prepare((Config{Type: HTTP}).For(endpoint.IP(address))).exchange}})
 	if said != ranOut.Error() {
 		t.Error(said)
 	}
@@ -230,23 +225,21 @@ func TestBatchIsLate(t *testing.T) {
 	})
 	deadline := time.Now().Add(ample / 4)
 	var once sync.Once
-	ask := func() (exchange, error) {
-		return exchange{endpoint.IP(address), []byte("PING"), maxAnswer, func(answer []byte, ended error) (finding, error) {
-			once.Do(func() {
-				for range many {
-					<-answered
-				}
-				time.Sleep(time.Until(deadline.Add(time.Millisecond)))
-			})
-			if string(answer) == "PONG" {
-				return finding{}, nil
+	x := &exchange{endpoint.IP(address), []byte("PING"), maxAnswer, func(answer []byte, ended error) (finding, error) {
+		once.Do(func() {
+			for range many {
+				<-answered
 			}
-			return finding{}, errors.Join(ended, errors.New("no answer"))
-		}}, nil
-	}
+			time.Sleep(time.Until(deadline.Add(time.Millisecond)))
+		})
+		if string(answer) == "PONG" {
+			return finding{}, nil
+		}
+		return finding{}, errors.Join(ended, errors.New("no answer"))
+	}}
 	parts := make([]part, many)
 	for i := range parts {
-		parts[i] = part{ask: ask, deadline: deadline}
+		parts[i] = part{exchange: x, deadline: deadline}
 	}
 	failed := 0
 	b := batch{report: func(all []outcome) {

@@ -179,8 +179,8 @@ func (c *Checker) Run(ctx context.Context) error {
 				continue
 			}
 			j.asked = now
-			if j.way.ask != nil {
-				together = append(together, part{job: j, ask: j.way.ask})
+			if j.way.exchange != nil {
+				together = append(together, part{job: j, exchange: j.way.exchange})
 				continue
 			}
 			probes.Go(func() { runProbe(ctx, j, done) })

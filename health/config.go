@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"appliance/internal/endpoint"
+	"appliance/internal/proxyproto"
 )
 
 // Type names a kind of check.
@@ -32,6 +33,9 @@ const (
 
 // types are all kinds of checks, in the order in which messages list them.
 var types = []Type{TCP, TLS, HTTP, HTTPS, GRPC, MySQL, Postgres, Redis, SMTP, SSH, DNS, UDP, ICMP}
+
+// Connects reports whether checks of that kind make a connection.
+func (t Type) Connects() bool { return t != DNS && t != UDP && t != ICMP }
 
 // Config describes how a server is judged, the key `check` of a pool. It is
 // comparable: two services that check one address in the same way share one
@@ -133,6 +137,11 @@ type Config struct {
 	Query        string `toml:"query"`
 	Role         string `toml:"role"`
 
+	// SendProxy has the check begin with a PROXY header that tells of no client,
+	// for servers that expect one before anything else: "v1" or "v2". Default
+	// "none"; whoever reads the file puts in what the server is sent anyway.
+	SendProxy string `toml:"send_proxy"`
+
 	// Query, of a dns check, is the name to ask for, QueryType the type of the
 	// records (default A), and Rcode the code of the answer (default NOERROR).
 	QueryType string `toml:"query_type"`
@@ -215,6 +224,17 @@ func orDefault[T comparable](v, def T) T {
 		return def
 	}
 	return v
+}
+
+// preamble returns what a connection begins with, whatever the type of the check.
+func (c Config) preamble() []byte {
+	switch c.SendProxy {
+	case "v1":
+		return proxyproto.AppendV1(nil, proxyproto.Header{})
+	case "v2":
+		return proxyproto.AppendV2(nil, proxyproto.Header{})
+	}
+	return nil
 }
 
 // statusRange is an inclusive range of HTTP statuses.

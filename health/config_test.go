@@ -29,6 +29,9 @@ func TestValidate(t *testing.T) {
 		"no such byte":            {Config{Type: TCP, Send: `\xg0`, Expect: `\x0`}, []string{"send", "expect"}},
 		"no regular expression":   {Config{Type: TCP, ExpectRegexp: "("}, []string{"expect_regexp"}},
 		"udp":                     {Config{Type: UDP, Send: "ping"}, nil},
+		"a PROXY header":          {Config{Type: SMTP, SendProxy: "v2"}, nil},
+		"an odd PROXY header":     {Config{Type: SMTP, SendProxy: "v3"}, []string{"send_proxy"}},
+		"a PROXY header by UDP":   {Config{Type: UDP, Send: "ping", SendProxy: "v1"}, []string{"send_proxy"}},
 		"udp that says nothing":   {Config{Type: UDP}, []string{"send"}},
 		"https with everything": {Config{
 			Type: HTTPS, Method: "POST", Path: "/up", Host: "a.example", Headers: "X-A: b", Status: "200", Expect: "ok",

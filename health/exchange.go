@@ -93,40 +93,34 @@ func (x *exchange) over(conn net.Conn) (finding, error) {
 	}
 }
 
-// overTLS returns the probe that carries out an exchange over TLS.
-func overTLS(client *tlsClient, ask func() (exchange, error)) probe {
-	return func(ctx context.Context) (finding, error) {
-		x, err := ask()
-		if err != nil {
-			return finding{}, err
-		}
-		conn, warning, err := dialSecured(ctx, x.address, client)
-		if err != nil {
-			return finding{}, err
-		}
-		defer func() { _ = conn.Close() }()
-		found, err := x.over(conn)
-		found.warning = warning
-		return found, err
+// alone carries out an exchange on a connection to target that no batch has, over TLS
+// unless client is nil.
+func (x *exchange) alone(ctx context.Context, target Target, client *tlsClient) (finding, error) {
+	conn, warning, err := dialSecured(ctx, target, client)
+	if err != nil {
+		return finding{}, err
 	}
+	defer func() { _ = conn.Close() }()
+	found, err := x.over(conn)
+	found.warning = warning
+	return found, err
 }
 
-// way is how a check is carried out: as an exchange, which ask makes anew for each
-// check, or by a probe.
+// way is how a check is carried out: as an exchange, in a batch, or by a probe.
 type way struct {
-	ask   func() (exchange, error)
-	probe probe
+	exchange *exchange
+	probe    probe
 }
 
 // once carries out the check, until ctx ends.
 func (w way) once(ctx context.Context) (finding, error) {
-	if w.ask == nil {
+	if w.exchange == nil {
 		return w.probe(ctx)
 	}
 	var o outcome
 	b := batch{report: func(all []outcome) { o = all[0] }}
 	deadline, _ := ctx.Deadline()
-	b.run(ctx, []part{{ask: w.ask, deadline: deadline}})
+	b.run(ctx, []part{{exchange: w.exchange, deadline: deadline}})
 	return o.finding, o.err
 }
 

@@ -62,7 +62,7 @@ func TestBreaker(t *testing.T) {
 			if early {
 				b.stop()
 			}
-			conn, err := dial(ctx, endpoint.IP(address))
+			conn, err := dial(ctx, Target{Address: endpoint.IP(address)})
 			if err == nil {
 				defer conn.Close()
 				if !early {
@@ -77,7 +77,7 @@ func TestBreaker(t *testing.T) {
 		})
 	}
 	b := newBreaker(t.Context())
-	conn, err := dial(limit(b, time.Now().Add(ample)), endpoint.IP(serve(t, silent)))
+	conn, err := dial(limit(b, time.Now().Add(ample)), Target{Address: endpoint.IP(serve(t, silent))})
 	if err != nil {
 		t.Fatal(err)
 	}

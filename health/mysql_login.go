@@ -24,7 +24,7 @@ func probeLogin(ctx context.Context, target Target, client *tlsClient) (finding,
 	if err != nil {
 		return finding{}, err
 	}
-	conn, err := dial(ctx, target.Address)
+	conn, err := dial(ctx, target)
 	if err != nil {
 		return finding{}, err
 	}

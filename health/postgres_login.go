@@ -146,7 +146,7 @@ func preparePostgres(target Target) (probe, error) {
 		if err != nil {
 			return finding{}, err
 		}
-		bound, err := dial(ctx, target.Address)
+		bound, err := dial(ctx, target)
 		if err != nil {
 			return finding{}, err
 		}

@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -37,12 +38,13 @@ const lingerFor = 10 * time.Minute
 // goroutine at a time. What a check needs and is the same each time is made
 // here. A check that Validate would refuse always fails.
 func prepare(target Target) way {
-	ask, err := prepareExchange(target)
-	if client := clientOf(target); client != nil && ask != nil {
-		return way{probe: overTLS(client, ask)}
-	}
-	if ask != nil {
-		return way{ask: ask}
+	x, err := prepareExchange(target)
+	switch client := clientOf(target); {
+	case x != nil && client != nil:
+		return way{probe: func(ctx context.Context) (finding, error) { return x.alone(ctx, target, client) }}
+	case x != nil:
+		x.send = slices.Concat(target.Check.preamble(), x.send)
+		return way{exchange: x}
 	}
 	var p probe
 	if err == nil {
@@ -54,15 +56,15 @@ func prepare(target Target) way {
 	return way{probe: p}
 }
 
-// prepareExchange returns what makes the exchanges of a check that takes one
-// question; nil for others.
-func prepareExchange(target Target) (func() (exchange, error), error) {
+// prepareExchange returns the exchange of a check that takes one question, always the
+// same; nil for others.
+func prepareExchange(target Target) (*exchange, error) {
 	switch check := target.Check; {
 	case check.Type == TCP:
 		return prepareTCP(target)
 	case (check.Type == HTTP || check.Type == HTTPS) && check.HTTP != http2Version:
 		return prepareHTTP(target)
-	case check.Type == Redis:
+	case check.Type == Redis && check.PasswordFile == "":
 		return prepareRedis(target), nil
 	}
 	return nil, nil
@@ -80,6 +82,8 @@ func prepareProbe(target Target) (probe, error) {
 		return prepareMySQL(target), nil
 	case Postgres:
 		return preparePostgres(target)
+	case Redis:
+		return prepareRedisLogin(target), nil
 	case SMTP:
 		return prepareSMTP(target), nil
 	case SSH:

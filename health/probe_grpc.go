@@ -66,7 +66,7 @@ func newHTTP2Asker(target Target, encrypted bool, request *http.Request, body []
 	text := http2Text(request, scheme, body)
 	reader := bufio.NewReaderSize(nil, 1<<10)
 	return func(ctx context.Context, found *finding) (http2Answer, error) {
-		conn, warning, err := dialSecured(ctx, target.Address, client)
+		conn, warning, err := dialSecured(ctx, target, client)
 		if err != nil {
 			return http2Answer{}, err
 		}

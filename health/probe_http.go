@@ -72,13 +72,13 @@ func (c *httpCheck) judge(status int, body []byte, err error) (finding, error) {
 	return finding{words: fmt.Sprintf("status %d", status)}, nil
 }
 
-// prepareHTTP returns what makes the exchange of a check by HTTP/1.1.
+// prepareHTTP returns the exchange of a check by HTTP/1.1.
 //
 // Each check has a connection of its own, because one that was kept would go
 // on passing while the server no longer accepts new ones. It does without
 // http.Transport, which would follow the environment to a proxy, and which
 // writes what a server says unasked to the log of the whole process.
-func prepareHTTP(target Target) (func() (exchange, error), error) {
+func prepareHTTP(target Target) (*exchange, error) {
 	c, err := newHTTPCheck(target)
 	if err != nil {
 		return nil, err
@@ -88,15 +88,14 @@ func prepareHTTP(target Target) (func() (exchange, error), error) {
 		return nil, err
 	}
 	reader := bufio.NewReaderSize(nil, 1<<10) // most heads are short
-	x := exchange{address: target.Address, send: text.Bytes(), most: maxHTTPAnswer, judge: func(answer []byte, ended error) (finding, error) {
+	return &exchange{address: target.Address, send: text.Bytes(), most: maxHTTPAnswer, judge: func(answer []byte, ended error) (finding, error) {
 		come := &soFar{answer: answer, ended: ended}
 		status, body, err := readAnswer(come, reader, c.request, c.want)
 		if come.short {
 			return finding{}, errMore
 		}
 		return c.judge(status, body, err)
-	}}
-	return func() (exchange, error) { return x, nil }, nil
+	}}, nil
 }
 
 // prepareHTTP2 returns the probe of a check by HTTP/2.

@@ -19,7 +19,7 @@ func prepareMySQL(target Target) probe {
 }
 
 func probeGreeting(ctx context.Context, target Target, client *tlsClient) (finding, error) {
-	conn, err := dial(ctx, target.Address)
+	conn, err := dial(ctx, target)
 	if err != nil {
 		return finding{}, err
 	}

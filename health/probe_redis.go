@@ -2,10 +2,10 @@ package health
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -28,45 +28,45 @@ func newRedisQuestion(judge func(respValue) error, words ...string) redisQuestio
 	return redisQuestion{text.String(), judge}
 }
 
-// prepareRedis returns what makes an exchange that logs in where the check has a
-// password, and passes when the target answers PING and, where the check expects a
-// role, ROLE with that.
-func prepareRedis(target Target) func() (exchange, error) {
+// prepareRedis returns the exchange that passes when the target answers PING and, where
+// the check expects a role, ROLE with that. The questions of login come before.
+func prepareRedis(target Target, login ...redisQuestion) *exchange {
 	check := target.Check
-	questions, found := []redisQuestion{newRedisQuestion(wantText("PONG"), "PING")}, "answered PONG"
+	questions, found := append(login, newRedisQuestion(wantText("PONG"), "PING")), "answered PONG"
 	if check.Role != "" {
 		questions, found = append(questions, newRedisQuestion(wantRole(check.Role), "ROLE")), found+" as "+check.Role
 	}
+	var text []byte
+	for _, q := range questions {
+		text = append(text, q.text...)
+	}
 	lines := newLineReader(nil)
-	with := func(questions []redisQuestion) exchange {
-		var text []byte
-		for _, q := range questions {
-			text = append(text, q.text...)
+	return &exchange{target.Address, text, maxRedisAnswer, func(answer []byte, ended error) (finding, error) {
+		come := &soFar{answer: answer, ended: ended}
+		lines.Reset(come)
+		err := hearRedis(lines, questions)
+		if come.short {
+			return finding{}, errMore
 		}
-		return exchange{target.Address, text, maxRedisAnswer, func(answer []byte, ended error) (finding, error) {
-			come := &soFar{answer: answer, ended: ended}
-			lines.Reset(come)
-			err := hearRedis(lines, questions)
-			if come.short {
-				return finding{}, errMore
-			}
-			return finding{words: found}, err
-		}}
-	}
-	if check.PasswordFile == "" {
-		x := with(questions)
-		return func() (exchange, error) { return x, nil }
-	}
-	return func() (exchange, error) {
+		return finding{words: found}, err
+	}}
+}
+
+// prepareRedisLogin returns the probe of a check with a password. The file that has it
+// is read for each check, which may take long: no batch is to wait for it.
+func prepareRedisLogin(target Target) probe {
+	client := clientOf(target)
+	return func(ctx context.Context) (finding, error) {
+		check := target.Check
 		password, err := readPassword(check.PasswordFile)
 		if err != nil {
-			return exchange{}, err
+			return finding{}, err
 		}
 		login := []string{"AUTH", password}
 		if check.User != "" {
 			login = []string{"AUTH", check.User, password}
 		}
-		return with(slices.Concat([]redisQuestion{newRedisQuestion(wantText("OK"), login...)}, questions)), nil
+		return prepareRedis(target, newRedisQuestion(wantText("OK"), login...)).alone(ctx, target, client)
 	}
 }
 

@@ -18,7 +18,7 @@ var errNotSMTP = errors.New("the answer is not SMTP")
 func prepareSMTP(target Target) probe {
 	client := clientOf(target)
 	return func(ctx context.Context) (finding, error) {
-		bound, err := dial(ctx, target.Address)
+		bound, err := dial(ctx, target)
 		if err != nil {
 			return finding{}, err
 		}

@@ -16,7 +16,7 @@ var errNotSSH = errors.New("the answer is not SSH")
 // the way that the check expects. It says who it is and that it leaves, for a
 // server logs a connection that just ends as an error.
 func probeSSH(ctx context.Context, target Target) (string, error) {
-	conn, err := dial(ctx, target.Address)
+	conn, err := dial(ctx, target)
 	if err != nil {
 		return "", err
 	}

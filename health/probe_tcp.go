@@ -12,7 +12,7 @@ const maxAnswer = 8 << 10
 // prepareTCP returns the exchange that passes when the target accepts a connection
 // and, where the check sends or expects something, says what is expected. The
 // connection is closed in the ordinary way.
-func prepareTCP(target Target) (func() (exchange, error), error) {
+func prepareTCP(target Target) (*exchange, error) {
 	send, err := unescape(target.Check.Send)
 	if err != nil {
 		return nil, err
@@ -21,11 +21,11 @@ func prepareTCP(target Target) (func() (exchange, error), error) {
 	if err != nil {
 		return nil, err
 	}
-	x := exchange{address: target.Address, send: send, most: maxAnswer}
+	x := &exchange{address: target.Address, send: send, most: maxAnswer}
 	if !want.any() {
 		x.judge = want.judge
 	}
-	return func() (exchange, error) { return x, nil }, nil
+	return x, nil
 }
 
 // judge passes an answer that contains what is wanted.

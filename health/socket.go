@@ -23,10 +23,20 @@ import (
 // socketFlags are those of every socket.
 const socketFlags = unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC
 
-// dial connects to address, by TCP unless it is a path, and binds the connection
-// to ctx. The caller closes it.
-func dial(ctx context.Context, address endpoint.Endpoint) (*boundConn, error) {
-	return open(ctx, address.Network(), unix.SOCK_STREAM, address)
+// dial connects to a target, by TCP unless its address is a path, and binds the
+// connection to ctx. What the check begins with is sent. The caller closes it.
+func dial(ctx context.Context, target Target) (*boundConn, error) {
+	conn, err := open(ctx, target.Address.Network(), unix.SOCK_STREAM, target.Address)
+	if err != nil {
+		return nil, err
+	}
+	if preamble := target.Check.preamble(); preamble != nil {
+		if _, err := conn.Write(preamble); err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+	}
+	return conn, nil
 }
 
 // dialUDP returns a socket that only hears of address, bound to ctx. The caller

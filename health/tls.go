@@ -113,10 +113,10 @@ func (c *tlsClient) handshakeAnyhow(conn *boundConn) (encrypted *tls.Conn, warni
 	return encrypted, warning, untrusted, nil
 }
 
-// dialSecured connects to address and, unless client is nil, makes the handshake.
+// dialSecured connects to a target and, unless client is nil, makes the handshake.
 // The caller closes the connection.
-func dialSecured(ctx context.Context, address endpoint.Endpoint, client *tlsClient) (conn net.Conn, warning string, err error) {
-	bound, err := dial(ctx, address)
+func dialSecured(ctx context.Context, target Target, client *tlsClient) (conn net.Conn, warning string, err error) {
+	bound, err := dial(ctx, target)
 	if err != nil {
 		return nil, "", err
 	}
@@ -220,7 +220,7 @@ func hostName(host string, server endpoint.Endpoint) string {
 func prepareTLS(target Target) (probe, error) {
 	client := newTLSClient(target.Check, hostName("", target.Address))
 	return func(ctx context.Context) (finding, error) {
-		conn, err := dial(ctx, target.Address)
+		conn, err := dial(ctx, target)
 		if err != nil {
 			return finding{}, err
 		}

@@ -31,6 +31,11 @@ func (c Config) Validate(problem func(key, message string)) {
 	c.validateTLS(problem)
 	c.validateLogin(problem)
 	c.validateQuestion(problem)
+	switch c.SendProxy {
+	case "", "none", "v1", "v2":
+	default:
+		problem("send_proxy", fmt.Sprintf("unknown version %q; known: v1, v2, none", c.SendProxy))
+	}
 }
 
 // list returns words for a message, with last before the last of them.
@@ -83,6 +88,7 @@ func (c Config) validateRhythm(problem func(key, message string)) {
 func (c Config) validateBelonging(problem func(key, message string)) {
 	web, asking := []Type{HTTP, HTTPS}, []Type{HTTP, HTTPS, GRPC}
 	secured, securable := []Type{TLS, HTTPS}, []Type{GRPC, MySQL, Postgres, Redis, SMTP}
+	connecting := slices.DeleteFunc(slices.Clone(types), func(t Type) bool { return !t.Connects() })
 	if c.TLS && slices.Contains(securable, c.Type) {
 		secured = append(secured, c.Type)
 	}
@@ -106,6 +112,7 @@ func (c Config) validateBelonging(problem func(key, message string)) {
 		{"database", c.Database != "", []Type{Postgres}},
 		{"query", c.Query != "", []Type{MySQL, Postgres, DNS}},
 		{"role", c.Role != "", []Type{Redis}},
+		{"send_proxy", c.SendProxy != "", connecting},
 		{"query_type", c.QueryType != "", []Type{DNS}}, {"rcode", c.Rcode != "", []Type{DNS}},
 	} {
 		switch {

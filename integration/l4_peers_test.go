@@ -41,11 +41,12 @@ servers = ["172.16.1.52:53"]
 [pool.told1]
 send_proxy = "v1"
 servers    = [{ name = "nginx", address = "172.16.1.51:8001" }]
+check      = { type = "tcp", expect = "client" }
 
 [pool.told]
 send_proxy = "v2"
 servers    = [{ name = "nginx", address = "172.16.1.51:8001" }]
-check      = { type = "tcp" }
+check      = { type = "tcp", expect = "client" }
 `
 
 // nginxTelling answers each connection with what the PROXY header says of it.
@@ -101,7 +102,8 @@ func TestPeersOfL4(t *testing.T) {
 		"-R", "-h", "--no-ping", "--pid-file=/run/dns.pid", "--address=/blog.example.com/192.0.2.99")
 	waitAccepting(t, web1, netip.MustParseAddrPort("172.16.1.51:8001"), told)
 	p.start()
-	p.waitUp("told", "nginx")
+	p.waitUp("told", "nginx") // by a check that nginx answers after a header only
+	p.waitUp("told1", "nginx")
 	before := run(p.Client, "/run/before.conf", nginxBefore, nginx, "-c", "/run/before.conf", "-p", "/run", "-e", "stderr")
 	waitAccepting(t, p.Client, netip.MustParseAddrPort("127.0.0.1:9001"), before)
 

@@ -17,7 +17,7 @@ import (
 var layers = map[string][]string{
 	"vrrp":                nil,
 	"vrrp/vrrptest":       {"vrrp"},
-	"health":              {"internal/endpoint"},
+	"health":              {"internal/endpoint", "internal/proxyproto"},
 	"l4":                  {"internal/endpoint", "internal/pool", "internal/listen", "internal/proxyproto"},
 	"l4/kernel":           nil,
 	"l7":                  {"internal/endpoint", "internal/pool", "internal/listen", "internal/certs", "internal/proxyproto", "l7/http1", "l7/accesslog"},

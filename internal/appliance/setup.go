@@ -164,7 +164,7 @@ func (a *Appliance) buildPools(old map[string]*pool.Pool, cfgs map[string]config
 			if s.Down != "" {
 				continue // there is nothing to be checked
 			}
-			target, on := *cfg.CheckFor(address, s.Host), subject{p, address}
+			target, on := *cfg.CheckFor(address, s.Host, cfg.SendProxyTo(s)), subject{p, address}
 			if !slices.Contains(judges[target], on) {
 				judges[target] = append(judges[target], on)
 			}
@@ -203,13 +203,13 @@ func (a *Appliance) learn(ctx context.Context, old, next *setup) {
 // knownHealth returns what results say of the servers that check judges.
 func knownHealth(results map[health.Target]health.Result, cfg config.Pool) func(endpoint.Endpoint) (pool.Health, bool) {
 	return func(address endpoint.Endpoint) (pool.Health, bool) {
-		host := ""
+		var server pool.ServerConfig
 		for _, s := range cfg.Servers {
-			if s.Address == address.String() {
-				host = s.Host
+			if at, err := endpoint.Parse(s.Address); err == nil && at == address {
+				server = s
 			}
 		}
-		target := cfg.CheckFor(address, host)
+		target := cfg.CheckFor(address, server.Host, cfg.SendProxyTo(server))
 		if target == nil {
 			return pool.Health{}, false
 		}

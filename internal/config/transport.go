@@ -9,9 +9,9 @@ import (
 )
 
 // CheckFor returns what checks a server of the pool, nil without a check: its
-// address is that of the server, and host the name or IP address of its host, as
-// pool.Server has it.
-func (p Pool) CheckFor(address endpoint.Endpoint, host string) *health.Target {
+// address is that of the server, host the name or IP address of its host, and
+// sendProxy the version of the PROXY header that it is sent, as pool.Server has them.
+func (p Pool) CheckFor(address endpoint.Endpoint, host, sendProxy string) *health.Target {
 	if p.Check == nil {
 		return nil
 	}
@@ -19,6 +19,9 @@ func (p Pool) CheckFor(address endpoint.Endpoint, host string) *health.Target {
 	_, notName := netip.ParseAddr(host)
 	if p.sharesTLS() && check.ServerName == "" && host != "" && notName != nil {
 		check.ServerName = host
+	}
+	if check.SendProxy == "" && p.checksSamePort() && check.Type.Connects() {
+		check.SendProxy = sendProxy
 	}
 	t := check.For(address)
 	return &t

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,6 +54,28 @@ func TestTransportFiles(t *testing.T) {
 	}
 }
 
+// Servers that are sent a PROXY header are checked with one, where they are asked as
+// the services do.
+func TestCheckSendsProxy(t *testing.T) {
+	at := endpoint.IP(netip.MustParseAddrPort("10.0.0.2:25"))
+	for name, test := range map[string]struct {
+		check health.Config
+		want  string
+	}{
+		"as the server gets it": {health.Config{Type: health.SMTP}, "v2"},
+		"another version":       {health.Config{Type: health.SMTP, SendProxy: "v1"}, "v1"},
+		"none":                  {health.Config{Type: health.SMTP, SendProxy: "none"}, "none"},
+		"another port":          {health.Config{Type: health.SMTP, Port: 26}, ""},
+		"another address":       {health.Config{Type: health.SMTP, Address: netip.MustParseAddr("10.0.0.3")}, ""},
+		"no connection":         {health.Config{Type: health.ICMP}, ""},
+	} {
+		p := Pool{Check: &test.check}
+		if got := p.CheckFor(at, "", "v2").Check.SendProxy; got != test.want {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+}
+
 // A check by TLS judges servers as those do that use them.
 func TestCheckSharesTLS(t *testing.T) {
 	text := "[[l7]]\nname = \"web\"\nlisten = [\"10.0.0.1:80\"]\npool = \"p\"\n[pool.p]\nservers = [\"10.0.0.2:443\", \"app.internal:443\"]\n" +
@@ -76,10 +99,10 @@ func TestCheckSharesTLS(t *testing.T) {
 		}
 		return e
 	}
-	if name := p.CheckFor(at("10.0.0.3:443"), "app.internal").Check.ServerName; name != "app.internal" {
+	if name := p.CheckFor(at("10.0.0.3:443"), "app.internal", "").Check.ServerName; name != "app.internal" {
 		t.Errorf("the check asks for %q", name)
 	}
-	if target := p.CheckFor(at("10.0.0.2:443"), "10.0.0.2"); *target != p.Check.For(at("10.0.0.2:443")) {
+	if target := p.CheckFor(at("10.0.0.2:443"), "10.0.0.2", ""); *target != p.Check.For(at("10.0.0.2:443")) {
 		t.Errorf("%+v", target)
 	}
 	p.Check, p.HTTP = &health.Config{Type: health.GRPC}, l7.HTTP2

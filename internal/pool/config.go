@@ -92,6 +92,16 @@ type ServerConfig struct {
 	Down string `toml:"-"`
 }
 
+// SendProxyTo returns the version of the PROXY header that a server of the pool is
+// sent, "v1" or "v2"; empty for none.
+func (c Config) SendProxyTo(s ServerConfig) string {
+	version := cmp.Or(s.SendProxy, c.SendProxy)
+	if version == "none" {
+		return ""
+	}
+	return version
+}
+
 // EffectiveQueueTimeout returns QueueTimeout with its default applied.
 func (c Config) EffectiveQueueTimeout() time.Duration { return cmp.Or(c.QueueTimeout, 5*time.Second) }
 

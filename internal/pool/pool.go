@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -95,10 +94,7 @@ func (p *Pool) Update(cfg Config, known func(endpoint.Endpoint) (Health, bool)) 
 			s.state.Store(&st)
 		}
 		st := *s.state.Load()
-		st.maxConnections, st.slowStart, st.host = sc.MaxConnections, cfg.SlowStart, sc.Host
-		if st.sendProxy = cmp.Or(sc.SendProxy, cfg.SendProxy); st.sendProxy == "none" {
-			st.sendProxy = ""
-		}
+		st.maxConnections, st.slowStart, st.host, st.sendProxy = sc.MaxConnections, cfg.SlowStart, sc.Host, cfg.SendProxyTo(sc)
 		st.weight, st.backup = sc.EffectiveWeight(), sc.Backup
 		if cfg.Outlier == nil {
 			st.ejection = Ejection{}
