@@ -135,15 +135,15 @@ pool = tru
 listen = ["1.1.1.1:80", "1.1.1.1:80"]
 `,
 			want: []string{
-				`f.toml:2:19: node.lb01.address: strings cannot contain newlines`,
+				`f.toml:2:19: node.lb01.address: strings cannot contain newlines; the quote that ends it is missing`,
 				`f.toml:4:11: node.lb02: expected '.' or ']' to end table name, but got '\n' instead`,
-				`f.toml:7:11: vrrp[0].name: expected a top-level item to end with a newline, comment, or EOF, but got '"' instead`,
+				`f.toml:7:11: vrrp[0].name: something follows the value; only a comment may`,
 				`f.toml:11:3: vrrp[0].addresses[1]: expected a comma (',') or array terminator (']'), but got '"'`,
 				`f.toml:13:1: vrrp[0].preemt: unknown key; did you mean preempt?`,
 				`f.toml:14:11: vrrp[0].version: Invalid float "3.": '.' must be followed by one or more digits`,
 				`f.toml:17:1: pool.a.servers[1]: expected a comma (',') or array terminator (']'), but got 'b'`,
 				`f.toml:19:1: pool.b.balance: want a string, got integer`,
-				`f.toml:21:8: l4[0].pool: expected value but found "tru" instead`,
+				`f.toml:21:8: l4[0].pool: expected value but found "tru" instead; texts stand in straight quotes, as in "eth0", and the others are numbers, true and false`,
 				`f.toml:22:25: l4[0].listen[1]: 1.1.1.1:80 is taken by l4[0].listen[0]`,
 			},
 		},
@@ -442,7 +442,7 @@ redirect = { scheme = "https" }
 `,
 			want: []string{
 				`f.toml:12:24: vrrp[0].track[0].weight: weight 300 is out of range; 1 to 253 are allowed, to be taken off the priority`,
-				`f.toml:13:5: vrrp[0].track[1].service: service plain only redirects; it has no servers to track`,
+				`f.toml:13:5: vrrp[0].track[1].service: service plain forwards to no servers; there is nothing to track`,
 				`f.toml:14:5: vrrp[0].track[2].interface: "a very long interface" cannot be the name of an interface: at most 15 bytes, no blanks or slashes`,
 				`f.toml:15:3: vrrp[0].track[3]: is the same as track[0]`,
 				`f.toml:16:5: vrrp[0].track[4].weight: must not be 0; leave the key out for its default`,

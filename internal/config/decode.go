@@ -206,6 +206,14 @@ func (r *report) unknownKey(path, name string, known []field) {
 		names = append(names, f.name)
 	}
 	at := join(path, name)
+	if f, ok := foreignWord(path, name); ok {
+		r.add(at, "unknown key; "+f.text)
+		// That its own key is missing need not be said as well.
+		if f.key != "" {
+			r.bad = append(r.bad, join(path, f.key))
+		}
+		return
+	}
 	if meant, ok := closest(name, names); ok {
 		r.add(at, "unknown key; did you mean "+meant+"?")
 		// That the meant one is missing need not be said as well.

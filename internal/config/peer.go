@@ -95,6 +95,14 @@ func (f *File) validatePeer(r *report) {
 	if p.Heartbeat != 0 && (p.Heartbeat < peer.MinHeartbeat || p.Heartbeat > peer.MaxHeartbeat) {
 		r.invalid("peer.heartbeat", "the heartbeat may be %s to %s", "50ms", "10s")
 	}
+	for _, l := range f.listeners() {
+		for _, name := range f.NodeNames() {
+			if a := netip.AddrPortFrom(f.Nodes[name].Address, uint16(p.Port)); !l.udp && overlap(a, l.address) {
+				r.invalid(l.path, "%s overlaps %s, where node %s listens for the other one; choose another port here or in [peer]", l.address, a, name)
+				break
+			}
+		}
+	}
 	ours := 0
 	for _, n := range f.Nodes {
 		if !n.Keepalived {

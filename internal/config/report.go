@@ -55,9 +55,9 @@ func (r *report) isBad(path string) bool {
 }
 
 // dangling records that the value at path names something that is not in the
-// file.
+// file. Where a whole table could not be read, it may have been there.
 func (r *report) dangling(path, format string, args ...any) {
-	if !r.partial {
+	if !r.partial && !slices.ContainsFunc(r.bad, func(b string) bool { return parent(b) == "" }) {
 		r.invalid(path, format, args...)
 	}
 }

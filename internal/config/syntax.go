@@ -51,7 +51,7 @@ func readTree(name, text string) (map[string]any, *report) {
 		case duplicate:
 			r.syntax(key.offset, key.path, r.positions.duplicateMessage(key))
 		case !rest:
-			r.syntax(offset, key.path, strings.TrimSuffix(broken.Message, "."))
+			r.syntax(offset, key.path, r.positions.explain(broken.Message, from, offset))
 		}
 		if !duplicate {
 			brokenUntil = to
@@ -72,6 +72,34 @@ func readTree(name, text string) (map[string]any, *report) {
 func (r *report) syntax(offset int, path, message string) {
 	line, column := r.positions.at(offset)
 	r.problems = append(r.problems, Problem{File: r.file, Line: line, Column: column, Key: path, Message: message})
+}
+
+// explain says what is wrong with a statement, which begins at from, to people who
+// may not know TOML.
+func (p *positions) explain(message string, from, offset int) string {
+	message = strings.TrimSuffix(message, ".")
+	statement := p.text[from:]
+	word := strings.TrimLeft(statement, " \t[")
+	if end := strings.IndexFunc(word, func(c rune) bool { return c > 127 || !isBareByte(byte(c)) }); end >= 0 {
+		word = word[:end]
+	}
+	switch {
+	case strings.HasPrefix(message, "expected '.' or '='"):
+		message = "a line must be NAME = VALUE, or begin a table such as [pool.web]"
+		if f, ok := foreignWord("", word); ok {
+			message += "; " + f.text
+		}
+	case strings.HasPrefix(message, "expected a top-level item to end"):
+		message = "something follows the value; only a comment may"
+		if strings.HasPrefix(p.text[offset:], ";") {
+			message = "a line has no ; at its end"
+		}
+	case strings.HasPrefix(message, "expected value but found"):
+		message += "; texts stand in straight quotes, as in \"eth0\", and the others are numbers, true and false"
+	case message == "strings cannot contain newlines":
+		message += "; the quote that ends it is missing"
+	}
+	return message
 }
 
 // blanked returns s with everything but its line ends replaced by spaces.

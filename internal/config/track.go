@@ -109,7 +109,7 @@ func (f *File) validateTrack(r *report, at string, t TrackEntry, services map[st
 	case t.Service != "" && !known:
 		r.dangling(at+".service", "there is no service %s%s", t.Service, hint(t.Service, services, "the file has no services"))
 	case t.Service != "" && len(s.pools) == 0:
-		r.invalid(at+".service", "service %s only redirects; it has no servers to track", t.Service)
+		r.dangling(at+".service", "service %s forwards to no servers; there is nothing to track", t.Service)
 	case t.Service != "":
 		f.validateChecked(r, at+".service", s)
 	}

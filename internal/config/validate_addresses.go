@@ -119,11 +119,20 @@ func (f *File) validateServerAddresses(r *report, path string, p Pool) {
 			continue
 		}
 		validateUsable(r, at, a.Addr())
-		for _, l := range f.listeners() {
-			if f.reaches(a, l.address) {
-				r.invalid(at, "%s is where the appliance itself listens (%s); a connection would come back to it", a, l)
-				break
-			}
+		f.validateElsewhere(r, at, a)
+	}
+	// With a port of its own too the check would ask one place about all servers.
+	if c := p.Check; c != nil && c.Address.IsValid() && c.Port > 0 && c.Port <= 65535 {
+		f.validateElsewhere(r, path+".check.address", netip.AddrPortFrom(c.Address.Unmap(), uint16(c.Port)))
+	}
+}
+
+// validateElsewhere reports that an address to connect to is the appliance's own.
+func (f *File) validateElsewhere(r *report, at string, a netip.AddrPort) {
+	for _, l := range f.listeners() {
+		if f.reaches(a, l.address) {
+			r.invalid(at, "%s is where the appliance itself listens (%s); a connection would come back to it", a, l)
+			return
 		}
 	}
 }
