@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"appliance/internal/listen"
 )
 
 const (
@@ -70,7 +72,7 @@ func openUDP(addr netip.AddrPort, l *loop) (*udpPort, error) {
 	}
 	if err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("listener %s: udp: %w", addr, err)
+		return nil, listen.Advise(fmt.Errorf("listener %s: udp: %w", addr, err), addr)
 	}
 	return p, nil
 }

@@ -126,6 +126,9 @@ this machine, with the rights of whoever runs it.`,
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is right: node %s, %d virtual routers, %d services, %d pools\n",
 				file.Path, node.Name, len(node.VRRP), len(node.L4)+len(node.L7), len(node.Pools))
+			for _, note := range appliance.Notes(node) {
+				fmt.Fprintf(c.OutOrStdout(), "note: %s\n", note)
+			}
 			for _, p := range appliance.Places(node) {
 				if p.Kernel {
 					fmt.Fprintf(c.OutOrStdout(), "service %s: would be carried by the kernel path (%s)\n", p.Service, p.Forward)

@@ -107,6 +107,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := checkRights(node); err != nil {
+		return err
+	}
 	a := newAppliance(o, node)
 	a.kernel.store, a.kernel.legacy = store, legacy
 	defer a.history.Close()
@@ -125,6 +128,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	defer a.hurry()
 	a.undo()
 	a.began(file, node)
+	for _, note := range machineNotes(node) {
+		a.log.Warn().Msg(note)
+	}
 	tasks := newTasks()
 	tasks.start("wire", func() error { a.wire.run(services); return nil })
 	tasks.start("removals", func() error { a.watchRemovals(services); return nil })

@@ -76,6 +76,17 @@ func open(addr netip.AddrPort, n needs, held []netip.Addr) (*listener, error) {
 	}, nil
 }
 
+// Advise adds to an error of binding addr what a person can do about it.
+func Advise(err error, addr netip.AddrPort) error {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("%w: another program has the port, on this address or on all of them; ss -lnptu 'sport = :%d' shows which", err, addr.Port())
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: ports below 1024 need CAP_NET_BIND_SERVICE; run it as root, or by its systemd unit", err)
+	}
+	return err
+}
+
 // setOptions prepares a socket that is not bound yet.
 func setOptions(raw syscall.RawConn, addr netip.Addr, n needs, held []netip.Addr) error {
 	var err error

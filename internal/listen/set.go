@@ -87,9 +87,9 @@ func (s *Set) Stage(want map[netip.AddrPort]Handler) (*Change, error) {
 		if err != nil {
 			c.closeOpened()
 			if ours, ok := s.overlapping(addr); ok && errors.Is(err, unix.EADDRINUSE) {
-				err = fmt.Errorf("%w: it overlaps %s, on which this appliance listens until the change is made; restart it to change that", err, ours)
+				return nil, fmt.Errorf("%w: it overlaps %s, on which this appliance listens until the change is made; restart it to change that", err, ours)
 			}
-			return nil, err
+			return nil, Advise(err, addr)
 		}
 		c.opened[addr] = l
 	}

@@ -25,7 +25,7 @@ const (
 const protocolName = "applianctl-peer"
 
 // errSecret is the error of a handshake with a node that has another secret.
-var errSecret = errors.New("its secret is another one than this node's")
+var errSecret = errors.New("its secret is another one than this node's; copy the file of peer.secret_file from one node to the other")
 
 // identity returns the TLS configuration of both ends: one certificate, derived
 // from the secret, and the demand for exactly that one from the other end. The

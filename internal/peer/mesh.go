@@ -215,12 +215,20 @@ func (m *Mesh) listen(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		m.complain("listen", "", "cannot listen for the other node; trying again every second", err)
+		m.complain("listen", "", "cannot listen for the other node; trying again every second", m.elsewhere(err))
 		select {
 		case <-ctx.Done():
 		case <-time.After(listenPause):
 		}
 	}
+}
+
+// elsewhere says what it means that an address is not this machine's.
+func (m *Mesh) elsewhere(err error) error {
+	if !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return err
+	}
+	return fmt.Errorf("this machine has no address %s, which node %s has in the file: the address is missing, or this is another node", m.cfg.Address.Addr(), m.cfg.Node)
 }
 
 // accept takes connections until l is closed.

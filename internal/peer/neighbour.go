@@ -292,7 +292,7 @@ func (n *neighbour) connect(ctx context.Context) (*session, error) {
 	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(n.mesh.cfg.Address.Addr(), 0))}
 	c, err := d.DialContext(ctx, "tcp", n.address.String())
 	if err != nil {
-		return nil, err
+		return nil, n.mesh.elsewhere(err)
 	}
 	w := &wire{Conn: c}
 	conn := tls.Client(w, n.mesh.tls)
