@@ -27,6 +27,9 @@ type Config struct {
 	Servers []pool.ServerConfig `toml:"servers"`
 	// Redirect answers what no route matches with a redirect, instead of Pool.
 	Redirect *Redirect `toml:"redirect"`
+	// MaxConnections is how many connections of clients the service has at a time,
+	// those that wait for a request included; more are reset. Default 0, any number.
+	MaxConnections int `toml:"max_connections"`
 	// MaxHeaderSize bounds a request's head in bytes; default 64 KiB. A larger
 	// one is answered 431, or by HTTP/2 ends the connection if it is much larger
 	// or a single field is; up to 4 KiB more may pass. By HTTP/2 a field counts 32
@@ -220,6 +223,9 @@ func (c Config) Validate(problem func(key, message string)) {
 				problem(fmt.Sprintf("tls.certificates[%d]", i), "a certificate needs both cert and key, the names of two PEM files")
 			}
 		}
+	}
+	if c.MaxConnections < 0 {
+		problem("max_connections", "the number must be positive")
 	}
 	if c.MaxHeaderSize < 0 || c.MaxHeaderSize > 16<<20 {
 		problem("max_header_size", "the size must be between 1 byte and 16MiB")

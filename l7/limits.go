@@ -11,8 +11,13 @@ import (
 )
 
 // PerClient bounds what one client gets, an IPv4 address or the /64 of an IPv6
-// address; more is answered 429. 0 is no bound.
+// address; requests beyond it are answered 429. 0 is no bound.
 type PerClient struct {
+	// MaxConnections is how many connections it has at a time; more are reset. It is
+	// for services: on a connection there are requests for all their routes. The
+	// client is who connects, or of whom its PROXY header tells; a trusted proxy is
+	// not one.
+	MaxConnections int `toml:"max_connections"`
 	// Rate is how many requests a client may make in a second, on average.
 	Rate int `toml:"rate"`
 	// Burst is how many may come at once; default the rate.
@@ -36,7 +41,7 @@ func (c *PerClient) validate(at string, problem func(key, message string)) {
 	for _, n := range []struct {
 		key   string
 		value int
-	}{{"rate", c.Rate}, {"burst", c.Burst}, {"max_requests", c.MaxRequests}} {
+	}{{"max_connections", c.MaxConnections}, {"rate", c.Rate}, {"burst", c.Burst}, {"max_requests", c.MaxRequests}} {
 		if n.value < 0 || n.value > 1000000 {
 			problem(at+"."+n.key, "the number must be between 1 and 1000000")
 		}
@@ -44,8 +49,11 @@ func (c *PerClient) validate(at string, problem func(key, message string)) {
 	if c.Burst != 0 && c.Rate == 0 {
 		problem(at+".burst", "a burst goes with a rate")
 	}
-	if c.Rate == 0 && c.MaxRequests == 0 {
-		problem(at, "a bound for clients needs rate or max_requests")
+	switch {
+	case at != "per_client" && c.MaxConnections != 0:
+		problem(at+".max_connections", "connections are bounded by the service, for they are not those of a route; put it into the per_client of the service")
+	case c.MaxConnections == 0 && c.Rate == 0 && c.MaxRequests == 0:
+		problem(at, "a bound for clients needs rate, max_requests or, in a service, max_connections")
 	}
 }
 
@@ -74,12 +82,14 @@ type clientState struct {
 	at    time.Time // when level was worked out
 }
 
-// newClients returns nil if there is no limit.
+// newClients returns nil if there is no limit of requests.
 func newClients(limit *PerClient) *clients {
-	if limit == nil {
+	if limit == nil || limit.Rate == 0 && limit.MaxRequests == 0 {
 		return nil
 	}
-	return &clients{limit: *limit}
+	c := &clients{limit: *limit}
+	c.limit.MaxConnections = 0 // is not of requests
+	return c
 }
 
 // clientOf returns what counts as one client: of addresses in the /64 of an IPv6

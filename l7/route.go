@@ -82,7 +82,7 @@ func (t *table) note(of string, own *PerClient, r *rules) {
 		return
 	}
 	t.rules = append(t.rules, r)
-	if own != nil {
+	if own != nil && r.clients != nil {
 		t.limits[of] = r.clients
 	}
 }

@@ -21,6 +21,7 @@ type service struct {
 	tls      *tls.Config // what begins a handshake; its state's goes on
 	tickets  tickets
 	pipeline pipeline
+	conns    connCounts
 	state    atomic.Pointer[state]
 }
 
@@ -153,11 +154,9 @@ func (en *entrance) ServeConn(tcp *listen.Conn) {
 		return
 	}
 	defer en.engine.conns.Done()
-	client, err := d.service.state.Load().clientOf(d.ctx, tcp)
-	if err != nil {
-		d.service.pipeline.log.Debug().Stringer("proxy", client).Err(err).Msg("no PROXY header")
-		tcp.Close()
-		return
+	client, counted, ok := d.letIn(tcp)
+	if ok {
+		d.serve(tcp, client)
 	}
-	d.serve(tcp, client)
+	d.service.conns.leave(client, counted)
 }

@@ -12,7 +12,6 @@ import (
 	"path"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -66,17 +65,11 @@ func checkFolder(root string) error {
 type static struct {
 	root, index string
 	cache       fileCache
-	complained  atomic.Int64 // when trouble was logged last, in nanoseconds of Unix time
+	complains   seldom // of trouble, in the log
 }
 
 // complainEvery is how often trouble with files is logged, whatever clients ask for.
 const complainEvery = 10 * time.Second
-
-// complains reports whether trouble is to be logged now.
-func (s *static) complains(now time.Time) bool {
-	last := s.complained.Load()
-	return now.UnixNano()-last >= int64(complainEvery) && s.complained.CompareAndSwap(last, now.UnixNano())
-}
 
 // file answers with a file. If the route has a pool too, what is no file goes
 // there.
@@ -233,13 +226,13 @@ func (w *fileAnswer) whole(o openedFile) {
 func (p *pipeline) noFile(ctx context.Context, st *state, to *target, ex *exchange, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		if to.files.complains(ex.now) {
+		if to.files.complains.may(ex.now, complainEvery) {
 			p.log.Warn().Err(err).Msg("a file may not be read")
 		}
 		ex.because(accesslog.Denied, err)
 		return p.refuse(ex, http.StatusForbidden)
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EIO):
-		if to.files.complains(ex.now) {
+		if to.files.complains.may(ex.now, complainEvery) {
 			p.log.Error().Err(err).Msg("a file cannot be opened")
 		}
 		ex.because(accesslog.Failed, err)

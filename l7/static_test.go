@@ -330,7 +330,7 @@ func TestTroubleWithFilesIsToldNowAndThen(t *testing.T) {
 	var s static
 	now, told := time.Now(), 0
 	for range 1000 {
-		if s.complains(now) {
+		if s.complains.may(now, complainEvery) {
 			told++
 		}
 		now = now.Add(complainEvery / 100)

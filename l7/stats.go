@@ -22,6 +22,10 @@ type ServiceStats struct {
 	// Responses are the answers by the class of their status: [0] 1xx, of
 	// which only upgrades are counted, to [4] 5xx.
 	Responses [5]int64
+	// Connections is the number of connections of clients, Refused of those that
+	// were one too many.
+	Connections int64
+	Refused     int64
 	// NoRequests are what came and has not become a request, TLSFailures the
 	// handshakes that failed; neither is among Requests.
 	NoRequests  int64
@@ -76,6 +80,8 @@ func (s *service) stats() ServiceStats {
 		Requests: c.requests.Load(),
 		NoServer: c.noServer.Load(),
 
+		Connections: s.conns.all.Load(),
+		Refused:     s.conns.refused.Load(),
 		NoRequests:  c.noRequests.Load(),
 		TLSFailures: c.tlsFailures.Load(),
 

@@ -142,8 +142,10 @@ func (a *Appliance) describeServices(current *setup, known *knowledge, seen *ker
 			Usable: current.usable(s.Pools...), Fault: known.fault(s.Listen, false),
 			Current: s.Current, Total: uint64(s.Requests), NoServer: uint64(s.NoServer),
 			BytesIn: uint64(s.BytesIn), BytesOut: uint64(s.BytesOut),
-			Responses: classes(s.Responses),
-			Errors:    map[string]uint64{"no_request": uint64(s.NoRequests), "tls_handshake": uint64(s.TLSFailures)},
+			Responses:   classes(s.Responses),
+			Connections: s.Connections, Errors: map[string]uint64{
+				"no_request": uint64(s.NoRequests), "tls_handshake": uint64(s.TLSFailures), "too_many_connections": uint64(s.Refused),
+			},
 		})
 		for why, n := range s.Troubles {
 			services[len(services)-1].Errors[why] = uint64(n)

@@ -30,6 +30,7 @@ respond = {}
 paths = ["/x", "~ ("]
 compress = { algorithms = ["br"], level = 9 }
 forward_auth = { pool = "b" }
+per_client = { max_connections = 5 }
 retry = { statuses = [404] }
 
 [[l7.route]]
@@ -51,10 +52,11 @@ servers = ["10.0.0.1:80"]
 		`f.toml:18:28: l7[0].route[0].compress.algorithms[0]: unknown algorithm "br"; known: zstd, gzip`,
 		`f.toml:18:35: l7[0].route[0].compress.level: unknown key`,
 		`f.toml:19:18: l7[0].route[0].forward_auth.pool: there is no pool b`,
-		`f.toml:20:23: l7[0].route[0].retry.statuses[0]: 404 is no status of a server's failure`,
-		`f.toml:23:14: l7[0].route[1].redirect.to: "{path}" is neither a URL`,
-		`f.toml:24:33: l7[0].route[1].error_pages.200: "200" is no status of an error`,
-		`f.toml:25:1: l7[0].route[1].per_client: a bound for clients needs rate or max_requests`,
+		`f.toml:20:16: l7[0].route[0].per_client.max_connections: connections are bounded by the service`,
+		`f.toml:21:23: l7[0].route[0].retry.statuses[0]: 404 is no status of a server's failure`,
+		`f.toml:24:14: l7[0].route[1].redirect.to: "{path}" is neither a URL`,
+		`f.toml:25:33: l7[0].route[1].error_pages.200: "200" is no status of an error`,
+		`f.toml:26:1: l7[0].route[1].per_client: a bound for clients needs rate, max_requests or, in a service, max_connections`,
 	}
 	got := strings.Split(err.Error(), "\n")
 	for i := range max(len(got), len(want)) {

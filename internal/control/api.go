@@ -163,6 +163,8 @@ type Service struct {
 	// Rate is how many connections were accepted in the last second; layer 4
 	// only.
 	Rate int64 `json:"rate,omitempty"`
+	// Connections is the number of connections of clients; layer 7 only.
+	Connections int64 `json:"connections,omitempty"`
 	// Errors counts connections that did not end well, by kind.
 	Errors map[string]uint64 `json:"errors,omitempty"`
 	// NoServer counts connections or requests refused for want of a server.

@@ -98,6 +98,7 @@ var (
 	l4Kernel      = gauge("l4_kernel_path", "Whether the kernel carries a service that asks for it.", "service")
 	l4Fallback    = counter("l4_fallback", "Connections that the kernel path left to the proxy, by reason.", "service", "reason")
 
+	l7Open      = gauge("l7_connections", "Connections of clients that are open.", "service")
 	l7UnderWay  = gauge("l7_requests_under_way", "Requests and upgraded connections under way.", "service")
 	l7Requests  = counter("l7_requests", "Requests.", "service")
 	l7Responses = counter("l7_responses", "Answers by the class of their status.", "service", "class")

@@ -164,6 +164,7 @@ func (to sink) service(s control.Service) {
 	}
 	to.add(serviceFault, truth(s.Fault != ""), s.Name)
 	if s.Layer == 7 {
+		to.add(l7Open, float64(s.Connections), s.Name)
 		to.add(l7UnderWay, float64(s.Current), s.Name)
 		to.add(l7Requests, float64(s.Total), s.Name)
 		to.add(l7NoServer, float64(s.NoServer), s.Name)
