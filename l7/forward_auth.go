@@ -137,10 +137,13 @@ func (p *pipeline) ask(ctx context.Context, st *state, fa *forwardAuth, ex *exch
 	var err error
 	for n := range tried {
 		server, none := fa.pool.PickFor(ex.peer.addr, tried[:n]...)
-		if none == pool.ErrFull && n == 0 {
-			server, none = p.wait(ctx, fa.pool, ex.peer.addr, sub)
+		if none == pool.ErrFull {
+			server, none = p.wait(ctx, fa.pool, ex.peer.addr, sub, tried[:n])
 		}
-		if none != nil {
+		switch {
+		case none == errQueueTimeout:
+			return nil, none
+		case none != nil:
 			return nil, cmp.Or(err, none)
 		}
 		tried[n] = server

@@ -198,8 +198,8 @@ func (p *pipeline) forward(ctx context.Context, st *state, to *target, ex *excha
 	for n < retry.EffectiveTries() {
 		var server *pool.Server
 		var err error
-		if server, none = p.pick(servers, ex, tried[:n]); none == pool.ErrFull && n == 0 {
-			server, none = p.wait(ctx, servers, ex.hashed(), ex)
+		if server, none = p.pick(servers, ex, tried[:n]); none == pool.ErrFull {
+			server, none = p.wait(ctx, servers, ex.hashed(), ex, tried[:n])
 		}
 		if none == errAborted {
 			return none
@@ -240,7 +240,7 @@ func (p *pipeline) forward(ctx context.Context, st *state, to *target, ex *excha
 			break
 		}
 	}
-	if n == 0 {
+	if n == 0 || none == errQueueTimeout {
 		p.count.noServer.Add(1)
 		p.log.Debug().Str("pool", servers.Name()).Err(none).Msg("no server for a request")
 		ex.because(noServerEnd(none), none)

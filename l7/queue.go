@@ -13,12 +13,12 @@ import (
 // errQueueTimeout says that no server of a pool became free in time.
 var errQueueTimeout = errors.New("no server became free in time")
 
-// wait waits in the queue of a pool whose servers are all full and returns one that
-// has become free, picked. The error is errAborted if there is nobody to answer any
+// wait waits in the queue of a pool whose servers are all full, but for those in tried,
+// and returns one that has become free, picked. The error is errAborted if there is nobody to answer any
 // more, else pool.ErrQueueFull or errQueueTimeout.
-func (p *pipeline) wait(ctx context.Context, from *pool.Pool, client netip.Addr, ex *exchange) (*pool.Server, error) {
+func (p *pipeline) wait(ctx context.Context, from *pool.Pool, client netip.Addr, ex *exchange, tried []*pool.Server) (*pool.Server, error) {
 	free := make(chan *pool.Server, 1)
-	ticket, err := from.Queue(client, func(s *pool.Server) { free <- s })
+	ticket, err := from.Queue(client, func(s *pool.Server) { free <- s }, tried...)
 	if err != nil {
 		return nil, err
 	}

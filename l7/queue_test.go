@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -94,6 +95,90 @@ func TestQueueThatIsLeft(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	r.until("it is counted", func() bool { return r.stats("web").Troubles["client_gone"] == 1 })
+}
+
+// A request whose server cannot be had, or hangs up, waits for the others where those
+// are full, and so does the question whether it may pass.
+func TestQueueAfterAFailure(t *testing.T) {
+	hangsUp := raw(t, func(_ *net.TCPConn, r *bufio.Reader) { readHead(r) })
+	for name, tc := range map[string]struct {
+		bad   string
+		asked bool // the pool is that of forward_auth
+		frees bool
+		want  int
+		end   string
+	}{
+		"refused":               {bad: closed(t), frees: true, want: 200},
+		"refused, and too late": {bad: closed(t), want: 503, end: "queue_timeout"},
+		"hung up":               {bad: hangsUp, frees: true, want: 200},
+		"hung up, and too late": {bad: hangsUp, want: 503, end: "queue_timeout"},
+		"a question":            {bad: closed(t), asked: true, frees: true, want: 200},
+		"a question, and late":  {bad: closed(t), asked: true, want: 503, end: "queue_timeout"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			free := make(chan struct{})
+			server := web(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("X-Wait") != "" {
+					<-free
+				}
+				io.WriteString(w, "hello")
+			})
+			timeout := time.Minute
+			if !tc.frees {
+				timeout = 200 * time.Millisecond
+			}
+			r := newRig(t)
+			r.pools["p"] = pool.New(pool.Config{Name: "p", Queue: 1, QueueTimeout: timeout, Balance: pool.First,
+				Servers: []pool.ServerConfig{{Address: server, MaxConnections: 1}, {Address: tc.bad}}})
+			r.pool("other", server)
+			addr := r.addr()
+			cfg := Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p"}
+			if tc.asked {
+				cfg.Pool, cfg.ForwardAuth = "other", &ForwardAuth{Pool: "p"}
+			}
+			r.apply(cfg)
+			first := make(chan string)
+			go func() {
+				req, _ := http.NewRequest("GET", "http://a/", nil)
+				req.Header.Set("X-Wait", "yes")
+				resp, err := client(t, addr, protocolHTTP1).Do(req)
+				if err != nil {
+					first <- err.Error()
+					return
+				}
+				first <- body(t, resp)
+			}()
+			p := r.pools["p"]
+			r.until("the server is full", func() bool { return p.Servers()[0].Current() == 1 })
+			second := make(chan *http.Response)
+			go func() { second <- get(t, client(t, addr, protocolHTTP1), "http://a/") }()
+			r.until("the second waits", func() bool { return p.Waiting() == 1 })
+			// The queue is full: a third one is told why the other server did not do.
+			if tc.frees {
+				resp := get(t, client(t, addr, protocolHTTP1), "http://a/")
+				if body(t, resp); resp.StatusCode != 502 {
+					t.Errorf("the third: %s", resp.Status)
+				}
+				close(free)
+			}
+			resp := <-second
+			if body(t, resp); resp.StatusCode != tc.want {
+				t.Errorf("the second: %s, want %d", resp.Status, tc.want)
+			}
+			if !tc.frees {
+				close(free)
+			}
+			if got := <-first; got != "hello" {
+				t.Errorf("the first: %q", got)
+			}
+			r.until("nothing is left", func() bool {
+				return r.stats("web").Current == 0 && p.Waiting() == 0 && p.Servers()[0].Current() == 0 && p.Servers()[1].Current() == 0
+			})
+			if s := r.stats("web"); tc.end != "" && (s.Troubles[tc.end] != 1 || s.NoServer != 1) {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
 }
 
 // Answers that tell of a server's failure eject it where the pool counts them.
