@@ -12,6 +12,8 @@
 //   - With a virtual MAC address (virtualmac.go) they are on an interface of their
 //     own. What that changes on the machine is in a Record (record.go), so that
 //     it is undone after a crash too.
+//   - Filters (filters.go) are BPF programs at the ingress of an interface, where the
+//     kernel has no better way.
 //   - conf.go reads and changes the settings of an interface.
 //   - Watch (watch.go) tells when an interface goes and comes, WatchRemovals
 //     (removals.go) when an address is taken off one, WatchClaims (claims.go) when

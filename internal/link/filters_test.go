@@ -1,0 +1,181 @@
+package link
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// bpfProgram loads a program that leaves every packet to whatever comes next, and
+// returns its descriptor and number. It asks the kernel itself: this package has no
+// library for that.
+func bpfProgram(t *testing.T) (fd int, id uint32) {
+	t.Helper()
+	fd, id, err := loadPass()
+	if err != nil {
+		t.Skipf("no BPF: %v", err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd, id
+}
+
+// seen is what tc(8) would show of an interface.
+func seen(t *testing.T, l netlink.Link) (disciplines, filters []string) {
+	t.Helper()
+	all, err := netlink.QdiscList(l)
+	must(t, err)
+	for _, q := range all {
+		if q.Attrs().Parent == netlink.HANDLE_CLSACT {
+			disciplines = append(disciplines, q.Type())
+		}
+	}
+	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, handleMinEgress} {
+		list, err := netlink.FilterList(l, parent)
+		must(t, err)
+		for _, f := range list {
+			name := f.Type()
+			if b, ok := f.(*netlink.BpfFilter); ok {
+				name = b.Name
+			}
+			filters = append(filters, name)
+		}
+	}
+	return disciplines, filters
+}
+
+func wantSeen(t *testing.T, what string, l netlink.Link, disciplines, filters string) {
+	t.Helper()
+	d, f := seen(t, l)
+	if strings.Join(d, ",") != disciplines || strings.Join(f, ",") != filters {
+		t.Errorf("%s: disciplines %q, filters %q; want %q, %q", what, d, f, disciplines, filters)
+	}
+}
+
+// foreign adds a filter that somebody else has.
+func foreign(t *testing.T, l netlink.Link, parent uint32, preference uint16) {
+	t.Helper()
+	f := &netlink.U32{ClassId: netlink.MakeHandle(1, 1), FilterAttrs: netlink.FilterAttrs{
+		LinkIndex: l.Attrs().Index, Parent: parent, Priority: preference, Protocol: unix.ETH_P_ALL,
+	}}
+	must(t, netlink.FilterAdd(f))
+}
+
+func openFilters(t *testing.T) *Filters {
+	t.Helper()
+	f, err := OpenFilters()
+	must(t, err)
+	t.Cleanup(f.Close)
+	return f
+}
+
+func TestFilterTakesItsDisciplineAway(t *testing.T) {
+	privateNamespace(t)
+	v0, _ := vethPair(t)
+	fd, id := bpfProgram(t)
+	f := openFilters(t)
+	at := Filter{Interface: v0.Attrs().Index, Program: id}
+	must(t, f.Put(at, 7112, "one", fd))
+	wantSeen(t, "put", v0, "clsact", "applianctl one clsact")
+	if has, err := f.Has(at); !has || err != nil {
+		t.Errorf("%v, %v", has, err)
+	}
+	if has, err := f.Has(Filter{Interface: at.Interface, Program: id + 1}); has || err != nil {
+		t.Errorf("another program: %v, %v", has, err)
+	}
+	must(t, f.Remove(Filter{Interface: at.Interface, Program: id + 1}))
+	wantSeen(t, "another program removed", v0, "clsact", "applianctl one clsact")
+	must(t, f.Remove(at))
+	wantSeen(t, "removed", v0, "", "")
+	must(t, f.Remove(at)) // nothing is left to do
+	must(t, netlink.LinkDel(v0))
+	must(t, f.Remove(at))
+	if has, err := f.Has(at); has || err != nil {
+		t.Errorf("without the interface: %v, %v", has, err)
+	}
+	if err := f.Put(at, 7112, "one", fd); err == nil {
+		t.Error("no error without the interface")
+	}
+}
+
+// What others have at an interface stays, whoever came first.
+func TestFiltersOfOthersStay(t *testing.T) {
+	for name, c := range map[string]struct {
+		before, after func(netlink.Link) // what others do before ours is put, and after
+		disciplines   string             // what is there in the end
+		filters       string
+	}{
+		"their clsact": {before: func(l netlink.Link) { must(t, netlink.QdiscAdd(clsact(l.Attrs().Index))) }, disciplines: "clsact"},
+		"their ingress": {before: func(l netlink.Link) {
+			must(t, netlink.QdiscAdd(&netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS}}))
+		}, disciplines: "ingress"},
+		"their filter of the same preference and another kind": {before: func(l netlink.Link) {
+			must(t, netlink.QdiscAdd(clsact(l.Attrs().Index)))
+			foreign(t, l, netlink.HANDLE_MIN_INGRESS, 7112)
+		}, disciplines: "clsact", filters: "u32"},
+		"their filter at the ingress of ours": {after: func(l netlink.Link) { foreign(t, l, netlink.HANDLE_MIN_INGRESS, 1) }, disciplines: "clsact", filters: "u32"},
+		"their filter at the egress of ours":  {after: func(l netlink.Link) { foreign(t, l, handleMinEgress, 1) }, disciplines: "clsact", filters: "u32"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			privateNamespace(t)
+			v0, _ := vethPair(t)
+			fd, id := bpfProgram(t)
+			if c.before != nil {
+				c.before(v0)
+			}
+			f := openFilters(t)
+			at := Filter{Interface: v0.Attrs().Index, Program: id}
+			err := f.Put(at, 7112, "one", fd)
+			if clash := strings.Contains(name, "same preference"); clash != (err != nil) {
+				t.Fatal(err)
+			}
+			if c.after != nil {
+				c.after(v0)
+			}
+			must(t, f.Remove(at))
+			wantSeen(t, "removed", v0, c.disciplines, c.filters)
+		})
+	}
+}
+
+// Of two filters of ours the last one takes the discipline away, whichever that is.
+func TestTwoFilters(t *testing.T) {
+	privateNamespace(t)
+	v0, v1 := vethPair(t)
+	fd1, id1 := bpfProgram(t)
+	fd2, id2 := bpfProgram(t)
+	f := openFilters(t)
+	first, second := Filter{v0.Attrs().Index, id1}, Filter{v0.Attrs().Index, id2}
+	must(t, f.Put(second, 7113, "two", fd2))
+	must(t, f.Put(first, 7112, "one", fd1))
+	wantSeen(t, "both", v0, "clsact", "applianctl one clsact,applianctl two clsact")
+	must(t, f.Remove(second))
+	wantSeen(t, "one removed", v0, "clsact", "applianctl one clsact")
+	must(t, f.Put(second, 7112, "two", fd2)) // of the same preference the latest comes first
+	wantSeen(t, "both, of one preference", v0, "clsact", "applianctl two clsact,applianctl one clsact")
+
+	// Another process finds them, whoever put them.
+	foreign(t, v1, addClsact(t, v1), 3)
+	must(t, f.Put(Filter{v1.Attrs().Index, id1}, 7112, "one", fd1))
+	all, err := OurFilters()
+	must(t, err)
+	if len(all) != 3 || !slices.Contains(all, first) || !slices.Contains(all, second) {
+		t.Fatal(all)
+	}
+	must(t, RemoveFilters(all))
+	wantSeen(t, "all removed", v0, "", "")
+	wantSeen(t, "all removed", v1, "clsact", "u32")
+	must(t, RemoveFilters(all))
+	if all, err := OurFilters(); len(all) > 0 || err != nil {
+		t.Error(all, err)
+	}
+}
+
+// addClsact gives an interface somebody else's discipline, and returns its ingress.
+func addClsact(t *testing.T, l netlink.Link) uint32 {
+	t.Helper()
+	must(t, netlink.QdiscAdd(clsact(l.Attrs().Index)))
+	return netlink.HANDLE_MIN_INGRESS
+}
