@@ -60,3 +60,6 @@ func (LAN) Farewell(h Holding) error {
 	}
 	return errors.Join(append(errs, adverts.Close())...)
 }
+
+// Remove removes the filters.
+func (LAN) Remove(filters []link.Filter) error { return link.RemoveFilters(filters) }

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"appliance/internal/link"
 )
 
 // Holding is what an appliance holds as the active router of one virtual
@@ -50,6 +52,9 @@ type message struct {
 	// Keep says, instead of both, how many descriptors came with the line, which
 	// are to be kept open instead of those before.
 	Keep *int `json:",omitempty"`
+	// Filters says, instead of all that, which filters there are under Name from now
+	// on.
+	Filters *[]link.Filter `json:",omitempty"`
 	// Goodbye says that the appliance ends in order: nothing is left to do.
 	Goodbye bool `json:",omitempty"`
 }
@@ -63,13 +68,15 @@ type Broom interface {
 	// Farewell sends the farewells, if there are any. It may be called for several
 	// at a time.
 	Farewell(Holding) error
+	// Remove removes filters that a dead appliance has left.
+	Remove([]link.Filter) error
 }
 
 // Watch reads from the appliance until it ends or dies, and in the latter case
 // sweeps up what it held. It returns when nothing is left to do; the error joins
 // what could not be swept.
 func Watch(pipe io.Reader, broom Broom) error {
-	held := make(map[string]Holding)
+	held, filters := make(map[string]Holding), make(map[string][]link.Filter)
 	files, _ := pipe.(*Files)
 	lines := json.NewDecoder(pipe)
 	for {
@@ -78,11 +85,13 @@ func Watch(pipe io.Reader, broom Broom) error {
 		switch {
 		case err != nil:
 			// The pipe broke, in the middle of a line perhaps.
-			return sweep(held, files.remains(), broom)
+			return sweep(held, files.remains(), slices.Concat(slices.Collect(maps.Values(filters))...), broom)
 		case m.Goodbye:
 			return nil
 		case m.Keep != nil:
 			files.keep(*m.Keep)
+		case m.Filters != nil:
+			filters[m.Name] = *m.Filters
 		case len(m.Holding.Addresses) == 0:
 			delete(held, m.Name)
 		default:
@@ -98,9 +107,9 @@ const overlap = time.Second
 // sweep releases all addresses first: from then on at most one node answers for
 // them. Nobody waits for another one's farewell, whose socket takes its time to
 // close.
-func sweep(held map[string]Holding, kept []*os.File, broom Broom) error {
+func sweep(held map[string]Holding, kept []*os.File, filters []link.Filter, broom Broom) error {
 	names := slices.Sorted(maps.Keys(held))
-	failed := make([]error, 2*len(names), 2*len(names)+1)
+	failed := make([]error, 2*len(names), 2*len(names)+2)
 	note := func(i int, name string, err error) {
 		if err != nil {
 			failed[i] = fmt.Errorf("guard: %s: %w", name, err)
@@ -119,6 +128,11 @@ func sweep(held map[string]Holding, kept []*os.File, broom Broom) error {
 	all.Wait()
 	if len(kept) > 0 {
 		time.Sleep(overlap)
+	}
+	if len(filters) > 0 {
+		if err := broom.Remove(filters); err != nil {
+			failed = append(failed, fmt.Errorf("guard: %w", err))
+		}
 	}
 	return errors.Join(failed...)
 }

@@ -14,7 +14,8 @@
 // kernel path. While the addresses of a dead appliance are there still, packets
 // of connections come to them; without the program they would find a kernel that
 // knows no such connection, and resets it. They go with the guard, which ends when
-// it has swept.
+// it has swept. Filters, by which programs are attached on older kernels, do nothing
+// any more then; it removes them last.
 //
 // parent.go is the appliance's side, child.go the guard's, files.go what is
 // between them.

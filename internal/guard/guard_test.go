@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"appliance/internal/link"
 )
 
 // The test's program plays two parts besides its own: the guard process, and
@@ -49,6 +51,8 @@ type scribe string
 func (scribe) Shut([]*os.File) error { return nil }
 
 func (scribe) Release(Holding) error { return nil }
+
+func (scribe) Remove([]link.Filter) error { return nil }
 
 func (s scribe) Farewell(h Holding) error {
 	f, err := os.OpenFile(string(s), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
@@ -184,8 +188,9 @@ type broom struct {
 	swept []string
 	err   error
 
-	mu     sync.Mutex
-	parted []string
+	mu      sync.Mutex
+	parted  []string
+	removed []link.Filter
 }
 
 func (b *broom) Shut([]*os.File) error {
@@ -207,6 +212,13 @@ func (b *broom) Farewell(h Holding) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.parted = append(b.parted, h.Interface)
+	return b.err
+}
+
+func (b *broom) Remove(filters []link.Filter) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.removed = append(b.removed, filters...)
 	return b.err
 }
 
@@ -240,6 +252,14 @@ func TestWatch(t *testing.T) {
 		wantParted := slices.Sorted(slices.Values(c.want))
 		if !slices.Equal(b.swept, c.want) || !slices.Equal(b.parted, wantParted) {
 			t.Errorf("%s: swept %v, farewells of %v, want %v", name, b.swept, b.parted, c.want)
+		}
+	}
+	filters := line(message{Name: "x", Filters: &[]link.Filter{{Interface: 2, Program: 7}}}) + line(message{Name: "y", Filters: &[]link.Filter{{Interface: 3, Program: 8}}}) +
+		line(message{Name: "x", Filters: &[]link.Filter{}})
+	for pipe, want := range map[string][]link.Filter{filters: {{Interface: 3, Program: 8}}, filters + line(message{Goodbye: true}): nil} {
+		var b broom
+		if err := Watch(strings.NewReader(pipe), &b); err != nil || !slices.Equal(b.removed, want) {
+			t.Errorf("filters %v removed, %v; want %v", b.removed, err, want)
 		}
 	}
 	b := broom{err: errors.New("no such interface")}

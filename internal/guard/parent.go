@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"appliance/internal/link"
 )
 
 // restartPause is the time between the death of a guard and the next one.
@@ -64,6 +66,12 @@ func (g *Guard) Keep(files []*os.File) {
 	g.update(update{message: message{Keep: &keep}, files: files})
 }
 
+// Filters tells the guard which filters are there under a name from now on. It removes
+// those of a dead process, after what it keeps. It returns when the guard has been told.
+func (g *Guard) Filters(name string, filters []link.Filter) {
+	g.update(update{message: message{Name: name, Filters: &filters}})
+}
+
 func (g *Guard) update(u update) {
 	u.told = make(chan struct{})
 	select {
@@ -106,7 +114,7 @@ func (g *Guard) launch() (*child, error) {
 // run owns the guard process and what it has been told.
 func (g *Guard) run(c *child) {
 	defer close(g.done)
-	held, kept := make(map[string]Holding), []*os.File(nil)
+	held, filters, kept := make(map[string]Holding), make(map[string][]link.Filter), []*os.File(nil)
 	defer func() { closeAll(kept) }()
 	var again <-chan time.Time
 	for {
@@ -116,11 +124,16 @@ func (g *Guard) run(c *child) {
 		}
 		select {
 		case u := <-g.updates:
-			if u.message.Keep != nil {
+			switch m := u.message; {
+			case m.Keep != nil:
 				closeAll(kept)
 				kept = u.files
-			} else if held[u.message.Name] = u.message.Holding; len(u.message.Holding.Addresses) == 0 {
-				delete(held, u.message.Name)
+			case m.Filters != nil:
+				filters[m.Name] = *m.Filters
+			case len(m.Holding.Addresses) == 0:
+				delete(held, m.Name)
+			default:
+				held[m.Name] = m.Holding
 			}
 			g.tell(c, u.message, u.files...)
 			close(u.told)
@@ -128,7 +141,7 @@ func (g *Guard) run(c *child) {
 			g.log.Error().Err(err).Msg("the guard process ended; until the next one runs, addresses outlive a crash by their lease")
 			c, again = nil, time.After(restartPause)
 		case <-again:
-			c, again = g.relaunch(held, kept)
+			c, again = g.relaunch(held, filters, kept)
 		case answer := <-g.closing:
 			answer <- g.dismiss(c)
 			return
@@ -137,7 +150,7 @@ func (g *Guard) run(c *child) {
 }
 
 // relaunch starts the next guard process and tells it all.
-func (g *Guard) relaunch(held map[string]Holding, kept []*os.File) (*child, <-chan time.Time) {
+func (g *Guard) relaunch(held map[string]Holding, filters map[string][]link.Filter, kept []*os.File) (*child, <-chan time.Time) {
 	c, err := g.launch()
 	if err != nil {
 		g.log.Error().Err(err).Msg("the guard process cannot be started")
@@ -145,6 +158,9 @@ func (g *Guard) relaunch(held map[string]Holding, kept []*os.File) (*child, <-ch
 	}
 	for name, h := range held {
 		g.tell(c, message{Name: name, Holding: h})
+	}
+	for name, f := range filters {
+		g.tell(c, message{Name: name, Filters: &f})
 	}
 	if n := len(kept); n > 0 {
 		g.tell(c, message{Keep: &n}, kept...)
