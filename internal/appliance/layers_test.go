@@ -19,7 +19,7 @@ var layers = map[string][]string{
 	"vrrp/vrrptest":       {"vrrp"},
 	"health":              {"internal/endpoint", "internal/proxyproto"},
 	"l4":                  {"internal/endpoint", "internal/pool", "internal/listen", "internal/proxyproto"},
-	"l4/kernel":           nil,
+	"l4/kernel":           {"internal/ingress"},
 	"l7":                  {"internal/endpoint", "internal/pool", "internal/listen", "internal/certs", "internal/proxyproto", "l7/http1", "l7/accesslog"},
 	"l7/http1":            nil,
 	"l7/accesslog":        nil,
@@ -31,7 +31,8 @@ var layers = map[string][]string{
 	"internal/certs":      nil,
 	"internal/link":       nil,
 	"internal/guard":      {"internal/link"},
-	"internal/steer":      nil,
+	"internal/ingress":    {"internal/link"},
+	"internal/steer":      {"internal/ingress"},
 	"internal/peer":       nil,
 	"internal/flowsync":   nil,
 	"internal/fdstore":    nil,
@@ -39,7 +40,7 @@ var layers = map[string][]string{
 	"internal/events":     nil,
 	"internal/control":    {"internal/events"},
 	"internal/metrics":    {"internal/control"},
-	"internal/appliance":  {"internal/endpoint", "internal/resolve", "vrrp", "health", "l4", "l4/kernel", "l7", "internal/pool", "internal/listen", "internal/link", "internal/guard", "internal/config", "internal/control", "internal/metrics", "internal/events", "internal/peer", "internal/flowsync", "internal/fdstore", "internal/steer"},
+	"internal/appliance":  {"internal/endpoint", "internal/resolve", "vrrp", "health", "l4", "l4/kernel", "l7", "internal/pool", "internal/listen", "internal/link", "internal/guard", "internal/config", "internal/control", "internal/metrics", "internal/events", "internal/peer", "internal/flowsync", "internal/fdstore", "internal/ingress", "internal/steer"},
 	"internal/lab":        {"internal/control", "internal/link", "internal/peer", "vrrp"},
 	"cmd/applianctl":      {"internal/appliance", "internal/guard", "internal/config", "internal/control", "internal/lab", "internal/peer"},
 	"integration":         {"internal/control", "internal/lab"},
@@ -60,7 +61,7 @@ var confined = map[string][]string{
 	"github.com/spf13/cobra":         {"cmd/applianctl"},
 
 	"github.com/prometheus/client_golang": {"internal/metrics"},
-	"github.com/cilium/ebpf":              {"l4/kernel", "internal/steer"},
+	"github.com/cilium/ebpf":              {"l4/kernel", "internal/steer", "internal/ingress"},
 }
 
 func TestImportsKeepTheLayers(t *testing.T) {
