@@ -36,7 +36,7 @@ func renderKernel(w io.Writer, k *control.Kernel) {
 	if !k.Loaded {
 		return
 	}
-	fmt.Fprintf(w, "on %s; %d of %d flows, of which %d are half-open and %d the other node's\n", strings.Join(k.Interfaces, " "),
+	fmt.Fprintf(w, "on %s, by %s; %d of %d flows, of which %d are half-open and %d the other node's\n", strings.Join(k.Interfaces, " "), k.Attach,
 		k.Flows, k.FlowLimit, k.HalfOpen, k.Installed)
 }
 

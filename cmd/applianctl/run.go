@@ -131,7 +131,7 @@ this machine, with the rights of whoever runs it.`,
 			}
 			for _, p := range appliance.Places(node) {
 				if p.Kernel {
-					fmt.Fprintf(c.OutOrStdout(), "service %s: would be carried by the kernel path (%s)\n", p.Service, p.Forward)
+					fmt.Fprintf(c.OutOrStdout(), "service %s: would be carried by the kernel path (%s, %s)\n", p.Service, p.Forward, p.Attach)
 				} else {
 					fmt.Fprintf(c.OutOrStdout(), "service %s: would be carried by the proxy: %s\n", p.Service, p.Reason)
 				}

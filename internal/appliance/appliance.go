@@ -20,6 +20,7 @@ import (
 	"appliance/internal/events"
 	"appliance/internal/fdstore"
 	"appliance/internal/guard"
+	"appliance/internal/ingress"
 	"appliance/internal/link"
 	"appliance/internal/listen"
 	"appliance/internal/peer"
@@ -126,7 +127,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	services, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	defer a.hurry()
-	a.undo()
+	filters := a.undo()
 	a.began(file, node)
 	for _, note := range machineNotes(node) {
 		a.log.Warn().Msg(note)
@@ -141,6 +142,10 @@ func Run(ctx context.Context, o Options) (err error) {
 		stop()
 		a.history.Add(events.Stop, nodeSubject(node), "could not start: "+err.Error())
 		return errors.Join(err, socket.Close(), tasks.wait())
+	}
+	// What was left until now did no harm, and the kernel path may have gone on from it.
+	if err := link.RemoveFilters(filters); err != nil {
+		a.log.Error().Err(err).Msg("filters that a crash left could not be removed; they do nothing")
 	}
 	tasks.start("control", func() error { return socket.Run(services) })
 	a.log.Info().Str("node", node.Name).Str("version", o.Version).Str("config", o.ConfigPath).Msg("started")
@@ -181,7 +186,10 @@ func newAppliance(o Options, node *config.Node) *Appliance {
 	a.flows = newFlowLink(o.Log, a.history, flowSurroundings{
 		send: a.peers.send, links: a.peers.statuses, ours: a.ours, theirs: a.theirs, known: a.known,
 	})
-	a.kernel = newKernelPath(o.Log, a.current.Load, a.flows, func(files []*os.File) { a.guard.Keep(files) })
+	a.kernel = newKernelPath(o.Log, a.current.Load, a.flows, func(files []*os.File, filters []ingress.Filter) {
+		a.guard.Keep(files)
+		a.guard.Filters("kernel path", filters)
+	})
 	a.wire = newWire(o.Log, a.checker.Results)
 	a.wire.evaluated = a.kernel.poke
 	a.l4 = l4.New(o.Log, a.wire.udp)
@@ -209,8 +217,8 @@ func (a *Appliance) socketPath(node *config.Node) string {
 }
 
 // undo removes what an earlier process has left on the interfaces that was killed
-// together with its guard.
-func (a *Appliance) undo() {
+// together with its guard, but for filters, which it returns.
+func (a *Appliance) undo() []link.Filter {
 	removed, err := link.Undo(a.record.Path())
 	if err != nil {
 		a.log.Error().Err(err).Msg("what a crash left on the interfaces could not be undone")
@@ -218,6 +226,11 @@ func (a *Appliance) undo() {
 	if len(removed) > 0 {
 		a.log.Warn().Strs("interfaces", removed).Msg("removed interfaces that a crash left")
 	}
+	filters, err := link.OurFilters()
+	if err != nil {
+		a.log.Error().Err(err).Msg("filters that a crash left may be there; they do nothing")
+	}
+	return filters
 }
 
 // loop carries out what signals and commands ask for, and follows hosts that move, until
@@ -300,8 +313,11 @@ func (a *Appliance) unchangeable(node *config.Node) error {
 	if a.options.Events == "" && node.Admin.Events != old.Admin.Events {
 		return fmt.Errorf("admin.events would become %q instead of %q; restart to do that", node.Admin.Events, old.Admin.Events)
 	}
-	if a.kernel.loaded() && node.Kernel != old.Kernel {
+	if a.kernel.loaded() && node.Kernel.Flows != old.Kernel.Flows {
 		return fmt.Errorf("kernel.flows would become %d instead of %d; restart to do that", node.Kernel.Flows, old.Kernel.Flows)
+	}
+	if a.kernel.loaded() && node.Kernel.Attach != old.Kernel.Attach {
+		return fmt.Errorf("kernel.attach would become %q instead of %q; restart to do that", node.Kernel.Attach, old.Kernel.Attach)
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"appliance/internal/config"
 	"appliance/internal/fdstore"
+	"appliance/internal/ingress"
 	"appliance/internal/link"
 	"appliance/l4"
 	"appliance/l4/kernel"
@@ -43,7 +44,8 @@ type packets interface {
 	AddressCame()
 	TakeStrays()
 	LeaveStrays()
-	Remains() ([]*os.File, error)
+	Remains() ([]*os.File, []ingress.Filter, error)
+	Way() ingress.Way
 	Legacy() (map[string]*os.File, error)
 	Inherited() int
 	Close() error
@@ -66,8 +68,9 @@ type kernelPath struct {
 	current func() *setup
 	flows   *flowLink
 	// keep has what remains of the path outlive this process until its addresses are
-	// gone, and owns that; nil gives up what it had before.
-	keep func([]*os.File)
+	// gone, and owns the files; filters are removed then. Nothing gives up what it had
+	// before.
+	keep func(files []*os.File, filters []ingress.Filter)
 	// store keeps what the next process needs, and legacy is what an earlier one has left
 	// there, until the first commit. Run sets them; without it nothing is kept.
 	store     *fdstore.Store
@@ -107,7 +110,7 @@ type placement struct {
 	wanted bool   // that it is not: the file asks for what the kernel path cannot do
 }
 
-func newKernelPath(log zerolog.Logger, current func() *setup, flows *flowLink, keep func([]*os.File)) *kernelPath {
+func newKernelPath(log zerolog.Logger, current func() *setup, flows *flowLink, keep func([]*os.File, []ingress.Filter)) *kernelPath {
 	k := &kernelPath{
 		log: log, current: current, flows: flows, keep: keep, store: &fdstore.Store{}, poked: make(chan struct{}, 1),
 		again: true, active: make(map[*member]bool), placed: make(map[string]placement),
@@ -152,7 +155,7 @@ func (k *kernelPath) leave(files map[string]*os.File) {
 
 // open loads the program. The caller holds the lock.
 func (k *kernelPath) open(s *setup) {
-	path, err := kernel.Open(kernel.Options{Flows: s.node.Kernel.Flows, Ports: ports(s), Route: link.RouteTo, Here: k.holds, Legacy: k.legacy})
+	path, err := kernel.Open(kernel.Options{Flows: s.node.Kernel.Flows, Ports: ports(s), Route: link.RouteTo, Here: k.holds, Way: wayOf(s.node), Legacy: k.legacy})
 	if err != nil {
 		if k.trouble == nil || k.trouble.Error() != err.Error() {
 			k.log.Warn().Err(err).Msg("services of the kernel path run on the proxy")
@@ -162,7 +165,19 @@ func (k *kernelPath) open(s *setup) {
 	}
 	k.path, k.trouble = path, nil
 	k.flows.carry(path)
-	k.log.Info().Msg("the kernel path is loaded")
+	k.log.Info().Str("attach", string(path.Way())).Msg("the kernel path is loaded")
+}
+
+// wayOf returns how programs are to be attached on a node; empty for whatever its kernel
+// can.
+func wayOf(node *config.Node) ingress.Way {
+	switch node.Kernel.Attach {
+	case config.AttachTCX:
+		return ingress.TCX
+	case config.AttachClsact:
+		return ingress.Clsact
+	}
+	return ""
 }
 
 // ports returns this node's part of portRange.
@@ -241,7 +256,7 @@ func (k *kernelPath) close() error {
 		return nil
 	}
 	k.flows.close(path)
-	k.keep(nil)
+	k.keep(nil, nil)
 	return path.Close()
 }
 
@@ -361,8 +376,8 @@ func (k *kernelPath) attach(s *setup) (needed map[string]needs, not unattached, 
 	if some, ok := errors.AsType[kernel.AttachError](err); ok {
 		not = unattached(some)
 	}
-	remains, keepErr := k.path.Remains()
-	k.keep(remains)
+	remains, filters, keepErr := k.path.Remains()
+	k.keep(remains, filters)
 	k.unkept = true
 	err = errors.Join(err, keepErr)
 	k.again = err != nil

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"appliance/internal/control"
+	"appliance/internal/ingress"
 	"appliance/l4"
 	"appliance/l4/kernel"
 )
@@ -18,7 +19,8 @@ const maxFlowsShown = 10000
 // kernelView is the kernel path at one moment.
 type kernelView struct {
 	loaded     bool
-	trouble    error // why it is not loaded, or not all of it in force
+	trouble    error       // why it is not loaded, or not all of it in force
+	way        ingress.Way // of attachment
 	placed     map[string]placement
 	interfaces []kernel.Interface
 	stats      kernel.Stats
@@ -47,6 +49,7 @@ func (k *kernelPath) view() *kernelView {
 	if path == nil {
 		return v
 	}
+	v.way = path.Way()
 	var err error
 	if v.stats, err = path.Stats(); err != nil {
 		v.trouble = err
@@ -63,7 +66,7 @@ func (v *kernelView) describe() *control.Kernel {
 		return nil
 	}
 	d := &control.Kernel{
-		Loaded: v.loaded, Interfaces: []string{},
+		Loaded: v.loaded, Attach: string(v.way), Interfaces: []string{},
 		Flows: v.stats.Flows, FlowLimit: v.stats.FlowLimit,
 		HalfOpen: v.stats.HalfOpen, HalfOpenLimit: v.stats.HalfOpenLimit,
 		Installed: v.stats.Installed, ChangesLost: v.stats.ChangesLost, Early: v.stats.Early,

@@ -17,6 +17,7 @@ import (
 	"appliance/internal/config"
 	"appliance/internal/control"
 	"appliance/internal/fdstore"
+	"appliance/internal/ingress"
 	"appliance/internal/link"
 	"appliance/internal/peer"
 	"appliance/internal/pool"
@@ -87,11 +88,12 @@ func (p *program) Cut(meant func(kernel.Flow) bool) (n int, err error) {
 	return len(cut), nil
 }
 
-func (p *program) Remains() ([]*os.File, error) { return nil, nil }
-func (p *program) Inherited() int               { return 0 }
-func (p *program) AddressCame()                 {}
-func (p *program) TakeStrays()                  { p.strays++ }
-func (p *program) LeaveStrays()                 { p.strays = 0 }
+func (p *program) Remains() ([]*os.File, []ingress.Filter, error) { return nil, nil, nil }
+func (p *program) Way() ingress.Way                               { return ingress.TCX }
+func (p *program) Inherited() int                                 { return 0 }
+func (p *program) AddressCame()                                   {}
+func (p *program) TakeStrays()                                    { p.strays++ }
+func (p *program) LeaveStrays()                                   { p.strays = 0 }
 
 func (p *program) Legacy() (map[string]*os.File, error) {
 	null, err := os.Open(os.DevNull)
@@ -168,7 +170,7 @@ func newTestPath(s *setup) (*kernelPath, *program) {
 	p := &program{table: newTable()}
 	k := newKernelPath(zerolog.Nop(), func() *setup { return s }, newFlowLink(zerolog.Nop(), nil, flowSurroundings{
 		links: func() []peer.Status { return nil },
-	}), func([]*os.File) {})
+	}), func([]*os.File, []ingress.Filter) {})
 	k.path = p
 	return k, p
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"appliance/internal/control"
+	"appliance/internal/ingress"
 	"appliance/internal/link"
 	"appliance/internal/peer"
 	"appliance/internal/steer"
@@ -86,6 +87,7 @@ func (p *passing) begin(node string, comes bool, c passCall) (passReply, error) 
 	if options.At = virtualMAC(p.member.config); options.At == nil {
 		options.At = options.Own
 	}
+	options.Way = wayOf(p.parts.current.Load().node)
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -95,12 +97,25 @@ func (p *passing) begin(node string, comes bool, c passCall) (passReply, error) 
 		return passReply{}, err
 	}
 	p.finish(errNext)
+	p.tellGuard(program)
 	ctx, end := context.WithCancelCause(context.Background())
 	p.now = &passage{id: c.ID, node: node, program: program, comes: comes, end: end, over: make(chan struct{})}
 	p.running.Store(p.now)
 	p.now.within(most)
 	go p.run(ctx, p.now)
 	return passReply{MAC: options.Own.String(), Kernel: p.parts.kernel.withoutSockets()}, nil
+}
+
+// tellGuard has the guard know what the program leaves if this process dies. The one
+// before is gone.
+func (p *passing) tellGuard(program *steer.Program) {
+	var filters []ingress.Filter
+	if program != nil {
+		if f, ok := program.Filter(); ok {
+			filters = append(filters, f)
+		}
+	}
+	p.parts.guard.Filters(p.member.config.Name+", passing on", filters)
 }
 
 // finish ends the passing, if there is one, and returns when it is over. The

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"appliance/internal/config"
+	"appliance/internal/ingress"
 	"appliance/internal/link"
 	"appliance/l4"
 	"appliance/l4/kernel"
@@ -18,8 +19,8 @@ type Place struct {
 	// Kernel says that the kernel path would carry it; Reason is why not.
 	Kernel bool
 	Reason string
-	// Forward is how the kernel path would.
-	Forward string
+	// Forward is how the kernel path would, and Attach how its program would be attached.
+	Forward, Attach string
 }
 
 // Places says where the services of a node would run that ask for the kernel path,
@@ -28,6 +29,7 @@ type Place struct {
 func Places(node *config.Node) []Place {
 	var places []Place
 	var trouble error
+	var way ingress.Way
 	tried := false
 	for _, c := range node.L4 {
 		if c.EffectiveMode() == l4.ModeProxy {
@@ -40,7 +42,8 @@ func Places(node *config.Node) []Place {
 			continue
 		}
 		if !tried {
-			trouble, tried = kernel.Supported(), true
+			way, trouble = kernel.Supported(wayOf(node))
+			tried = true
 		}
 		why := trouble
 		if why == nil {
@@ -49,6 +52,7 @@ func Places(node *config.Node) []Place {
 		if p.Kernel = why == nil; !p.Kernel {
 			p.Reason = why.Error()
 		}
+		p.Attach = string(way)
 		places = append(places, p)
 	}
 	return places

@@ -89,7 +89,17 @@ type Kernel struct {
 	// Flows is how many connections it has room for, 1024 to MaxFlows; 0 for its
 	// default, 262,144.
 	Flows int `toml:"flows"`
+	// Attach is how its program, and that of planned switches, come to see packets: one of the Attach constants,
+	// default AttachAuto.
+	Attach string `toml:"attach"`
 }
+
+// The values of Kernel.Attach.
+const (
+	AttachAuto   = "auto"   // by tcx if the kernel can, else by clsact
+	AttachTCX    = "tcx"    // before all filters of clsact
+	AttachClsact = "clsact" // after filters of clsact that have a smaller preference
+)
 
 // The bounds of Kernel.Flows.
 const (

@@ -54,6 +54,9 @@ func (f *File) validateKernel(r *report) {
 	if n := f.Kernel.Flows; n != 0 && (n < MinFlows || n > MaxFlows) {
 		r.invalid("kernel.flows", "%d is out of range; %d to %d are allowed", n, MinFlows, MaxFlows)
 	}
+	if a := f.Kernel.Attach; !slices.Contains([]string{"", AttachAuto, AttachTCX, AttachClsact}, a) {
+		r.invalid("kernel.attach", "%q is none of \"auto\", \"tcx\" and \"clsact\"", a)
+	}
 	for i, s := range f.L4 {
 		if s.Mode != l4.ModeKernel {
 			continue

@@ -8,6 +8,8 @@ type Kernel struct {
 	// what of it is not in force.
 	Loaded bool   `json:"loaded"`
 	Reason string `json:"reason,omitempty"`
+	// Attach is how it is attached: "tcx", or "clsact" on kernels that do not have that.
+	Attach string `json:"attach,omitempty"`
 	// Interfaces are those whose packets it sees.
 	Interfaces []string `json:"interfaces"`
 	// Flows is how many there are, as of a few seconds ago, half-open ones and

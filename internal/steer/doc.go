@@ -2,8 +2,8 @@
 // after a virtual address has moved away from that node in peace.
 //
 // The new owner of an address gets all its packets, also those of connections
-// that the old one has not finished. A Program on the new owner's interface (tcx
-// ingress, bpf/steer.c) sends these on to the old owner, frame by frame, which
+// that the old one has not finished. A Program at the ingress of the new owner's
+// interface (bpf/steer.c) sends these on to the old owner, frame by frame, which
 // answers the clients directly. One on the old owner's does the reverse, for the
 // moment in which neighbours and switches do not agree where the address is. What
 // it decides about a packet to one of the
@@ -30,6 +30,6 @@
 // The nodes must be on one LAN, as they are for VRRP.
 //
 // The compiled program is committed; `make bpf` compiles it anew. It is written
-// for Linux 6.6. Only this package and the kernel path of layer 4 import
-// cilium/ebpf.
+// for Linux 5.10. Only this package, the kernel path of layer 4 and package ingress
+// import cilium/ebpf.
 package steer

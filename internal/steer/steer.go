@@ -7,8 +7,9 @@ import (
 	"net/netip"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"appliance/internal/ingress"
 )
 
 // Options say which packets are handed over, and to whom. All is needed.
@@ -23,13 +24,15 @@ type Options struct {
 	// Interface, Peer the one of the other node's interface on this LAN. Each has
 	// 6 bytes.
 	At, Own, Peer net.HardwareAddr
+	// Way is how the program is attached; default ingress.Best.
+	Way ingress.Way
 }
 
 // Program is one that runs. Its methods are safe for concurrent use. It goes with
 // the process at the latest.
 type Program struct {
 	objects steerObjects
-	link    link.Link
+	hook    *ingress.Hook
 }
 
 // Attach begins to hand over. The caller calls Close. It needs CAP_BPF, CAP_PERFMON
@@ -40,17 +43,23 @@ func Attach(o Options) (*Program, error) {
 	if err := load(&p.objects, o); err != nil {
 		return nil, err
 	}
-	l, err := link.AttachTCX(link.TCXOptions{
-		Interface: o.Interface, Program: p.objects.Steer, Attach: ebpf.AttachTCXIngress,
-		Anchor: link.Tail(), // what the kernel path carries is carried
-	})
+	var err error
+	if o.Way == "" {
+		o.Way, err = ingress.Best(p.objects.Steer)
+	}
+	if err == nil { // after the kernel path: what that carries is carried
+		p.hook, err = ingress.Attach(o.Way, o.Interface, ingress.Handover, p.objects.Steer)
+	}
 	if err != nil {
 		p.objects.Close()
 		return nil, fmt.Errorf("attach the program: %w", explain(err))
 	}
-	p.link = l
 	return p, nil
 }
+
+// Filter returns what has to be removed when this process is dead, and whether there
+// is such a thing.
+func (p *Program) Filter() (ingress.Filter, bool) { return p.hook.Filter() }
 
 // load loads the program and fills its maps.
 func load(objects *steerObjects, o Options) error {
@@ -82,7 +91,7 @@ func load(objects *steerObjects, o Options) error {
 func explain(err error) error {
 	switch {
 	case errors.Is(err, ebpf.ErrNotSupported):
-		return fmt.Errorf("this kernel cannot; Linux 6.6 or later, with BPF, can: %w", err)
+		return fmt.Errorf("this kernel cannot; Linux 5.10 or later, with BPF and BTF, can: %w", err)
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES): // the latter without CAP_PERFMON alone
 		return fmt.Errorf("CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are needed: %w", err)
 	}
@@ -117,4 +126,4 @@ func (p *Program) Forget(addresses []netip.Addr) error {
 func (p *Program) Gone() error { return p.objects.Gone.Set(uint8(1)) }
 
 // Close ends the handing over.
-func (p *Program) Close() error { return errors.Join(p.link.Close(), p.objects.Close()) }
+func (p *Program) Close() error { return errors.Join(p.hook.Close(), p.objects.Close()) }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"appliance/internal/ingress"
 )
 
 // What the program returns.
@@ -482,21 +484,23 @@ func TestAttach(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := Attach(Options{Interface: lo.Index, Addresses: []netip.Addr{vip}, At: at, Own: own, Peer: peer})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := attached(t, lo.Index); n != 1 {
-		t.Errorf("%d programs are attached", n)
-	}
-	if err := p.Close(); err != nil {
-		t.Error(err)
-	}
-	if n := attached(t, lo.Index); n != 0 {
-		t.Errorf("%d programs are attached after the end", n)
-	}
-	if n := p.Handed(); n != 0 {
-		t.Errorf("a closed program has handed over %d", n)
+	for _, way := range []ingress.Way{"", ingress.Clsact} {
+		p, err := Attach(Options{Interface: lo.Index, Addresses: []netip.Addr{vip}, At: at, Own: own, Peer: peer, Way: way})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := attached(t, lo.Index); n[p.hook.Way()] != 1 || way != "" && p.hook.Way() != way {
+			t.Errorf("attached by %s: %v", p.hook.Way(), n)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		if n := attached(t, lo.Index); n[ingress.TCX]+n[ingress.Clsact] != 0 {
+			t.Errorf("after the end %v are attached", n)
+		}
+		if n := p.Handed(); n != 0 {
+			t.Errorf("a closed program has handed over %d", n)
+		}
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
+
+	"appliance/internal/ingress"
 )
 
 // The kinds of files of a Legacy, which their names begin with. The number is that of
@@ -23,24 +23,22 @@ const (
 )
 
 // Legacy returns what the next process needs to go on with the flows there are, and
-// what keeps the program going until then: the attachments and two maps, by names that
-// no other object of the kernel has. They are for whoever keeps open files over a
+// what keeps the program going until then: two maps and the attachments, by names that
+// no other object of the kernel has. Filters are not among them: nobody would remove
+// them if there were no next process. The files are for whoever keeps open files over a
 // restart; given to Options.Legacy, they are taken over. The caller closes them.
 func (p *Path) Legacy() (map[string]*os.File, error) {
 	p.attaching.Lock()
 	defer p.attaching.Unlock()
 	files := make(map[string]*os.File)
 	var problems []error
-	add := func(kind string, id uint32, fd int, err error) {
-		if err == nil {
-			fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-		}
+	add := func(kind string, id uint32, file func() (*os.File, error)) {
+		f, err := file()
 		if err != nil {
 			problems = append(problems, fmt.Errorf("kernel path: %w", err))
 			return
 		}
-		name := fmt.Sprintf("%s%d", kind, id)
-		files[name] = os.NewFile(uintptr(fd), name)
+		files[fmt.Sprintf("%s%d", kind, id)] = f
 	}
 	for kind, m := range map[string]*ebpf.Map{legacyFlows: p.objects.Flows, legacyServers: p.objects.Servers} {
 		info, err := m.Info()
@@ -49,60 +47,57 @@ func (p *Path) Legacy() (map[string]*os.File, error) {
 			continue
 		}
 		id, _ := info.ID()
-		add(kind, uint32(id), m.FD(), nil)
+		add(kind, uint32(id), func() (*os.File, error) { return fileOf(m) })
 	}
-	for _, l := range p.links {
-		info, err := l.Info()
+	for _, h := range p.hooks {
+		if h.Way() != ingress.TCX {
+			continue
+		}
+		id, err := h.ID()
 		if err != nil {
 			problems = append(problems, fmt.Errorf("kernel path: %w", err))
 			continue
 		}
-		if owner, ok := l.(interface{ FD() int }); ok { // all of this package are like that
-			add(legacyLink, uint32(info.ID), owner.FD(), nil)
-		}
+		add(legacyLink, id, h.File)
 	}
 	return files, errors.Join(problems...)
 }
 
 // estate is what an earlier process has left.
 type estate struct {
-	flows, servers *ebpf.Map         // nil if there are none, or none that can be read
-	links          map[int]link.Link // by interface
-	wanted         []int             // interfaces whose links are the Path's by now
+	flows, servers *ebpf.Map             // nil if there are none, or none that can be read
+	hooks          map[int]*ingress.Hook // by interface
+	wanted         []int                 // interfaces whose hooks are the Path's by now
 }
 
 // newEstate opens what an earlier process has left. What is not understood is left
 // out: an attachment that nobody takes over ends.
 func newEstate(files map[string]*os.File) *estate {
-	e := &estate{links: make(map[int]link.Link)}
+	e := &estate{hooks: make(map[int]*ingress.Hook)}
 	for name, f := range files {
-		fd := dup(f)
 		switch {
 		case strings.HasPrefix(name, legacyFlows):
-			e.flows, _ = ebpf.NewMapFromFD(fd) // closes fd, if it is none
+			e.flows, _ = ebpf.NewMapFromFD(dup(f)) // closes that, if it is none
 		case strings.HasPrefix(name, legacyServers):
-			e.servers, _ = ebpf.NewMapFromFD(fd)
+			e.servers, _ = ebpf.NewMapFromFD(dup(f))
 		case strings.HasPrefix(name, legacyLink):
-			e.addLink(fd)
-		default:
-			unix.Close(fd)
+			e.addHook(f)
 		}
 	}
 	return e
 }
 
-// addLink takes an attachment, or closes it if there is no such interface any more.
-func (e *estate) addLink(fd int) {
-	l, err := link.NewFromFD(fd)
+// addHook takes an attachment, unless there is no such interface any more.
+func (e *estate) addHook(f *os.File) {
+	h, err := ingress.Take(f)
 	if err != nil {
 		return
 	}
-	info, err := l.Info()
-	if err != nil || info.TCX() == nil || info.TCX().Ifindex == 0 || e.links[int(info.TCX().Ifindex)] != nil {
-		l.Close()
+	if e.hooks[h.Interface()] != nil {
+		h.Close()
 		return
 	}
-	e.links[int(info.TCX().Ifindex)] = l
+	e.hooks[h.Interface()] = h
 }
 
 // readable reports whether the flows can be read.
@@ -110,26 +105,26 @@ func (e *estate) readable() bool {
 	return e != nil && e.flows != nil && e.servers != nil
 }
 
-// takeLink returns the attachment at an interface, or nil. It is still that of the
-// earlier process's program.
-func (e *estate) takeLink(index int) link.Link {
-	if e == nil || e.links[index] == nil {
+// takeHook returns the attachment at an interface, or nil. It is still that of the
+// earlier process's program, and stays as it is attached: that must be the way wanted.
+func (e *estate) takeHook(index int, way ingress.Way) *ingress.Hook {
+	if e == nil || e.hooks[index] == nil || e.hooks[index].Way() != way {
 		return nil
 	}
-	l := e.links[index]
-	delete(e.links, index)
+	h := e.hooks[index]
+	delete(e.hooks, index)
 	e.wanted = append(e.wanted, index)
-	return l
+	return h
 }
 
-// closeLinks ends the attachments that are not wanted any more.
-func (e *estate) closeLinks() {
+// closeHooks ends the attachments that are not wanted any more.
+func (e *estate) closeHooks() {
 	if e == nil {
 		return
 	}
-	for index, l := range e.links {
-		l.Close()
-		delete(e.links, index)
+	for index, h := range e.hooks {
+		h.Close()
+		delete(e.hooks, index)
 	}
 }
 
@@ -138,7 +133,7 @@ func (e *estate) close() {
 	if e == nil {
 		return
 	}
-	e.closeLinks()
+	e.closeHooks()
 	if e.flows != nil {
 		e.flows.Close()
 	}
@@ -160,14 +155,14 @@ func (p *Path) takeOver() {
 	defer p.mu.Unlock()
 	p.inherit()
 	for _, index := range p.estate.wanted {
-		l := p.links[index]
-		if l == nil || l.Update(p.objects.Appliance) == nil {
+		h := p.hooks[index]
+		if h == nil || h.Update(p.objects.Appliance) == nil {
 			continue
 		}
-		l.Close()
-		delete(p.links, index)
-		if l, err := p.attach(index); err == nil { // else the interface has gone
-			p.links[index] = l
+		h.Close()
+		delete(p.hooks, index)
+		if h, err := p.attach(index); err == nil { // else the interface has gone
+			p.hooks[index] = h
 		}
 	}
 	p.inherit()

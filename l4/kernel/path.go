@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -14,8 +13,9 @@ import (
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"appliance/internal/ingress"
 )
 
 // Options are what a Path is opened with.
@@ -37,6 +37,8 @@ type Options struct {
 	// Here reports whether an address of a service is this node's now. It is asked by
 	// each look at all flows; nil means that all are.
 	Here func(netip.Addr) bool
+	// Way is how the program is attached; default ingress.Best.
+	Way ingress.Way
 	// Legacy is what Path.Legacy returned to an earlier process, whatever became of
 	// that. The first Set takes over the flows of its services, the first Attach the
 	// attachments that are wanted still; the others end. The files are the caller's, who may close
@@ -54,6 +56,7 @@ type Path struct {
 	objects programObjects
 	table   *ebpf.MapSpec // of a service's servers
 	cpus    int           // as many values a per-CPU map has
+	way     ingress.Way
 	// addrs are the servers' addresses by their numbers, for those who read
 	// flows without a lock.
 	addrs [maxServers]atomic.Pointer[netip.AddrPort]
@@ -61,7 +64,7 @@ type Path struct {
 	// attaching guards what follows. It is not mu, which Set may hold for long: a
 	// router waits for Attach that is about to become active.
 	attaching sync.Mutex
-	links     map[int]link.Link // by interface
+	hooks     map[int]*ingress.Hook // by interface
 	macs      map[programMac]struct{}
 	attached  bool    // Attach was called
 	served    bool    // Set has succeeded
@@ -122,7 +125,7 @@ func Open(o Options) (*Path, error) {
 		o:        o,
 		registry: newRegistry(),
 		backends: make(map[programKey]bool),
-		links:    make(map[int]link.Link),
+		hooks:    make(map[int]*ingress.Hook),
 		macs:     make(map[programMac]struct{}),
 		estate:   newEstate(o.Legacy),
 		stop:     make(chan struct{}),
@@ -175,14 +178,9 @@ func (p *Path) load() error {
 	if err := spec.LoadAndAssign(&p.objects, nil); err != nil {
 		return explain(err)
 	}
-	// Where there is no interface of that number, a kernel with tcx says so.
-	l, err := link.AttachTCX(link.TCXOptions{Interface: math.MaxInt32, Program: p.objects.Appliance, Attach: ebpf.AttachTCXIngress})
-	if l != nil {
-		l.Close()
-	}
-	if !errors.Is(err, unix.ENODEV) {
+	if err := p.chooseWay(); err != nil {
 		p.objects.Close()
-		return explain(err)
+		return err
 	}
 	if err := p.objects.Configuration.Put(uint32(0), &p.settings); err != nil {
 		p.objects.Close()
@@ -190,6 +188,24 @@ func (p *Path) load() error {
 	}
 	return nil
 }
+
+// chooseWay chooses how the program is attached.
+func (p *Path) chooseWay() error {
+	best, err := ingress.Best(p.objects.Appliance)
+	if err != nil {
+		return explain(err)
+	}
+	if p.way = p.o.Way; p.way == "" {
+		p.way = best
+	}
+	if p.way == ingress.TCX && best != ingress.TCX {
+		return fmt.Errorf("%w: kernel %s cannot attach programs by tcx, Linux 6.6 or later can", ErrUnsupported, release())
+	}
+	return nil
+}
+
+// Way returns how the program is attached.
+func (p *Path) Way() ingress.Way { return p.way }
 
 // setSettings has the program know what change makes of the settings. Writing some bytes
 // over others of an array does not fail.
@@ -209,7 +225,7 @@ func explain(err error) error {
 	case errors.Is(err, unix.ENOSYS):
 		return fmt.Errorf("%w: the kernel is built without eBPF, or a filter on system calls (seccomp) forbids it", ErrUnsupported)
 	case errors.Is(err, ebpf.ErrNotSupported):
-		return fmt.Errorf("%w: kernel %s is too old, Linux 6.6 or later is needed", ErrUnsupported, release())
+		return fmt.Errorf("%w: kernel %s is too old, Linux 5.12 or later is needed", ErrUnsupported, release())
 	case errors.As(err, &verifier) && strings.Contains(firstOf(verifier.Log), "!root"):
 		return fmt.Errorf("%w: the process may not load such eBPF programs: it lacks CAP_PERFMON", ErrUnsupported)
 	case errors.As(err, &verifier):
@@ -237,14 +253,14 @@ func release() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// Supported returns nil if Open can succeed, or else its error. It attaches
-// nothing.
-func Supported() error {
-	p, err := Open(Options{Flows: 1})
+// Supported returns the way in which the program would be attached, if Open can succeed
+// with that, or else its error. It attaches nothing.
+func Supported(way ingress.Way) (ingress.Way, error) {
+	p, err := Open(Options{Flows: 1, Way: way})
 	if err != nil {
-		return err
+		return "", err
 	}
-	return p.Close()
+	return p.Way(), p.Close()
 }
 
 // AttachError says, by the indexes of interfaces, why their packets are not looked
@@ -281,28 +297,31 @@ func (p *Path) Attach(interfaces []Interface) error {
 				macs[programMac{Addr: [6]uint8(m), Ifindex: uint32(i.Index)}] = struct{}{}
 			}
 		}
-		if p.links[i.Index] != nil {
+		if p.hooks[i.Index] != nil {
 			continue
 		}
-		if l := p.estate.takeLink(i.Index); l != nil {
-			p.links[i.Index] = l
+		if h := p.estate.takeHook(i.Index, p.way); h != nil {
+			p.hooks[i.Index] = h
 			continue
 		}
-		l, err := p.attach(i.Index)
+		h, err := p.attach(i.Index)
 		if err != nil {
 			problems.note(i.Index, err)
 			continue
 		}
-		p.links[i.Index] = l
+		p.hooks[i.Index] = h
 	}
-	p.estate.closeLinks()
+	p.estate.closeHooks()
 	p.attached = true
 	p.takeOver()
-	for index, l := range p.links {
-		if !wanted[index] {
-			l.Close()
-			delete(p.links, index)
+	for index, h := range p.hooks {
+		if wanted[index] {
+			continue
 		}
+		if err := h.Close(); err != nil {
+			problems.note(index, fmt.Errorf("kernel path: detach: %w", err))
+		}
+		delete(p.hooks, index)
 	}
 	for m := range p.macs {
 		if _, ok := macs[m]; !ok {
@@ -331,82 +350,18 @@ func (p *Path) Attach(interfaces []Interface) error {
 func (p *Path) Detached() bool {
 	p.attaching.Lock()
 	defer p.attaching.Unlock()
-	before := len(p.links)
-	for index, l := range p.links {
-		info, err := l.Info()
-		if err != nil {
-			continue // nothing is known
-		}
-		if tcx := info.TCX(); tcx != nil && int(tcx.Ifindex) != index {
-			l.Close()
-			delete(p.links, index)
+	before := len(p.hooks)
+	for index, h := range p.hooks {
+		if h.Gone() {
+			h.Close()
+			delete(p.hooks, index)
 		}
 	}
-	return len(p.links) < before
-}
-
-// Remains returns what is to outlive the process until its addresses are gone: the
-// attachments, and behind them the door, for Shut. While an attachment is open, in
-// whatever process, the program goes on with the flows there are, also when the Path is
-// gone. The caller closes them.
-func (p *Path) Remains() ([]*os.File, error) {
-	p.attaching.Lock()
-	defer p.attaching.Unlock()
-	var files []*os.File
-	var problems []error
-	add := func(fd int, name string) {
-		fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			problems = append(problems, fmt.Errorf("kernel path: %w", err))
-			return
-		}
-		files = append(files, os.NewFile(uintptr(fd), name))
-	}
-	for _, l := range p.links {
-		if owner, ok := l.(interface{ FD() int }); ok { // all of this package are like that
-			add(owner.FD(), "link")
-		}
-	}
-	if len(files) > 0 {
-		add(p.objects.Door.FD(), "door")
-	}
-	if err := errors.Join(problems...); err != nil {
-		for _, f := range files {
-			f.Close()
-		}
-		return nil, err
-	}
-	return files, nil
-}
-
-// Shut has no new flow begin on a Path whose process is dead and whose Remains these
-// are: what would begin one is dropped. The next node would not know of it.
-func Shut(remains []*os.File) error {
-	if len(remains) == 0 {
-		return nil
-	}
-	door, err := ebpf.NewMapFromFD(dup(remains[len(remains)-1]))
-	if err != nil {
-		return fmt.Errorf("kernel path: %w", err)
-	}
-	defer door.Close()
-	if err := door.Put(uint32(0), uint32(1)); err != nil {
-		return fmt.Errorf("kernel path: %w", err)
-	}
-	return nil
-}
-
-// dup returns another descriptor of f, or -1.
-func dup(f *os.File) int {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return -1
-	}
-	return fd
+	return len(p.hooks) < before
 }
 
 // attach attaches the program to an interface, before what is there.
-func (p *Path) attach(index int) (link.Link, error) {
+func (p *Path) attach(index int) (*ingress.Hook, error) {
 	i, err := net.InterfaceByIndex(index)
 	if err != nil {
 		return nil, fmt.Errorf("kernel path: interface %d: %w", index, err)
@@ -414,20 +369,15 @@ func (p *Path) attach(index int) (link.Link, error) {
 	if len(i.HardwareAddr) != 6 {
 		return nil, fmt.Errorf("kernel path: interface %s carries no Ethernet frames", i.Name)
 	}
-	l, err := link.AttachTCX(link.TCXOptions{
-		Interface: index,
-		Program:   p.objects.Appliance,
-		Attach:    ebpf.AttachTCXIngress,
-		Anchor:    link.Head(),
-	})
+	h, err := ingress.Attach(p.way, index, ingress.KernelPath, p.objects.Appliance)
 	if err != nil {
 		return nil, fmt.Errorf("kernel path: interface %s: %w", i.Name, err)
 	}
-	return l, nil
+	return h, nil
 }
 
 // Close detaches the program and forgets all flows. The kernel does the same
-// when the process dies, however it does.
+// when the process dies, however it does; filters that do nothing then are left.
 func (p *Path) Close() error {
 	close(p.stop)
 	p.reports.close()
@@ -438,10 +388,10 @@ func (p *Path) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var problems []error
-	for _, l := range p.links {
-		problems = append(problems, l.Close())
+	for _, h := range p.hooks {
+		problems = append(problems, h.Close())
 	}
-	clear(p.links)
+	clear(p.hooks)
 	p.estate.close()
 	problems = append(problems, p.objects.Close())
 	return errors.Join(problems...)

@@ -8,12 +8,18 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"appliance/internal/ingress"
 )
 
 func TestSupported(t *testing.T) {
 	t.Parallel()
-	if err := Supported(); err != nil {
+	if _, err := Supported(""); err != nil {
 		missing(t, err.Error())
+	}
+	// Every kernel with eBPF has it.
+	if way, err := Supported(ingress.Clsact); way != ingress.Clsact || err != nil {
+		t.Errorf("%q, %v", way, err)
 	}
 }
 
@@ -22,7 +28,7 @@ func TestWhyNot(t *testing.T) {
 	for want, err := range map[string]error{
 		"CAP_BPF":                    unix.EPERM,
 		"without eBPF":               unix.ENOSYS,
-		"Linux 6.6":                  ebpf.ErrNotSupported,
+		"Linux 5.12":                 ebpf.ErrNotSupported,
 		"refuses the program: R1 !x": &ebpf.VerifierError{Cause: unix.EACCES, Log: []string{"0: r1", "R1 !x", "processed 3 insns"}},
 		"device or resource busy":    unix.EBUSY,
 	} {
@@ -49,8 +55,8 @@ func TestAttach(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "lo carries no Ethernet") || !strings.Contains(err.Error(), "12345") {
 		t.Errorf("error %v; want one about lo and one about 12345", err)
 	}
-	if len(p.links) != 1 || p.links[w.toServer.Index] == nil {
-		t.Errorf("attached to %v; want s0 alone", p.links)
+	if len(p.hooks) != 1 || p.hooks[w.toServer.Index] == nil {
+		t.Errorf("attached to %v; want s0 alone", p.hooks)
 	}
 	// Whoever sets services in the meantime holds nobody up.
 	p.mu.Lock()
@@ -80,7 +86,7 @@ func TestAttach(t *testing.T) {
 	if !p.Detached() || p.Detached() {
 		t.Error("another interface of that index passes for the former one")
 	}
-	if err := attach(Interface{Index: w.toClient.Index}, Interface{Index: w.toServer.Index}); err != nil || len(p.links) != 2 || p.Detached() {
-		t.Errorf("attached to %v, %v", p.links, err)
+	if err := attach(Interface{Index: w.toClient.Index}, Interface{Index: w.toServer.Index}); err != nil || len(p.hooks) != 2 || p.Detached() {
+		t.Errorf("attached to %v, %v", p.hooks, err)
 	}
 }

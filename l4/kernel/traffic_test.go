@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"appliance/internal/ingress"
 )
 
 // serve has the server namespace answer at addr: a connection gets back what it
@@ -76,10 +78,13 @@ func TestTraffic(t *testing.T) {
 	t.Parallel()
 	eachFamily(t, func(t *testing.T, f family) {
 		for _, mode := range []Mode{NAT, DNAT, Direct} {
-			for _, forwarding := range []string{"1", "0"} {
-				t.Run(fmt.Sprintf("%s/forwarding %s", mode, forwarding), func(t *testing.T) {
+			for _, c := range []struct {
+				forwarding string
+				way        ingress.Way
+			}{{"1", ""}, {"0", ""}, {"1", ingress.Clsact}} {
+				t.Run(fmt.Sprintf("%s/forwarding %s%s", mode, c.forwarding, c.way), func(t *testing.T) {
 					w := newNetwork(t)
-					w.forward(forwarding)
+					w.forward(c.forwarding)
 					s := f.service()
 					s.Mode = mode
 					if mode == Direct {
@@ -95,7 +100,7 @@ func TestTraffic(t *testing.T) {
 					} else {
 						w.serve(t, f.server)
 					}
-					p := w.open(t, Options{Route: func(netip.Addr) int { return w.toServer.Index }})
+					p := w.open(t, Options{Way: c.way, Route: func(netip.Addr) int { return w.toServer.Index }})
 					if err := p.Set([]Service{s}); err != nil {
 						t.Fatal(err)
 					}

@@ -5,7 +5,7 @@
  * has a socket here is ours; a request for a new connection is ours; what is left
  * goes out again by the same interface, to the other node.
  *
- * Written for Linux 6.6: tcx.
+ * Written for Linux 5.10.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>

@@ -1,6 +1,6 @@
 // The kernel path: what happens to a packet at the ingress of an interface.
 // docs/kernel.md tells it in words, maps.h what is in the maps. It is written for
-// Linux 6.6, which has tcx, and for clang 14.
+// Linux 5.12 and clang 14.
 //
 // The order of things matters in one respect: a helper that may change the packet
 // (bpf_skb_pull_data, bpf_l4_csum_replace) makes all pointers into it invalid. So
