@@ -59,6 +59,8 @@ func TestAccessLog(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// A line follows its answer, and is written in a while.
+	eventually(t, 30*time.Second, "both requests are logged", func() bool { return strings.Count(a.read("access.log"), "\n") == 2 })
 	rename("access.log", "access.log.1")
 	if got := a.command("reopen"); got != "reopened\n" {
 		t.Errorf("reopen: %q", got)

@@ -96,10 +96,10 @@ func movesTogether(t *testing.T, config string) {
 		t.Fatal(err)
 	}
 	p.waitBoth(p.LB02, "lb01 lost the carrier of eth1")
-	s := p.status(p.LB01).VRRP
-	if s[0].State != "fault" || len(s[0].Faults) != 1 || !strings.Contains(s[0].Faults[0].Reason, "VI_2 has the fault interface eth1") {
-		t.Errorf("VI_1 of lb01 is %s with %+v", s[0].State, s[0].Faults)
-	}
+	eventually(t, 10*time.Second, "VI_1 of lb01 has a fault because of VI_2", func() bool {
+		s := p.status(p.LB01).VRRP[0]
+		return s.State == "fault" && len(s.Faults) == 1 && strings.Contains(s.Faults[0].Reason, "VI_2 has the fault interface eth1")
+	})
 	if err := p.Heal(p.LB01.Host, lab.SRV); err != nil {
 		t.Fatal(err)
 	}

@@ -13,8 +13,31 @@ import (
 	"appliance/internal/lab"
 )
 
-// guardOf returns the process id of a node's guard, 0 if it has none.
+// guardOf waits until a node has a guard, and returns its process id.
 func (p *pair) guardOf(n *lab.Node) (pid int) {
+	p.t.Helper()
+	eventually(p.t, 20*time.Second, n.Name+" has a guard", func() bool {
+		pid = p.findGuard(n)
+		return pid != 0
+	})
+	return pid
+}
+
+// killWithGuard kills a node's appliance and its guard, so that nobody sweeps: the
+// guard is frozen before, and no other one is started in its place.
+func (p *pair) killWithGuard(n *lab.Node) {
+	p.t.Helper()
+	guard := p.guardOf(n)
+	if err := syscall.Kill(guard, syscall.SIGSTOP); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := errors.Join(n.Kill(), syscall.Kill(guard, syscall.SIGKILL)); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// findGuard returns the process id of a node's guard, 0 if it has none.
+func (p *pair) findGuard(n *lab.Node) (pid int) {
 	p.t.Helper()
 	// Which of the appliance's threads began its only child is chance.
 	children, err := n.Output(p.within(10*time.Second), "sh", "-c", fmt.Sprintf("cat /proc/%d/task/*/children", n.Appliance().PID()))
@@ -38,14 +61,11 @@ func TestGuardIsReplaced(t *testing.T) {
 	p := newPair(t, patientConfig(t))
 	p.start()
 	first := p.guardOf(p.LB01)
-	if first == 0 {
-		t.Fatal("the active node has no guard")
-	}
 	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 20*time.Second, "another guard", func() bool {
-		next := p.guardOf(p.LB01)
+		next := p.findGuard(p.LB01)
 		return next != 0 && next != first
 	})
 	p.alone(p.LB01)
@@ -66,17 +86,8 @@ func TestLeaseEndsWhatTheGuardCannot(t *testing.T) {
 	p := newPair(t, "")
 	p.dual = afterFreeze
 	p.start()
-	guard := p.guardOf(p.LB01)
-	if guard == 0 {
-		t.Fatal("the active node has no guard")
-	}
 	killed := time.Now()
-	if err := syscall.Kill(guard, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.LB01.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	p.killWithGuard(p.LB01)
 	w := p.takeOverAfter(killed, p.LB01, p.LB02)
 	w.checkGap(t)
 	p.waitActive(p.LB02)

@@ -286,7 +286,8 @@ func replaced(t *testing.T, text string, oldnew ...string) string {
 }
 
 // nodesConfig begins an appliance.toml: the pair, with a quick election for the
-// laboratory's virtual address. Services follow.
+// laboratory's virtual address, but none that a busy machine decides. Services
+// follow.
 const nodesConfig = `
 [node.lb01]
 address  = "192.168.15.11"
@@ -299,7 +300,7 @@ priority = 90
 name              = "VI_1"
 virtual_router_id = 50
 addresses         = ["192.168.15.3/24"]
-advert_interval   = "100ms"
+advert_interval   = "200ms"
 preempt           = false
 `
 
@@ -387,7 +388,7 @@ func patientConfig(t *testing.T, oldnew ...string) string {
 	t.Helper()
 	return labConfig(t, append([]string{
 		`interval = "500ms", timeout = "250ms"`, `interval = "1s", timeout = "1s"`,
-		`advert_interval   = "100ms"`, `advert_interval   = "200ms"`,
+		quickAdverts, patientAdverts,
 	}, oldnew...)...)
 }
 

@@ -75,9 +75,7 @@ func TestUnhealthyNodeHandsOver(t *testing.T) {
 			p.waitAdverts(active, checkIntervals(10))
 			p.waitActive(active)
 			p.alone(active)
-			if s := p.status(p.Other(active)).VRRP[0]; s.State != "backup" {
-				t.Errorf("%s is active, %s is %s", active.Name, p.Other(active).Name, s.State)
-			}
+			p.waitState(p.Other(active), "backup")
 		})
 	}
 }

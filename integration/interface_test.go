@@ -94,9 +94,7 @@ func (p *pair) interfaceTrouble(c interfaceCase) {
 	if silent > interfaceTrouble {
 		t.Errorf("%s: nobody answered for %v", c.name, silent)
 	}
-	if announced := p.announcements(active, begun); len(announced) == 0 {
-		t.Errorf("%s: %s has the address and did not announce it", c.name, active.Name)
-	}
+	eventually(t, 10*time.Second, c.name+": "+active.Name+" announces the address", func() bool { return len(p.announcements(active, begun)) > 0 })
 	if c.told != "" {
 		p.tells(p.LB01, "fault", "interface eth0", c.told)
 	}

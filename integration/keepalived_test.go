@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"appliance/internal/control"
 	"appliance/internal/lab"
 )
 
@@ -375,6 +376,7 @@ func (m *mixed) startOurs() {
 	if err := m.WaitReady(m.within(20*time.Second), m.LB01); err != nil {
 		m.t.Fatal(err)
 	}
+	eventually(m.t, 20*time.Second, "ours takes part", func() bool { return m.status(m.LB01).VRRP[0].State != "fault" })
 }
 
 // terminateOurs stops the appliance by SIGTERM and waits for its end.
@@ -428,8 +430,9 @@ func (m *mixed) checkResignation(w takeOver, heir int) {
 	if w.last.Priority != 0 {
 		m.t.Errorf("the last advert of %s had priority %d, want 0", w.last.Host, w.last.Priority)
 	}
-	// Three missed adverts of the quickest dialect take 300 ms.
-	latest := m.skew(heir) + max(m.interval, 300*time.Millisecond)
+	// Whether the heir has believed it is not told by the time: adverts of 100 ms
+	// may be missed as soon as a busy machine gets to it.
+	latest := m.skew(heir) + time.Second
 	if got, skew := w.gap(), m.skew(heir); got < skew*9/10 || got >= latest {
 		m.t.Errorf("%s was active %v after %s resigned, want about %v", w.first.Host, got, w.last.Host, skew)
 	}
@@ -473,9 +476,13 @@ func (m *mixed) checkPeace() {
 // checkReason fails the test unless that is why our router is what it is.
 func (m *mixed) checkReason(want string) {
 	m.t.Helper()
-	if s := m.status(m.LB01).VRRP[0]; !strings.Contains(s.Reason, want) {
-		m.t.Errorf("ours is %s because %q, want %q", s.State, s.Reason, want)
+	var s control.VRRP
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		if s = m.status(m.LB01).VRRP[0]; strings.Contains(s.Reason, want) {
+			return
+		}
 	}
+	m.t.Errorf("ours is %s because %q, want %q", s.State, s.Reason, want)
 }
 
 // keepalivedResigned is what keepalived says when it believes an advert of
@@ -486,9 +493,9 @@ const keepalivedResigned = "Backup received priority 0 advertisement"
 // resignations.
 func (m *mixed) checkBelieved(want int) {
 	m.t.Helper()
-	if got := strings.Count(m.keepalivedLog(), keepalivedResigned); got != want {
-		m.t.Errorf("keepalived has believed %d resignations, want %d", got, want)
-	}
+	eventually(m.t, 10*time.Second, fmt.Sprintf("keepalived has believed %d resignations", want), func() bool {
+		return strings.Count(m.keepalivedLog(), keepalivedResigned) == want
+	})
 }
 
 // A pair of which one node is a keepalived, as it is while people move from one

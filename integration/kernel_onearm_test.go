@@ -143,8 +143,8 @@ func (p *pair) serveDirectly() {
 		listens, datagrams := []netip.AddrPort{netip.AddrPortFrom(own6, lab.EchoPort)}, []netip.AddrPort{netip.AddrPortFrom(s.Address, 7), netip.AddrPortFrom(own6, 7)}
 		if i >= 2 {
 			// The addresses are the server's, and it does not say so to the network.
-			p.on(s.Host, "sh", "-c", fmt.Sprintf("ip address add %s/32 dev lo; ip address add %s/128 dev lo nodad; "+
-				"echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore; echo 2 > /proc/sys/net/ipv4/conf/all/arp_announce", vips[0], vips[1]))
+			p.on(s.Host, "sh", "-c", fmt.Sprintf("echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore; echo 2 > /proc/sys/net/ipv4/conf/all/arp_announce; "+
+				"ip address add %s/32 dev lo; ip address add %s/128 dev lo nodad", vips[0], vips[1]))
 			listens, datagrams = nil, nil
 			for _, a := range append(vips, s.Address, own6) {
 				listens = append(listens, netip.AddrPortFrom(a, 3310))

@@ -24,7 +24,7 @@ priority = 90
 name              = "VI_1"
 virtual_router_id = 50
 addresses         = ["192.168.15.3/24"]
-advert_interval   = "100ms"
+advert_interval   = "1s" # no flood makes the nodes take each other for dead
 virtual_mac       = true
 
 [[l7]]

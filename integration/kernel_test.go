@@ -447,9 +447,7 @@ func TestKernelPath(t *testing.T) {
 	if err := p.LB02.Terminate(p.within(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	if n := p.programs(p.LB02); n != 0 {
-		t.Errorf("%d programs were left by a stop", n)
-	}
+	eventually(t, 10*time.Second, "a stop leaves no program", func() bool { return p.programs(p.LB02) == 0 })
 }
 
 // drainInKernel shows that servers come and go for new connections, and keep
@@ -545,8 +543,8 @@ func (p *pair) reloadInKernel() {
 func TestKernelPathConnectionsOutliveTheirNode(t *testing.T) {
 	t.Parallel()
 	for name, oldnew := range map[string][]string{
-		"MAC":        nil,
-		"virtualMAC": {"preempt           = false", "preempt           = false\nvirtual_mac       = true"},
+		"MAC":        {quickAdverts, patientAdverts},
+		"virtualMAC": {quickAdverts, patientAdverts, preemptOff, preemptOff + "\nvirtual_mac       = true"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newKernelPair(t, replaced(t, kernelConfig, oldnew...))

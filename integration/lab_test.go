@@ -173,9 +173,16 @@ func labOutside(t *testing.T) string {
 	return fmt.Sprintf("host name %s\ninterfaces %v\ndoors %q\nmounts\n%s", host, interfaces, doors, mounts)
 }
 
-// The laboratory tells a whole story with its figures, for root as for anybody
-// else, lets people in while it is kept, and leaves nothing behind.
-func TestLabTellsItsStory(t *testing.T) {
+// The laboratory, of which a user has one at a time.
+func TestLab(t *testing.T) {
+	t.Parallel()
+	t.Run("tells its story", labTellsItsStory)
+	t.Run("leaves nothing", labLeavesNothing)
+}
+
+// It tells a whole story with its figures, for root as for anybody else, lets people
+// in while it is kept, and leaves nothing behind.
+func labTellsItsStory(t *testing.T) {
 	before := labOutside(t)
 	var runs []*labRun
 	for _, user := range labUsers(t) {
@@ -261,8 +268,8 @@ func (l *labRun) visit() {
 	eventually(l.t, 10*time.Second, l.user.name+": the command has ended", func() bool { return !sleeping() })
 }
 
-// However a laboratory ends, nothing of it is left.
-func TestLabLeavesNothing(t *testing.T) {
+// However it ends, nothing of it is left.
+func labLeavesNothing(t *testing.T) {
 	before := labOutside(t)
 	for _, user := range labUsers(t) {
 		for _, s := range []syscall.Signal{syscall.SIGKILL, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -111,6 +110,7 @@ func (p *pair) quiet(s control.VRRP) string {
 // Connections of every kind go on through a planned switch and the way back, while
 // new ones go to the new node, and none of them fails.
 func TestConnectionsGoOnThroughASwitch(t *testing.T) {
+	t.Parallel()
 	v6 := dialect{ipv6: true}.addresses()[1].Addr()
 	for name, c := range map[string]struct {
 		vip    netip.Addr
@@ -180,6 +180,7 @@ func TestConnectionsGoOnThroughASwitch(t *testing.T) {
 
 // Switches one after the other, each while connections of the one before go on.
 func TestSwitchesWhileConnectionsGoOn(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, steadyConfig(t))
 	p.dual = overlap
 	s := p.startStreams()
@@ -211,6 +212,7 @@ func TestSwitchesWhileConnectionsGoOn(t *testing.T) {
 // What has not ended when the time to drain is over is reset; so is what goes on on
 // a node that dies.
 func TestConnectionsThatGoOnAreResetInTheEnd(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, steadyConfig(t))
 	p.dual = overlap
 	s := p.startStreams()
@@ -236,14 +238,8 @@ func TestConnectionsThatGoOnAreResetInTheEnd(t *testing.T) {
 	p.waitActive(p.LB01)
 	p.waitAdverts(p.LB01, 5)
 	s.alive("a while after the failback")
-	guard := p.guardOf(p.LB02)
 	killed := time.Now()
-	if err := syscall.Kill(guard, syscall.SIGKILL); err != nil { // so that nobody sweeps
-		t.Fatal(err)
-	}
-	if err := p.LB02.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	p.killWithGuard(p.LB02)
 	s.gone(5 * time.Second)
 	t.Logf("all were reset %v after the death of the node", time.Since(killed).Round(time.Millisecond))
 	eventually(t, 10*time.Second, "lb01 passes nothing on", func() bool { return p.status(p.LB01).VRRP[0].PassingOn == nil })
@@ -276,6 +272,7 @@ func TestConnectionsThatGoOnAreResetInTheEnd(t *testing.T) {
 
 // A node that stops lets connections go on for as long as it may drain.
 func TestConnectionsGoOnThroughAStop(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, steadyConfig(t, "[[vrrp]]", "[handover]\ndrain = \"20s\"\n\n[[vrrp]]"))
 	p.dual = overlap
 	s := p.startStreams()
@@ -302,6 +299,7 @@ func TestConnectionsGoOnThroughAStop(t *testing.T) {
 // Where the other node cannot pass packets on, connections are waited for and cut,
 // and whoever types the command learns why.
 func TestSwitchWithoutBPF(t *testing.T) {
+	t.Parallel()
 	setpriv := need(t, "setpriv", "util-linux")
 	binary := filepath.Join(t.TempDir(), "applianctl")
 	script := fmt.Sprintf("#!/bin/sh\nexec %s --bounding-set -bpf,-sys_admin --inh-caps -bpf,-sys_admin %s \"$@\"\n", setpriv, os.Getenv(binaryVariable))
@@ -369,12 +367,13 @@ check   = { type = "http", interval = "1s", timeout = "1s" }
 // MariaDB go on through a switch and the way back, while new clients come and none
 // of them fails; and what the transaction has done is there in the end.
 func TestSessionsGoOnThroughASwitch(t *testing.T) {
+	t.Parallel()
 	sshd := need(t, "sshd", "openssh-server")
 	need(t, "ssh", "openssh-client")
 	if !sshUsersMapped() {
 		t.Skip("sshd leaves root's rights behind for a user that this sandbox does not have; run the tests as root")
 	}
-	p := newPairOf(t, lab.PairOptions{Binary: os.Getenv(binaryVariable), Config: replaced(t, lingerConfig, quickAdverts, slowAdverts), Servers: 1})
+	p := newPairOf(t, lab.PairOptions{Binary: os.Getenv(binaryVariable), Config: replaced(t, lingerConfig, patientAdverts, slowAdverts), Servers: 1})
 	p.dual = overlap
 	s := p.startStreams()
 	sshStart(p, p.Servers[0].Host, sshd)

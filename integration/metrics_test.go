@@ -78,7 +78,8 @@ func TestMetrics(t *testing.T) {
 	text := linkedConfig(t, `name   = "web"`, `name   = "web"
 access_log = "access.log"`) + door
 	p := newPair(t, text)
-	p.start()
+	p.startLinked()
+	p.waitUp("web", "web1", "web2", "web3")
 	load := p.load(50, 80, 8080)
 	p.waitRequests(load, 20)
 	load.Stop()
@@ -133,9 +134,9 @@ access_log = "access.log"`) + door
 		t.Error("the old door is open still")
 	}
 	local := newWatcher(t, p.LB01.Host)
-	if v := value(local.scrape("127.0.0.1:9113"), "applianctl_peer_same_config", map[string]string{"peer": "lb02"}); v != 0 {
-		t.Errorf("the other node has the same file: %v", v)
-	}
+	eventually(t, 10*time.Second, "the other node has another file", func() bool {
+		return value(local.scrape("127.0.0.1:9113"), "applianctl_peer_same_config", map[string]string{"peer": "lb02"}) == 0
+	})
 	p.reload(p.LB01, strings.Replace(text, door, "", 1))
 	if _, err := local.http.Get("http://127.0.0.1:9113/metrics"); err == nil {
 		t.Error("the door is open still")

@@ -9,9 +9,9 @@ import (
 	"appliance/internal/lab"
 )
 
-// knownAtOnce is by when the other node has taken over from a dead process: well
-// before it misses one advert of a second.
-const knownAtOnce = 500 * time.Millisecond
+// knownAtOnce is by when the other node has taken over from a dead process: before
+// it misses one advert of a second.
+const knownAtOnce = 900 * time.Millisecond
 
 // The active node is killed, with adverts of 1 s: the link tells the other one,
 // with the guard's word and without it.

@@ -18,6 +18,9 @@ const slowAdverts = `advert_interval   = "1s"`
 
 const quickAdverts = `advert_interval   = "100ms"`
 
+// patientAdverts are those of nodesConfig and patientConfig.
+const patientAdverts = `advert_interval   = "200ms"`
+
 // peerOf returns what a node knows of the other one by the link.
 func (p *pair) peerOf(n *lab.Node) control.Peer {
 	p.t.Helper()
@@ -95,9 +98,10 @@ func TestPeerLinkShowsTheOtherNode(t *testing.T) {
 	if a.Node != "lb02" || b.Node != "lb01" || a.Version == "" || a.Version != b.Version || !a.SameConfig || !b.SameConfig {
 		t.Errorf("lb01 knows %+v\nlb02 knows %+v", a, b)
 	}
-	if len(b.Services) != 3 || b.Services[0].Usable != 3 {
-		t.Errorf("lb02 knows of the services %+v", b.Services)
-	}
+	eventually(t, 10*time.Second, "lb02 knows of three services, and three servers of the first", func() bool {
+		b := p.peerOf(p.LB02)
+		return len(b.Services) == 3 && b.Services[0].Usable == 3
+	})
 	code, output := p.applianctl(p.LB02, "status")
 	for _, words := range []string{"PEER lb01 (192.168.15.11:7112): link up", "same configuration", "VI_1 on lb01: ACTIVE", "priority 100 of 100"} {
 		if code != 0 || !strings.Contains(output, words) {
@@ -115,9 +119,9 @@ func TestPeerLinkShowsTheOtherNode(t *testing.T) {
 	if _, output := p.applianctl(p.LB01, "status"); !strings.Contains(output, "DIFFERENT CONFIGURATION") {
 		t.Errorf("status says nothing of another file:\n%s", output)
 	}
-	if !strings.Contains(p.LB01.Log(), "runs another configuration file") {
-		t.Error("the log says nothing of another file")
-	}
+	eventually(t, 10*time.Second, "the log tells of another file", func() bool {
+		return strings.Contains(p.LB01.Log(), "runs another configuration file")
+	})
 	p.stays(p.LB02, "backup", p.LB01)
 	if s := p.peerOf(p.LB01); s.Link != "up" || !s.Since.Equal(a.Since) {
 		t.Errorf("the reload touched the link: %s since %s, %s", s.Link, s.Since, s.Reason)

@@ -50,7 +50,7 @@ func TestReach(t *testing.T) {
 	}
 	waitDemoted(p.LB01, true)
 	waitDemoted(p.LB02, true)
-	p.waitAdverts(p.LB02, 50) // longer than the rule of health waits
+	p.waitAdverts(p.LB02, 25) // longer than the rule of health waits
 	if after := p.changes(p.LB01) + p.changes(p.LB02); after != before {
 		t.Errorf("the loss of the gateway on both nodes made %d transitions", after-before)
 	}
@@ -59,7 +59,7 @@ func TestReach(t *testing.T) {
 	}
 	waitDemoted(p.LB01, false)
 	waitDemoted(p.LB02, false)
-	p.waitAdverts(p.LB02, 50)
+	p.waitAdverts(p.LB02, 25)
 	if after := p.changes(p.LB01) + p.changes(p.LB02); after != before {
 		t.Errorf("the return of the gateway made %d transitions", after-before)
 	}
@@ -72,7 +72,7 @@ func TestReach(t *testing.T) {
 	}
 	const why = "this node may be the one that is cut off: it does not reach 192.168.15.100"
 	eventually(t, 20*time.Second, "lb01 says that it may be cut off", func() bool { return strings.Contains(p.LB01.Log(), why) })
-	p.waitAdverts(p.LB02, 30)
+	p.waitAdverts(p.LB02, 15)
 	if s := p.status(p.LB01).VRRP[0]; s.State != "backup" {
 		t.Errorf("lb01 is cut off, and %s: %s", s.State, s.Reason)
 	}

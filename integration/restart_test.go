@@ -30,11 +30,16 @@ type manager struct {
 	mu    sync.Mutex
 	names []string
 	files []*os.File
+	asked chan struct{} // has one for each managerAsks that was read
 }
+
+// managerAsks is what the manager itself says, to know that all is read that was
+// said before.
+const managerAsks = "X_READ=1"
 
 func newManager(p *pair, n *lab.Node) *manager {
 	p.t.Helper()
-	m := &manager{pair: p, node: n}
+	m := &manager{pair: p, node: n, asked: make(chan struct{}, 1)}
 	var err error
 	if m.conn, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: n.Path(notifyPath), Net: "unixgram"}); err != nil {
 		p.t.Fatal(err)
@@ -86,6 +91,8 @@ func (m *manager) take(lines []string, files []*os.File) {
 		for _, f := range files {
 			m.names, m.files = append(m.names, name), append(m.files, f)
 		}
+	case slices.Contains(lines, managerAsks):
+		m.asked <- struct{}{}
 	case slices.Contains(lines, "FDSTOREREMOVE=1"):
 		for i := len(m.names) - 1; i >= 0; i-- {
 			if m.names[i] == name {
@@ -106,8 +113,23 @@ func (m *manager) stop() {
 	m.names, m.files = nil, nil
 }
 
+// hear returns when all has been taken that was said until now.
+func (m *manager) hear() {
+	m.t.Helper()
+	c, err := net.Dial("unixgram", m.node.Path(notifyPath))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte(managerAsks)); err != nil {
+		m.t.Fatal(err)
+	}
+	<-m.asked
+}
+
 // kept returns how many files are.
 func (m *manager) kept() int {
+	m.hear()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.files)
@@ -116,6 +138,7 @@ func (m *manager) kept() int {
 // startAppliance starts the node's process with all that is kept.
 func (m *manager) startAppliance() {
 	m.t.Helper()
+	m.hear()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	err := m.node.StartApplianceBy(func(c *exec.Cmd) {
@@ -170,9 +193,7 @@ func TestKernelPathConnectionsOutliveARestart(t *testing.T) {
 		}
 		talks = append(talks, p.talks(3)...)
 	}
-	if n := m.kept(); n != 4 {
-		t.Errorf("%d files are kept; want two maps and two attachments", n)
-	}
+	eventually(t, 10*time.Second, "two maps and two attachments are kept", func() bool { return m.kept() == 4 })
 	m.changesItsFile()
 	if err := p.LB01.Terminate(p.within(20 * time.Second)); err != nil {
 		t.Fatal(err)

@@ -91,9 +91,10 @@ func TestSSH(t *testing.T) {
 			t.Errorf("%s has SHA-256 %x, the file sent %x", path, got, sum)
 		}
 	}
-	if s := p.status(p.LB01).Services[0]; s.BytesIn < size || s.BytesOut < size {
-		t.Errorf("lb01 counted %d bytes to the server and %d to the client, the files alone are %d each way", s.BytesIn, s.BytesOut, size)
-	}
+	eventually(t, 10*time.Second, "lb01 has counted the bytes of both files", func() bool {
+		s := p.status(p.LB01).Services[0]
+		return s.BytesIn >= size && s.BytesOut >= size
+	})
 }
 
 // sshUsersMapped reports whether there are users besides root in the sandbox:

@@ -27,14 +27,18 @@ func TestCommandLineStatus(t *testing.T) {
 	p.dialEcho(3306)
 	table := func(n *lab.Node, want ...string) {
 		t.Helper()
-		code, output := p.applianctl(n, "status")
-		if code != 0 {
-			t.Errorf("%s: status: exit code %d", n.Name, code)
-		}
 		for _, w := range want {
-			if !regexp.MustCompile(`(?m)` + w).MatchString(output) {
-				t.Errorf("%s: the status does not say %s:\n%s", n.Name, w, output)
-			}
+			output := ""
+			defer func() {
+				if t.Failed() {
+					t.Log(output)
+				}
+			}()
+			eventually(t, 20*time.Second, n.Name+": the status says "+w, func() bool {
+				var code int
+				code, output = p.applianctl(n, "status")
+				return code == 0 && regexp.MustCompile(`(?m)`+w).MatchString(output)
+			})
 		}
 	}
 	table(p.LB01,

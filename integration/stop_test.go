@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -84,6 +85,7 @@ func (p *pair) resigned(since, removed time.Time) {
 // node lost the virtual address.
 func (p *pair) watchRemoval(n *lab.Node) <-chan time.Time {
 	p.t.Helper()
+	sign := netip.MustParsePrefix("192.0.2.1/32")
 	cmd := n.Command("ip", "-ts", "-o", "monitor", "address")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -95,10 +97,18 @@ func (p *pair) watchRemoval(n *lab.Node) <-chan time.Time {
 	}
 	p.t.Cleanup(func() { monitor.Kill() })
 	removed := make(chan time.Time, 1)
+	listens := make(chan struct{})
 	go func() {
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			// It prints: [2026-01-31T12:00:00.123456] Deleted 2: eth0    inet 192.168.15.3/24 ...
 			stamp, rest, _ := strings.Cut(strings.TrimPrefix(lines.Text(), "["), "] ")
+			if strings.Contains(rest, " "+sign.Addr().String()+"/") {
+				select {
+				case <-listens:
+				default:
+					close(listens)
+				}
+			}
 			if strings.HasPrefix(rest, "Deleted") && strings.Contains(rest, " "+p.VIP.String()+"/") {
 				at, err := time.ParseInLocation("2006-01-02T15:04:05.000000", stamp, time.Local)
 				if err == nil {
@@ -108,20 +118,31 @@ func (p *pair) watchRemoval(n *lab.Node) <-chan time.Time {
 			}
 		}
 	}()
+	eventually(p.t, 20*time.Second, "the monitor of addresses listens", func() bool {
+		if err := errors.Join(n.Network.AddAddress("lo", sign), n.Network.DeleteAddress("lo", sign)); err != nil {
+			p.t.Fatal(err)
+		}
+		select {
+		case <-listens:
+			return true
+		default:
+			return false
+		}
+	})
 	return removed
 }
 
 // The stop of a backup is nobody's business.
 func TestStopOfTheBackup(t *testing.T) {
 	t.Parallel()
-	p := newPair(t, "")
+	p := newPair(t, patientConfig(t))
 	p.start()
 	load := p.load(200, 80, 8080)
 	before, began := p.transitions(p.LB01), time.Now()
 	if err := p.LB02.Terminate(p.within(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	p.waitAdverts(p.LB01, 20)
+	p.waitAdverts(p.LB01, 10)
 	p.waitRequests(load, 100)
 	if now := p.transitions(p.LB01); now != before {
 		t.Errorf("lb01 went from %d transitions to %d", before, now)

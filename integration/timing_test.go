@@ -14,7 +14,7 @@ import (
 
 // saturatedFor is how long TestShortAdvertsUnderSaturation keeps the CPUs busy,
 // unless the environment says otherwise in TIMING_FOR, such as "10m".
-const saturatedFor = 15 * time.Second
+const saturatedFor = 10 * time.Second
 
 // shortAdverts is the laboratory's file with the shortest interval there is. Its
 // checks wait for servers that get no CPU.

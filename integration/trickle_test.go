@@ -55,7 +55,7 @@ var trickled = []struct {
 // trickleTime is longer than a body may trickle.
 const (
 	trickleTime  = trickleBytes * time.Second
-	trickleBytes = 40
+	trickleBytes = 36
 )
 
 func TestBodiesThatTrickle(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -65,6 +64,21 @@ func (p *pair) traces(n *lab.Node) string {
 
 const noTraces = "0\n0"
 
+// waitNoTraces waits until nothing is left of a virtual MAC address on a node.
+func (p *pair) waitNoTraces(n *lab.Node) {
+	p.t.Helper()
+	var left string
+	defer func() {
+		if p.t.Failed() {
+			p.t.Logf("%s has %q", n.Name, left)
+		}
+	}()
+	eventually(p.t, 10*time.Second, "nothing of the virtual MAC address is left on "+n.Name, func() bool {
+		left = p.traces(n)
+		return left == noTraces
+	})
+}
+
 // The virtual MAC address moves with the virtual address: clients notice nothing
 // but the switch, the node that is not active says nothing by it, and nothing
 // stays behind.
@@ -115,7 +129,7 @@ func TestVirtualMAC(t *testing.T) {
 	if entry := p.neighbour(p.VIP); entry != virtualMAC {
 		t.Errorf("after the switch the client knows %s", entry)
 	}
-	eventually(t, 10*time.Second, "nothing is left on lb01", func() bool { return p.traces(p.LB01) == noTraces })
+	p.waitNoTraces(p.LB01)
 	saidByFirst := p.capture(p.LB01.Host, "said", "-Q", "out", "ether src "+virtualMAC)
 	p.waitAdverts(p.LB02, 10)
 	if frames := saidByFirst(); frames != "" {
@@ -131,9 +145,7 @@ func TestVirtualMAC(t *testing.T) {
 	w.checkKill(p, killed)
 	p.waitActive(p.LB01)
 	p.waitRequests(load, 50)
-	if traces := p.traces(p.LB02); traces != noTraces {
-		t.Errorf("the guard has left %q", traces)
-	}
+	p.waitNoTraces(p.LB02)
 	if entry := p.neighbour(p.VIP); entry != virtualMAC {
 		t.Errorf("after the kill the client knows %s", entry)
 	}
@@ -146,12 +158,7 @@ func TestVirtualMAC(t *testing.T) {
 	// A kill together with the guard: the lease ends, and the next start sweeps
 	// up.
 	p.dual = afterFreeze
-	if err := syscall.Kill(p.guardOf(p.LB01), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.LB01.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	p.killWithGuard(p.LB01)
 	if traces := p.traces(p.LB01); traces == noTraces {
 		t.Error("nothing is left to sweep up: the test tests nothing")
 	}
@@ -166,9 +173,7 @@ func TestVirtualMAC(t *testing.T) {
 	if err := p.WaitReady(p.within(20*time.Second), p.LB01); err != nil {
 		t.Fatal(err)
 	}
-	if traces := p.traces(p.LB01); traces != noTraces {
-		t.Errorf("the next start has left %q", traces)
-	}
+	p.waitNoTraces(p.LB01)
 	// A stop.
 	if err := p.LB02.Terminate(p.within(20 * time.Second)); err != nil {
 		t.Fatal(err)
@@ -247,8 +252,10 @@ func TestVirtualMACByReload(t *testing.T) {
 			t.Errorf("virtual_mac = %v: the client knows %s", step.wantVirtual, mac)
 		}
 		for _, n := range p.Nodes() {
-			if traces := p.traces(n); (traces != noTraces) != (step.wantVirtual && n == step.to) {
-				t.Errorf("virtual_mac = %v: %s has %q", step.wantVirtual, n.Name, traces)
+			if !step.wantVirtual || n != step.to {
+				p.waitNoTraces(n)
+			} else if p.traces(n) == noTraces {
+				t.Errorf("virtual_mac = true: nothing of it is on %s", n.Name)
 			}
 		}
 	}
