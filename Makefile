@@ -26,7 +26,7 @@ unit: ## the tests of each package, with the race detector
 	go test -race $$(go list ./... | grep -v /integration)
 
 integration: ## the tests of the whole appliance, in network namespaces
-	go test -count=1 -timeout 20m -parallel 3 ./integration
+	go test -count=1 -timeout 20m -parallel 6 ./integration
 
 fuzz: ## fuzz each parser for FUZZTIME (default 20s)
 	@for package in $$(go list ./...); do \

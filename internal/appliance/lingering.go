@@ -26,8 +26,9 @@ const (
 	// lingerPace is how often a node looks whether connections linger on it still.
 	lingerPace = 50 * time.Millisecond
 	// askTime is how long the other node gets to prepare, and to take note of an
-	// end.
-	askTime = time.Second
+	// end. A busy one takes a while to load programs for all routers of a group, and
+	// no client waits meanwhile.
+	askTime = 3 * time.Second
 	// linkGrace is for how long a link may be down that is only set up anew, or lost
 	// because one of the two nodes is busy.
 	linkGrace = 2 * time.Second
