@@ -12,5 +12,6 @@
 // computed anew whenever something changes and published as one snapshot.
 // Changes are rare and made one after the other.
 //
-// A Pool has no goroutines and nothing to close.
+// A Pool has no goroutines, but for moments at the end of an ejection, and nothing to
+// close.
 package pool

@@ -172,6 +172,8 @@ func (p *Pool) eject(s *Server, now time.Time) {
 	st.ejection = p.outlier.next(st.ejection, now)
 	s.state.Store(&st)
 	p.publish()
+	// So that it also comes back for those who wait in the queue when nobody else comes.
+	time.AfterFunc(st.ejection.Until.Sub(now), func() { p.current() })
 	if p.onEject != nil {
 		p.onEject(s, st.ejection)
 	}
@@ -184,6 +186,7 @@ func (p *Pool) readmit(now time.Time) {
 		st := *s.state.Load()
 		if st.ejection.out && !now.Before(st.ejection.Until) {
 			st.ejection.out = false
+			st.rampFrom = now
 			s.failures.Store(0)
 			s.state.Store(&st)
 			found = true
@@ -205,6 +208,7 @@ func (p *Pool) current() *snapshot {
 		p.mu.Lock()
 		p.readmit(now)
 		p.mu.Unlock()
+		p.serveQueue() // those who wait come before whoever has asked
 	}
 	return p.snap.Load()
 }

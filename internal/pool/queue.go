@@ -16,6 +16,7 @@ var ErrQueueFull = errors.New("all usable servers are full, and so is the queue"
 // in which they came.
 type queue struct {
 	waiting atomic.Int64 // the length of tickets, to be read without the lock
+	calls   atomic.Int64 // of serveQueue, which whoever is at it has yet to answer
 
 	mu      sync.Mutex
 	tickets []*Ticket
@@ -31,7 +32,7 @@ type Ticket struct {
 
 // Queue has ready called, once and from any goroutine, as soon as there is a
 // server for a client, other than those in tried, which it keeps; ready must not
-// wait nor call the Pool. Whatever it is given was picked: Done is due. The error
+// wait, nor join or leave the queue. Whatever it is given was picked: Done is due. The error
 // is ErrQueueFull, bare.
 func (p *Pool) Queue(client netip.Addr, ready func(*Server), tried ...*Server) (*Ticket, error) {
 	t := &Ticket{pool: p, client: client, tried: slices.Clone(tried), ready: ready}
@@ -74,32 +75,58 @@ func (q *queue) add(t *Ticket, limit int) bool {
 	return true
 }
 
-// serveQueue gives servers to those who wait, as far as there are any.
+// serveQueue gives servers to those who wait, as far as there are any. It does not
+// wait: if somebody is at it already, that one looks once more.
 func (p *Pool) serveQueue() {
-	if p.queue.waiting.Load() == 0 {
+	q := &p.queue
+	if q.waiting.Load() == 0 || q.calls.Add(1) > 1 {
 		return
 	}
-	q := &p.queue
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for i := 0; i < len(q.tickets); {
-		t := q.tickets[i]
-		s, err := p.PickFor(t.client, t.tried...)
-		if err != nil && (len(t.tried) == 0 || !p.free()) {
-			return // nor is there one for anybody else
+	for answered := int64(1); ; answered = q.calls.Load() {
+		p.serveOnce()
+		if q.calls.CompareAndSwap(answered, 0) {
+			return
 		}
-		if err != nil {
-			i++ // what is free is one that it has tried
-			continue
-		}
-		q.tickets = slices.Delete(q.tickets, i, i+1)
-		q.waiting.Add(-1)
-		t.ready(s)
 	}
 }
 
-// free reports whether there is a server for one more connection.
-func (p *Pool) free() bool { return p.current().pick(new(choice)) != nil }
+// serveOnce goes through the queue once.
+func (p *Pool) serveOnce() {
+	q := &p.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.tickets) == 0 {
+		return
+	}
+	free := p.free(nil)
+	for i := 0; i < len(q.tickets) && len(free) > 0; {
+		t := q.tickets[i]
+		if !slices.ContainsFunc(free, func(s *Server) bool { return !slices.Contains(t.tried, s) }) {
+			i++ // what is free is what it has tried
+			continue
+		}
+		if s, err := p.PickFor(t.client, t.tried...); err == nil {
+			q.tickets = slices.Delete(q.tickets, i, i+1)
+			q.waiting.Add(-1)
+			t.ready(s)
+		} // else somebody was faster
+		free = p.free(free[:0])
+	}
+}
+
+// free appends the servers that may have one more connection to list.
+func (p *Pool) free(list []*Server) []*Server {
+	snap, c := p.current(), new(choice)
+	for i := range snap.tiers {
+		t := &snap.tiers[i]
+		for k, s := range t.servers {
+			if c.takes(t, k) {
+				list = append(list, s)
+			}
+		}
+	}
+	return list
+}
 
 // downs are told which servers have fallen where their connections are to be
 // reset.

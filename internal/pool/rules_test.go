@@ -221,6 +221,76 @@ func TestQueueForAnotherServer(t *testing.T) {
 	}
 }
 
+// One that is let in again is for those who wait, also if nobody comes; and a newcomer
+// does not get in before them.
+func TestQueueWhenAnEjectionEnds(t *testing.T) {
+	for name, newcomer := range map[string]time.Duration{"nobody comes": time.Minute, "somebody comes": 10 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			p := New(Config{Queue: 1, Outlier: &Outlier{ConsecutiveFailures: 1, Base: 10 * time.Second}, Servers: []ServerConfig{
+				{Name: "a", Address: "192.0.2.1:80", MaxConnections: 1}, {Name: "b", Address: "192.0.2.2:80", MaxConnections: 1},
+			}})
+			a, b := p.Servers()[0], p.Servers()[1]
+			b.Failed(time.Now())
+			if s, err := p.Pick(); s != a || err != nil {
+				t.Fatalf("%s: %v, %v", name, s, err)
+			}
+			var got *Server
+			if _, err := p.Queue(netip.Addr{}, func(s *Server) { got = s }); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(newcomer)
+			if s, err := p.Pick(); !errors.Is(err, ErrFull) {
+				t.Errorf("%s: the newcomer got %v, %v", name, s, err)
+			}
+			if synctest.Wait(); got != b {
+				t.Errorf("%s: who has waited got %v", name, got)
+			}
+		})
+	}
+}
+
+// The end of a connection is cheap also if all who wait have tried what is free.
+func BenchmarkQueue(bench *testing.B) {
+	const waiting = 1000
+	p := New(Config{Queue: waiting, Balance: First, Servers: []ServerConfig{
+		{Name: "a", Address: "192.0.2.1:80"}, {Name: "b", Address: "192.0.2.2:80", MaxConnections: 1}, {Name: "c", Address: "192.0.2.3:80", MaxConnections: 2},
+	}})
+	a := p.Servers()[0]
+	for range 3 {
+		if _, err := p.Pick(a); err != nil {
+			bench.Fatal(err)
+		}
+	}
+	for range waiting {
+		if _, err := p.Queue(netip.Addr{}, func(*Server) {}, a); err != nil {
+			bench.Fatal(err)
+		}
+	}
+	for bench.Loop() {
+		if s, err := p.Pick(); s != a || err != nil {
+			bench.Fatal(s, err)
+		}
+		a.Done()
+	}
+}
+
+// An ejection ends as a failed check does: the server is not flooded at once.
+func TestSlowStartAfterAnEjection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := several(Config{SlowStart: 10 * time.Second, Outlier: &Outlier{ConsecutiveFailures: 1, Base: time.Minute}}, 1, 1)
+		b := p.Servers()[1]
+		b.Failed(time.Now())
+		time.Sleep(time.Minute)
+		if p.Usable() != 2 || b.Share(time.Now()) != 0.1 {
+			t.Errorf("at first it has %v of its share", b.Share(time.Now()))
+		}
+		time.Sleep(10 * time.Second)
+		if b.Share(time.Now()) != 1 {
+			t.Errorf("in the end it has %v of its share", b.Share(time.Now()))
+		}
+	})
+}
+
 func TestSlowStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := several(Config{SlowStart: 10 * time.Second, Checked: true}, 1, 1)
