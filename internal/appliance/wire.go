@@ -266,14 +266,27 @@ func (s *wireState) start(r wiredRouter, waiting string) bool {
 // judge passes the checks' verdicts to the pools that asked for them.
 func (s *wireState) judge() {
 	results := s.results()
+	verdicts := make(map[*pool.Pool]map[endpoint.Endpoint]pool.Health)
 	for target, subjects := range s.plan.judges {
 		r, ok := results[target]
 		if !ok || r.State == health.Unknown {
 			continue
 		}
 		for _, on := range subjects {
-			on.pool.SetHealth(on.server.String(), poolHealth(r))
+			of := verdicts[on.pool]
+			if of == nil {
+				of = make(map[endpoint.Endpoint]pool.Health)
+				verdicts[on.pool] = of
+			}
+			// Names with one address may be asked for different certificates there:
+			// what one of them has found then holds for both.
+			if of[on.server].State != pool.Down {
+				of[on.server] = poolHealth(r)
+			}
 		}
+	}
+	for p, of := range verdicts {
+		p.Judge(of)
 	}
 }
 

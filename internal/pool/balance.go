@@ -257,6 +257,13 @@ func interleave(weights []int) []int {
 	for _, w := range weights {
 		sum += w / divisor
 	}
+	if sum == len(weights) { // all are the same
+		order := make([]int, sum)
+		for i := range order {
+			order[i] = i
+		}
+		return order
+	}
 	credit := make([]int, len(weights))
 	order := make([]int, 0, sum)
 	for range sum {

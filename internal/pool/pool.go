@@ -186,18 +186,24 @@ func (p *Pool) Servers() []*Server {
 	return append([]*Server(nil), p.snap.Load().servers...)
 }
 
-// SetHealth records a verdict on every server with that address. A
-// server that was down and is up again has shown more than its ejection asks
-// for, and is let in.
-// An address that the pool does not have is ignored: a verdict may arrive after
-// the reload that removed its server. Repeating a verdict costs little.
+// SetHealth is Judge for the servers of one address.
 func (p *Pool) SetHealth(address string, h Health) {
-	at := parseAddress(address)
+	p.Judge(map[endpoint.Endpoint]Health{parseAddress(address): h})
+}
+
+// Judge records verdicts on the servers at some addresses. A server that was down and
+// is up again has shown more than its ejection asks for, and is let in.
+// An address that the pool does not have is ignored: a verdict may arrive after
+// the reload that removed its server. Repeating verdicts costs little; all of one
+// call cost hardly more than a single one.
+func (p *Pool) Judge(verdicts map[endpoint.Endpoint]Health) {
 	var fell []*Server
-	p.change(func(s *Server, st *state) bool {
-		if s.address != at || st.health == h {
-			return false
+	p.change(func(s *Server, before *state) *state {
+		h, ok := verdicts[s.address]
+		if !ok || before.health == h {
+			return nil
 		}
+		st := *before
 		if h.State == Up && st.health.State == Down {
 			st.ejection.out = false
 			s.failures.Store(0)
@@ -206,7 +212,7 @@ func (p *Pool) SetHealth(address string, h Health) {
 			fell = append(fell, s)
 		}
 		st.health = h
-		return true
+		return &st
 	})
 	if len(fell) > 0 && p.settings.Load().OnServerDown == DownReset {
 		p.downs.tell(fell)
@@ -216,14 +222,15 @@ func (p *Pool) SetHealth(address string, h Health) {
 // SetAdmin records the administrator's wish for the server of that name. The
 // error wraps ErrUnknownServer.
 func (p *Pool) SetAdmin(label string, a Admin) error {
-	found := p.change(func(s *Server, st *state) bool {
+	found := p.change(func(s *Server, before *state) *state {
 		if s.label != label {
-			return false
+			return nil
 		}
+		st := *before
 		if st.admin != a {
 			st.admin, st.adminSince = a, time.Now()
 		}
-		return true
+		return &st
 	})
 	if !found {
 		return fmt.Errorf("pool %s: server %s: %w", p.name, label, ErrUnknownServer)
@@ -231,29 +238,31 @@ func (p *Pool) SetAdmin(label string, a Admin) error {
 	return nil
 }
 
-// change applies edit to a copy of each server's state, stores the copies that
-// edit says it has changed, and publishes what follows from them. It reports
-// whether there were any.
-func (p *Pool) change(edit func(*Server, *state) bool) bool {
-	defer p.serveQueue() // without the lock
+// change has edit look at the state of each server, stores the new ones that it
+// returns instead, and publishes what follows from them. It reports whether there
+// were any.
+func (p *Pool) change(edit func(s *Server, before *state) *state) bool {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	old := p.snap.Load()
 	found := false
-	for _, s := range old.servers {
+	for _, s := range p.snap.Load().servers {
 		before := s.state.Load()
-		st := *before
-		if edit(s, &st) {
-			// A server that has never been judged has nothing to recover from.
-			if st.usable() && !before.usable() && before.health.State != Unknown {
-				st.rampFrom = time.Now()
-			}
-			s.state.Store(&st)
-			found = true
+		st := edit(s, before)
+		if st == nil {
+			continue
 		}
+		// A server that has never been judged has nothing to recover from.
+		if st.usable() && !before.usable() && before.health.State != Unknown {
+			st.rampFrom = time.Now()
+		}
+		s.state.Store(st)
+		found = true
 	}
 	if found {
 		p.publish()
+	}
+	p.mu.Unlock()
+	if found {
+		p.serveQueue()
 	}
 	return found
 }

@@ -382,6 +382,28 @@ func BenchmarkPick(b *testing.B) {
 	}
 }
 
+// BenchmarkJudge is what it takes to tell a pool of 1,000 servers of a round of checks
+// of which one has another result than before.
+func BenchmarkJudge(b *testing.B) {
+	for _, weight := range []int{1, 100} {
+		b.Run(fmt.Sprintf("weights to %d", weight), func(b *testing.B) {
+			cfg := Config{Checked: true}
+			for i := range 1000 {
+				cfg.Servers = append(cfg.Servers, ServerConfig{Address: fmt.Sprintf("10.0.%d.%d:80", i/250, i%250+1), Weight: 1 + i%weight})
+			}
+			p, verdicts := New(cfg), make(map[endpoint.Endpoint]Health)
+			for _, s := range p.Servers() {
+				verdicts[s.Endpoint()] = Health{State: Up, Reason: "status 200", Since: time.Now()}
+			}
+			one := p.Servers()[500].Endpoint()
+			for state := Up; b.Loop(); state = Up + Down - state {
+				verdicts[one] = Health{State: state}
+				p.Judge(verdicts)
+			}
+		})
+	}
+}
+
 func TestUpdateSeedsNewServersOnly(t *testing.T) {
 	p := New(Config{Checked: true, Servers: servers("a")})
 	p.SetHealth(p.Servers()[0].Address(), Health{State: Up, Reason: "kept"})
