@@ -48,15 +48,29 @@ func (r *Router) receive(t Transport, source netip.Addr, logged *limiter) error 
 			continue
 		}
 		r.counters.refused[refusal].Add(1)
+		if refusal != RefusedVRID { // other virtual routers on the LAN are no trouble
+			r.rememberRefused(refusal, src)
+		}
 		if skipped, ok := logged.allow(time.Now(), refusal.String()); ok {
 			level := zerolog.WarnLevel
-			if refusal == RefusedVRID { // other virtual routers on the LAN are no trouble
+			if refusal == RefusedVRID {
 				level = zerolog.DebugLevel
 			}
 			r.log.WithLevel(level).Stringer("refusal", refusal).Stringer("source", src).Int("not_logged", skipped).
 				Msg("refused an advert")
 		}
 	}
+}
+
+// rememberRefused keeps why and from whom an advert was refused last, to a second:
+// a flood shall not be work. Only the reader calls it.
+func (r *Router) rememberRefused(refusal Refusal, source netip.Addr) {
+	now := time.Now()
+	last := r.refused.Load()
+	if last != nil && last.Refusal == refusal && last.Source == source && now.Sub(last.At) < time.Second {
+		return
+	}
+	r.refused.Store(&RefusedAdvert{Refusal: refusal, Source: source, At: now})
 }
 
 // errorLabel names an error of the transport. One that has a label concerns a

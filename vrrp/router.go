@@ -115,6 +115,7 @@ type Router struct {
 	inForce  atomic.Pointer[Config] // the machine's; never written to
 	counters counters
 	lateness lateness
+	refused  atomic.Pointer[RefusedAdvert] // the latest; nil: none
 
 	// The machine and outbox, which is what is to be done for it, are changed
 	// while groups is locked: others of a group may do it. What the machine is

@@ -101,6 +101,9 @@ func TestRefusedAdvertsChangeNothing(t *testing.T) {
 		if got := a.router.Status().Counters; got.Sent-sent != 20 || got.Refused["checksum"] != 200 {
 			t.Errorf("%d adverts in 2 s, %d refused", got.Sent-sent, got.Refused["checksum"])
 		}
+		if got := a.router.Status().Refused; got.Refusal != vrrp.RefusedChecksum || got.Source != src || time.Since(got.At) > time.Second {
+			t.Errorf("the latest refused advert: %+v", got)
+		}
 		a.end()
 		b.end()
 	})

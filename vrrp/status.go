@@ -47,9 +47,20 @@ type Status struct {
 	// Claims are the foreign claims to the addresses while this router was
 	// active, as many as are remembered.
 	Claims []Claim
+	// Refused is the latest advert that was refused, others than RefusedVRID; its
+	// Refusal is Accepted if there was none.
+	Refused RefusedAdvert
 	// Lateness is that of the adverts since the router was created.
 	Lateness Lateness
 	Counters Counters
+}
+
+// RefusedAdvert says of an advert why it was refused, who sent it, and when it came,
+// to a second.
+type RefusedAdvert struct {
+	Refusal Refusal
+	Source  netip.Addr
+	At      time.Time
 }
 
 // Counters count since the router was created.
@@ -127,6 +138,9 @@ func (r *Router) Status() Status {
 	s.Alarms = slices.Clone(s.Alarms)
 	s.Claims = slices.Clone(s.Claims)
 	s.Lateness, s.Counters = r.lateness.read(), r.counters.read()
+	if refused := r.refused.Load(); refused != nil {
+		s.Refused = *refused
+	}
 	return s
 }
 

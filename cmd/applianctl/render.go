@@ -93,6 +93,9 @@ func renderVRRP(w io.Writer, now time.Time, routers []control.VRRP) {
 			fmt.Fprintf(w, "%s: ANOTHER STATION CLAIMS %s: %s, last %s ago, %d times since %s ago\n", r.Name, c.Address, c.MAC,
 				age(now, c.Last), c.Count, age(now, c.First))
 		}
+		if a := r.RefusedAdvert; a != nil {
+			fmt.Fprintf(w, "%s: ADVERTS OF %s ARE REFUSED, the latest %s ago: %s\n", r.Name, a.Source, age(now, a.At), a.Reason)
+		}
 		if l := r.AdvertLateness; l.Count > 0 {
 			fmt.Fprintf(w, "%s: %d adverts left after they were due: half within %s, 99.9%% within %s, the latest %s\n",
 				r.Name, l.Count, milliseconds(l.P50Seconds), milliseconds(l.P999Seconds), milliseconds(l.MaxSeconds))

@@ -23,6 +23,9 @@ func Notes(node *config.Node) []string {
 func priorityNotes(node *config.Node) (notes []string) {
 	for _, v := range node.VRRP {
 		for _, p := range v.Peers {
+			if p.Keepalived && v.Version == 3 {
+				notes = append(notes, fmt.Sprintf("vrrp %s: version 3, and the keepalived on %s speaks version 2 unless its file has vrrp_version 3; where they differ both are active", v.Name, p.Name))
+			}
 			if p.Priority == v.Priority {
 				notes = append(notes, fmt.Sprintf("vrrp %s: %s and %s have the same priority %d: the one with the larger address comes first, and neither takes over from the other one",
 					v.Name, node.Name, p.Name, v.Priority))

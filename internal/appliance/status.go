@@ -92,10 +92,49 @@ func describeRouter(s vrrp.Status) control.VRRP {
 	for _, f := range s.Faults {
 		r.Faults = append(r.Faults, control.Condition{Source: f.Source, Reason: f.Reason, Since: f.Since})
 	}
+	r.RefusedAdvert = describeRefused(s.Refused, time.Now())
 	for _, c := range s.Claims {
 		r.ForeignClaims = append(r.ForeignClaims, control.ForeignClaim{Address: c.Address.String(), MAC: c.MAC, First: c.First, Last: c.Last, Count: c.Count})
 	}
 	return r
+}
+
+// refusedFor is for how long a status tells of an advert that was refused.
+const refusedFor = time.Minute
+
+func describeRefused(a vrrp.RefusedAdvert, now time.Time) *control.RefusedAdvert {
+	if a.Refusal == vrrp.Accepted || now.Sub(a.At) > refusedFor {
+		return nil
+	}
+	return &control.RefusedAdvert{Source: a.Source.String(), Refusal: a.Refusal.String(), Reason: refusalWords(a.Refusal), At: a.At}
+}
+
+// refusalWords says why an advert is refused, and what to do if the sender is to be
+// the other node.
+func refusalWords(r vrrp.Refusal) string {
+	switch r {
+	case vrrp.RefusedVersion:
+		return "it speaks another version of VRRP; give both the same (keepalived: vrrp_version, 2 unless it is set)"
+	case vrrp.RefusedAuthenticationType:
+		return "its type of authentication is another one; give both the same"
+	case vrrp.RefusedPassword:
+		return "its password is another one; give both the same"
+	case vrrp.RefusedIntervalMismatch:
+		return "its advert interval is another one, which version 2 forbids; give both the same"
+	case vrrp.RefusedMulticast:
+		return "it sends to the group, and this node has unicast = true; give both the same"
+	case vrrp.RefusedUnicast:
+		return "it sends to this node alone, and this node has no unicast = true; give both the same"
+	case vrrp.RefusedStranger:
+		return "no node of the file has its address"
+	case vrrp.RefusedOwn:
+		return "it has this node's own address: an echo, or a second machine with that address"
+	case vrrp.RefusedTTL:
+		return "a router has forwarded it, or it is forged"
+	case vrrp.RefusedChecksum:
+		return "its checksum is wrong"
+	}
+	return "it is no advert that RFC 9568 allows (" + r.String() + ")"
 }
 
 func routerCounters(c vrrp.Counters) map[string]uint64 {

@@ -46,26 +46,47 @@ func TestExampleIsValid(t *testing.T) {
 	}
 }
 
-// Whoever follows the README copies its file.
-func TestFilesOfTheReadmeAreValid(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
+// Whoever follows the README or docs/migrating.md copies their files.
+func TestFilesOfTheDocumentsAreValid(t *testing.T) {
+	blocks := tomlBlocks(t, "../../README.md")
+	for _, block := range blocks {
+		mustSuit(t, block, "lb01", "lb02")
+	}
+	blocks = tomlBlocks(t, "../../docs/migrating.md")
+	if len(blocks) != 2 {
+		t.Fatalf("docs/migrating.md shows %d files; the second one is to be the peer link", len(blocks))
+	}
+	mustSuit(t, blocks[0], "lb02")
+	mustSuit(t, regexp.MustCompile(`(?m)^ *keepalived = .*$`).ReplaceAllString(blocks[0], "")+blocks[1], "lb01", "lb02")
+}
+
+// tomlBlocks returns the TOML that a document shows.
+func tomlBlocks(t *testing.T, path string) (texts []string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks := regexp.MustCompile("(?ms)^ *```toml\n(.*?)^ *```$").FindAllSubmatch(readme, -1)
-	if len(blocks) == 0 {
-		t.Fatal("the README shows no file")
+	for _, block := range regexp.MustCompile("(?ms)^ *```toml\n(.*?)^ *```$").FindAllSubmatch(text, -1) {
+		texts = append(texts, string(block[1]))
 	}
-	for _, block := range blocks {
-		f, err := Parse("README.md", block[1])
-		if err != nil {
-			t.Errorf("%v\n%s", err, block[1])
-			continue
-		}
-		for _, node := range []string{"lb01", "lb02"} {
-			if n, err := f.ForNode(node); err != nil || len(n.VRRP) == 0 || len(n.Pools) == 0 {
-				t.Errorf("node %s: %+v, %v", node, n, err)
-			}
+	if len(texts) == 0 {
+		t.Fatalf("%s shows no file", path)
+	}
+	return texts
+}
+
+// mustSuit fails the test unless a file is right for nodes.
+func mustSuit(t *testing.T, text string, nodes ...string) {
+	t.Helper()
+	f, err := Parse("f.toml", []byte(text))
+	if err != nil {
+		t.Errorf("%v\n%s", err, text)
+		return
+	}
+	for _, node := range nodes {
+		if n, err := f.ForNode(node); err != nil || len(n.VRRP) == 0 || len(n.Pools) == 0 {
+			t.Errorf("node %s: %+v, %v", node, n, err)
 		}
 	}
 }

@@ -96,10 +96,22 @@ type VRRP struct {
 	// ForeignClaims are stations that said that one of the addresses is their
 	// own while this node had it; as many as are remembered.
 	ForeignClaims []ForeignClaim `json:"foreign_claims"`
+	// RefusedAdvert is the latest advert that was refused in the last minute; absent
+	// if there was none.
+	RefusedAdvert *RefusedAdvert `json:"refused_advert,omitempty"`
 	// AdvertLateness is by how much this node's adverts left after they were
 	// due, since the process started.
 	AdvertLateness Lateness          `json:"advert_lateness"`
 	Counters       map[string]uint64 `json:"counters"`
+}
+
+// RefusedAdvert says whose advert was refused, why, and when.
+type RefusedAdvert struct {
+	Source string `json:"source"`
+	// Refusal is its name, Reason says it in words.
+	Refusal string    `json:"refusal"`
+	Reason  string    `json:"reason"`
+	At      time.Time `json:"at"`
 }
 
 // Lateness sums up how late something was done that was due at a time.
