@@ -37,9 +37,20 @@ type conn struct {
 	began time.Time
 	armed atomic.Int64 // the deadline for writing that begin or Write has set
 	fixed atomic.Bool  // another one has been set, which holds: crypto/tls does so to close
-	turn  bool         // RawConn.Read has called, so that Read must not wait
-	fd    uintptr      // then: the socket
+
+	// Between beginTurn and endTurn, which the only goroutine that reads and writes calls:
+	turn  bool    // RawConn.Read has called, so that Read must not wait
+	fd    uintptr // the socket
+	empty bool    // all was read that there was: what comes, the poller will tell
+	piece bool    // a piece begins with the next write that has to wait
+	stuck bool    // there was one
 }
+
+// beginTurn is called within RawConn.Read. From then on Read does not wait.
+func (c *conn) beginTurn(fd uintptr) { c.turn, c.fd, c.empty = true, fd, false }
+
+// endTurn ends that.
+func (c *conn) endTurn() { c.turn = false }
 
 // errNothing says that there is nothing to read yet. crypto/tls goes on after it, for
 // it is temporary.
@@ -62,10 +73,32 @@ func (c *conn) arm(now time.Time, least time.Duration) error {
 // Write writes p. What no piece is begun for, as crypto/tls writes by itself, has a
 // time of its own if that of the latest piece is over.
 func (c *conn) Write(p []byte) (int, error) {
+	if c.turn {
+		return c.writeNow(p)
+	}
 	if err := c.arm(time.Now(), 0); err != nil {
 		return 0, err
 	}
 	return writeConn(c.raw, p)
+}
+
+// writeNow is Write within a turn. Nearly always all of it goes out at once, so that
+// nobody has to know the time.
+func (c *conn) writeNow(p []byte) (int, error) {
+	n, err := writeSocket(c.fd, p, 0)
+	if err == nil && n == len(p) {
+		return n, nil
+	}
+	least := time.Duration(0)
+	if c.piece {
+		least = c.stall
+	}
+	c.piece, c.stuck = false, true
+	if err := c.arm(time.Now(), least); err != nil {
+		return n, err
+	}
+	m, err := writeConn(c.raw, p[n:]) // an error but EAGAIN comes again
+	return n + m, err
 }
 
 // belowTLS returns the connection below that of a client.
@@ -77,7 +110,11 @@ func (c *conn) Read(p []byte) (int, error) {
 	if !c.turn {
 		return readConn(c.raw, p)
 	}
+	if c.empty {
+		return 0, errNothing
+	}
 	n, err := readSocket(c.fd, p)
+	c.empty = err == nil && 0 < n && n < len(p)
 	switch {
 	case err == syscall.EAGAIN:
 		return 0, errNothing

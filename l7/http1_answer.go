@@ -160,6 +160,14 @@ func (a *http1Answer) flush(flags int) error {
 	c := a.conn
 	out := a.out
 	a.out = a.out[:0]
+	if c.fd >= 0 && c.secure {
+		below := belowTLS(c.rw)
+		below.piece, below.stuck = true, false
+		_, err := c.rw.Write(out)
+		below.piece = false
+		c.waited = c.waited || below.stuck
+		return err
+	}
 	if c.fd >= 0 {
 		// Nearly always all of it goes out, without the ways of package net.
 		n, err := writeSocket(uintptr(c.fd), out, flags)

@@ -52,7 +52,6 @@ type http1Conn struct {
 	lingers bool       // the client may be sending still
 	broken  bool       // what the client has got is not whole
 	waited  bool       // for the client to take what there is of an answer, perhaps
-	one     [1]byte    // the first byte of a request by TLS
 	holding atomic.Pointer[exchange]
 	// busySince is when the exchange under way began, in nanoseconds of Unix time.
 	busySince atomic.Int64
@@ -138,10 +137,11 @@ func (c *http1Conn) run() {
 		err := c.raw.Read(c.turnFunc)
 		c.fd = -1
 		switch {
-		case err == nil && c.next == nextWait:
-			c.next = c.idle()
 		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded):
+			if c.stays() {
+				continue
+			}
 			// It was woken, or its time is up.
 			if !c.lastLook() {
 				return
@@ -163,61 +163,119 @@ func (c *http1Conn) run() {
 	}
 }
 
-// turnTLS is turn by TLS, and reads the first byte of a request. To wait here, and
-// not below crypto/tls, takes half of the stack.
-func (c *http1Conn) turnTLS(fd uintptr) bool {
-	below := belowTLS(c.rw)
-	below.turn, below.fd = true, fd
-	n, err := c.rw.Read(c.one[:])
-	below.turn = false
-	switch {
-	case n > 0:
-		c.begin()
-		c.work.in.b[0], c.work.in.w = c.one[0], 1
-		c.next = nextMore
-	case err == errNothing:
-		return false
-	default:
-		c.next = nextClose
-	}
-	return true
-}
-
 // turn is called by RawConn.Read when there may be something to read. It carries
 // out all requests that are complete and need nothing more from the client. As
 // long as it does not return true, nothing that the poller notices is lost, so
 // that an idle connection costs no read(2) in vain and no buffer.
+//
+// That holds for what comes after the poller was asked last. A read that has filled
+// its buffer has left something, perhaps, that the poller has told of already, so
+// another one follows. See also soonLook.
 func (c *http1Conn) turn(fd uintptr) bool {
 	c.begin()
 	c.fd = int(fd)
 	in := &c.work.in
-	n, err := readSocket(fd, in.b[in.w:])
-	if err == syscall.EAGAIN {
+	for served := false; ; served = true {
+		room := in.b[in.w:]
+		n, err := readSocket(fd, room)
+		if err == syscall.EAGAIN {
+			return c.drained(served)
+		}
+		if err != nil || n == 0 {
+			c.next = nextClose
+			return true
+		}
+		in.w += n
+		if c.next = c.requests(true); c.next != nextWait {
+			return true
+		}
+		if n < len(room) {
+			return c.drained(true)
+		}
+		in.room()
+	}
+}
+
+// turnTLS is turn by TLS. What crypto/tls has read and not given out yet, the poller
+// does not know of, so it is asked until it would have to wait; it asks the socket
+// only if that may have more, see conn. To wait here, and not below crypto/tls, takes
+// half of the stack.
+func (c *http1Conn) turnTLS(fd uintptr) bool {
+	c.begin()
+	c.fd = int(fd)
+	below := belowTLS(c.rw)
+	below.beginTurn(fd)
+	defer below.endTurn()
+	in := &c.work.in
+	for served := false; ; served = true {
+		n, err := c.rw.Read(in.b[in.w:])
+		if err == errNothing {
+			return c.drained(served)
+		}
+		if n == 0 {
+			c.next = nextClose
+			return true
+		}
+		in.w += n
+		if c.next = c.requests(true); c.next != nextWait {
+			return true
+		}
+		in.room()
+	}
+}
+
+// drained ends a turn in which all was read that there is. It reports whether the
+// connection is to wait no more.
+func (c *http1Conn) drained(served bool) bool {
+	if !served {
 		c.end()
 		return false
 	}
-	if err != nil || n == 0 {
-		c.next = nextClose
-		return true
-	}
-	in.w += n
-	if c.next = c.requests(true); c.next == nextWait {
-		c.next = c.idle()
-	}
+	c.next = c.idle()
 	return c.next != nextWait
 }
+
+// soonLook is how long after a request an idle connection is looked at in any case.
+// A client that closes its side together with its last request (shutdown(2)) is
+// noticed once, by the poller, which tells of something to read and not of what. To
+// look for the end after each request would be a system call for each.
+const soonLook = 250 * time.Millisecond
 
 // idle makes the connection wait for another request.
 func (c *http1Conn) idle() next {
 	c.end()
-	if c.armRead(c.now, c.server.set.idle) != nil {
-		return nextClose
+	soon := min(soonLook, c.server.set.idle/2)
+	if left := c.readBy.Sub(c.now); left < soon || left > 2*soon {
+		c.readBy = c.now.Add(2 * soon)
+		if c.tcp.SetReadDeadline(c.readBy) != nil {
+			return nextClose
+		}
 	}
+	return c.rest()
+}
+
+// rest makes the connection idle, with the deadline that there is.
+func (c *http1Conn) rest() next {
 	c.state.Store(stateIdle)
 	if !c.server.keep.Load() {
 		return nextClose
 	}
 	return nextWait
+}
+
+// stays reports whether a connection whose deadline has passed goes on waiting,
+// having been idle for soonLook, or a while more, and not for as long as it may. The
+// wait begins with a look.
+func (c *http1Conn) stays() bool {
+	if c.state.Load() != stateIdle {
+		return false
+	}
+	left := c.server.set.idle - time.Since(c.now)
+	if left <= 0 {
+		return false
+	}
+	c.awake(stateReading) // or wake's deadline could be replaced by this one
+	return c.armExactly(left) == nil && c.rest() == nextWait
 }
 
 // awake ends the state idle, in which wake may interfere.
@@ -249,7 +307,14 @@ func (c *http1Conn) lastLook() bool {
 	}
 	if c.secure {
 		// What has come may be anything. A moment more shows.
-		return c.armRead(time.Now(), time.Millisecond) == nil && c.raw.Read(c.turnFunc) == nil && c.next != nextClose
+		if c.armRead(time.Now(), time.Millisecond) != nil {
+			return false
+		}
+		if c.raw.Read(c.turnFunc) == nil {
+			return c.next != nextClose
+		}
+		state := c.state.Load() // idle: a request has come, and has got its answer
+		return state == stateIdle || state == stateWoken
 	}
 	if c.armRead(time.Now(), c.server.set.header) != nil {
 		return false

@@ -2,6 +2,7 @@ package l7
 
 import (
 	"bufio"
+	"crypto/tls"
 	"io"
 	"maps"
 	"net"
@@ -11,6 +12,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A server that closes a kept connection instead of answering gets the request
@@ -142,4 +146,102 @@ func TestBodyAfterStaleConnections(t *testing.T) {
 	if b := <-got; b != "hello" {
 		t.Errorf("the server got %q", b)
 	}
+}
+
+// Requests that are sent together get all their answers, also when a read ends
+// exactly where one of them does.
+func TestRequestsThatFillABuffer(t *testing.T) {
+	const size, n = 64, 2*workSize/64 + 10
+	request := "GET / HTTP/1.1\r\nHost: a\r\nX: "
+	request += strings.Repeat("x", size-len(request)-4) + "\r\n\r\n"
+	for _, secured := range []bool{false, true} {
+		c := keptClient(t, secured)
+		r := bufio.NewReader(c)
+		ask := func(n int) {
+			t.Helper()
+			if _, err := io.WriteString(c, strings.Repeat(request, n)); err != nil {
+				t.Fatal(err)
+			}
+			for i := range n {
+				resp, err := http.ReadResponse(r, nil)
+				if err != nil {
+					t.Fatalf("TLS %t: answer %d of %d: %v", secured, i, n, err)
+				}
+				body(t, resp)
+			}
+		}
+		ask(1)
+		ask(n)
+		ask(1)
+	}
+}
+
+// A client that closes its side together with its request gets its answer, and the
+// connection ends soon, not when it has been idle for long.
+func TestClientThatClosesWithItsRequest(t *testing.T) {
+	for _, secured := range []bool{false, true} {
+		c := keptClient(t, secured)
+		tcp, _ := c.(*net.TCPConn)
+		if secured {
+			tcp = c.(*tls.Conn).NetConn().(*net.TCPConn)
+		}
+		r := bufio.NewReader(c)
+		ask := func() {
+			t.Helper()
+			if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		answer := func() {
+			t.Helper()
+			resp, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body(t, resp)
+		}
+		ask()
+		answer()
+		raw, _ := tcp.SyscallConn()
+		if err := raw.Control(func(fd uintptr) { // so that both are one segment
+			if err := unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK, 1); err != nil {
+				t.Error(err)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		ask()
+		if err := tcp.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		answer()
+		if _, err := r.ReadByte(); err == nil || isTimeout(err) {
+			t.Errorf("TLS %t: the connection is still open: %v", secured, err)
+		}
+	}
+}
+
+// keptClient returns a client's connection to a service that answers each request
+// itself. Whoever reads from it has patience.
+func keptClient(t *testing.T, secured bool) net.Conn {
+	t.Helper()
+	r := newRig(t)
+	addr := r.addr()
+	cfg := Config{Name: "web", Listen: []netip.AddrPort{addr}, Routes: []Route{{Respond: &Respond{Status: 200, Body: "ok"}}}}
+	if secured {
+		cfg.TLS = &TLS{Certificates: []Certificate{makeCert(t, "a")}}
+	}
+	r.apply(cfg)
+	c, err := net.Dial("tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if secured {
+		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+	}
+	return c
 }
