@@ -235,8 +235,9 @@ type ServiceStats struct {
 	Malformed int64
 	// Rate is how many were accepted in the last second.
 	Rate int64
-	// Broken is how many ended in a reset by one of their sides, TimedOut how
-	// many because nothing moved any more.
+	// Broken is how many ended in a reset, by one of their sides or by command or
+	// because their server is down or their address goes; TimedOut how many
+	// because nothing moved any more.
 	Broken   int64
 	TimedOut int64
 	// Lost counts datagrams that were taken and could not be sent on: longer than

@@ -13,6 +13,9 @@ const (
 	bulkFrom = 16 << 10
 	// turn is how many bytes a flow moves before others have theirs.
 	turn = 1 << 20
+	// spareBuffers is how many unused buffers a loop keeps: a crowd of slow readers
+	// leaves no memory behind that nobody needs.
+	spareBuffers = 64
 )
 
 // buffer is what a flow reads at a time when it does not splice.
@@ -119,7 +122,7 @@ func (f *flow) write(l *loop, b []byte) {
 func (f *flow) splice(l *loop) {
 	if f.pipe == nil {
 		if f.pipe = l.pipes.get(); f.pipe == nil {
-			f.copy(l) // there are no descriptors
+			f.copy(l) // there are none left, or no descriptors
 			return
 		}
 	}
@@ -173,7 +176,9 @@ func (f *flow) flush(l *loop) bool {
 // idles for hours has neither a buffer nor a pipe.
 func (f *flow) drop(l *loop) {
 	if f.kept != nil && f.rest == nil {
-		l.spare = append(l.spare, f.kept)
+		if len(l.spare) < spareBuffers {
+			l.spare = append(l.spare, f.kept)
+		}
 		f.kept = nil
 	}
 	if f.pipe != nil && (!f.src.readable || !f.bulk || f.ended) && f.pipe.held == 0 {

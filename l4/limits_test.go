@@ -159,6 +159,34 @@ func TestQueueForAServer(t *testing.T) {
 	eventually(t, "nothing is left", func() bool { return p.Waiting() == 0 && p.Servers()[0].Current() == 0 })
 }
 
+// A server that dies while it is on its way to who has waited for it is not used.
+func TestQueueForAServerThatDies(t *testing.T) {
+	h := newHouse(t)
+	at := backend(t, greet("hi")).String()
+	p := pool.New(pool.Config{Name: "web", Queue: 1, Checked: true, Servers: []pool.ServerConfig{{Address: at, MaxConnections: 1}}})
+	p.SetHealth(at, pool.Health{State: pool.Up})
+	h.load([]Config{{Name: "web", Listen: []netip.AddrPort{entrance}}}, p)
+	busy, err := p.Pick()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := h.dial(entrance)
+	eventually(t, "the client waits", func() bool { return p.Waiting() == 1 })
+	held, goOn := make(chan struct{}), make(chan struct{})
+	for _, l := range h.engine.loops {
+		l.post(func() { held <- struct{}{}; <-goOn })
+		<-held
+	}
+	busy.Done()
+	if p.Waiting() != 0 {
+		t.Error("the client still waits")
+	}
+	p.SetHealth(at, pool.Health{State: pool.Down})
+	close(goOn)
+	expectReset(t, c)
+	eventually(t, "nothing is left", func() bool { return p.Servers()[0].Current() == 0 })
+}
+
 // A connection whose server refuses it waits for the others, where those are full.
 func TestQueueAfterAFailedConnect(t *testing.T) {
 	for _, frees := range []bool{true, false} {

@@ -8,6 +8,10 @@ const (
 	pipeSize = 1 << 20
 	// sparePipes is how many unused pipes a loop keeps.
 	sparePipes = 16
+	// mostPipes is how many pipes a loop lends at most. What is in a pipe counts for
+	// no socket, so the kernel does not bound it: clients that read slowly, or not
+	// at all, would each have a pipe's worth of the machine's memory.
+	mostPipes = 256
 )
 
 // pipe is what splice(2) moves bytes through.
@@ -16,14 +20,21 @@ type pipe struct {
 	held int // bytes in it
 }
 
-// pipes are a loop's pipes that are not in use: all empty.
-type pipes struct{ spare []*pipe }
+// pipes are a loop's pipes.
+type pipes struct {
+	spare []*pipe // not in use: all empty
+	lent  int
+}
 
 // get returns an empty pipe; nil if there is none to be had.
 func (p *pipes) get() *pipe {
+	if p.lent == mostPipes {
+		return nil
+	}
 	if last := len(p.spare) - 1; last >= 0 {
 		b := p.spare[last]
 		p.spare = p.spare[:last]
+		p.lent++
 		return b
 	}
 	var fds [2]int
@@ -32,11 +43,13 @@ func (p *pipes) get() *pipe {
 	}
 	// Without the larger size it works, with more system calls.
 	_, _ = unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize)
+	p.lent++
 	return &pipe{r: fds[0], w: fds[1]}
 }
 
 // put takes a pipe back, empty or not.
 func (p *pipes) put(b *pipe) {
+	p.lent--
 	if b.held > 0 || len(p.spare) >= sparePipes {
 		unix.Close(b.r)
 		unix.Close(b.w)

@@ -74,6 +74,11 @@ func (s *session) served(target *pool.Server) {
 		return
 	}
 	s.ticket = nil
+	if !target.Keeps() { // it has died, or gone, while it was on its way here
+		target.Done()
+		s.connect()
+		return
+	}
 	if !s.dial(target) {
 		s.connect()
 	}

@@ -92,8 +92,12 @@ func isOfDatagram(err error) bool {
 func (s *udpSession) choose() bool {
 	s.letGo()
 	from := s.door.table.fallback
-	for range maxTries {
+	for i := range maxTries {
 		target, err := from.PickFor(s.key.client.Addr(), s.tried...)
+		if i == 0 && len(s.tried) > 0 && errors.Is(err, pool.ErrNoServer) {
+			s.tried = s.tried[:0] // all have refused an earlier datagram; one may be back
+			target, err = from.PickFor(s.key.client.Addr())
+		}
 		if err != nil {
 			s.door.refused(s.key.client, fmt.Errorf("pool %s: %w", from.Name(), err))
 			return false

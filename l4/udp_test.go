@@ -190,6 +190,23 @@ func TestRefusedDatagrams(t *testing.T) {
 	}
 }
 
+// The only server has refused a datagram: each one after that is sent to it all the
+// same, for it may be back.
+func TestRefusedByTheOnlyServer(t *testing.T) {
+	h := newHouse(t)
+	at, dead := freeUDP(t, "127.0.0.51"), closedUDP(t)
+	p := newPool("x", dead)
+	h.load([]Config{{Name: "x", Listen: []netip.AddrPort{at}, Protocol: "udp"}}, p)
+	c := udpClient(t, at)
+	for sent := range int64(5) {
+		_, _ = c.Write([]byte("lost"))
+		eventually(t, "the refusal is counted", func() bool { return p.Servers()[0].Stats().ConnectErrors == sent+1 })
+	}
+	if st := h.engine.Stats()[0]; st.Refused != 0 || st.Total != 1 {
+		t.Errorf("%+v, want one session, and nothing that found no server", st)
+	}
+}
+
 func TestSessionsOfDatagramsEnd(t *testing.T) {
 	h := newHouse(t)
 	first, second := freeUDP(t, "127.0.0.51"), freeUDP(t, "127.0.0.52")

@@ -8,6 +8,37 @@ import (
 	"time"
 )
 
+// Slow readers have no more of the machine's memory than that of so many pipes, and
+// nothing of it stays behind.
+func TestPipesAreBounded(t *testing.T) {
+	var p pipes
+	defer p.close()
+	lent := make([]*pipe, mostPipes)
+	for i := range lent {
+		if lent[i] = p.get(); lent[i] == nil {
+			t.Fatalf("no pipe after %d", i)
+		}
+	}
+	if p.get() != nil {
+		t.Error("one more is lent")
+	}
+	lent[0].held = 1 // closed, as it is not empty
+	for _, b := range lent {
+		p.put(b)
+	}
+	if p.lent != 0 || len(p.spare) != sparePipes {
+		t.Errorf("%d are lent and %d kept", p.lent, len(p.spare))
+	}
+	l := new(loop)
+	for range 2 * spareBuffers {
+		f := flow{src: new(side), kept: new(buffer)}
+		f.drop(l)
+	}
+	if len(l.spare) != spareBuffers {
+		t.Errorf("%d buffers are kept, want %d", len(l.spare), spareBuffers)
+	}
+}
+
 func TestPatience(t *testing.T) {
 	const start = time.Hour
 	p := patience{limit: 10 * time.Second, since: start}
