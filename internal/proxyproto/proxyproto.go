@@ -97,6 +97,8 @@ const (
 	commandProxy = 0x1
 	familyIPv4   = 0x1
 	familyIPv6   = 0x2
+	familyUnix   = 0x3 // the last one that is assigned
+	datagrams    = 0x2 // the last protocol, in the lower half of that byte
 	streamOver4  = 0x11
 	streamOver6  = 0x21
 )
@@ -122,8 +124,12 @@ func parseV2(b []byte) (Header, int, error) {
 	if command == commandLocal {
 		return Header{}, n, nil
 	}
+	family := b[13] >> 4
+	if family > familyUnix || b[13]&0xf > datagrams { // "receivers must drop connections presenting unexpected values"
+		return Header{}, 0, fmt.Errorf("PROXY header with unknown family and protocol %#02x", b[13])
+	}
 	body := b[headV2:n]
-	switch b[13] >> 4 {
+	switch family {
 	case familyIPv4:
 		if len(body) < 12 {
 			return Header{}, 0, errors.New("PROXY header without its addresses")
