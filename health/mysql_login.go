@@ -123,7 +123,7 @@ func readPassword(path string) (string, error) {
 		return "", err
 	}
 	if !about.Mode().IsRegular() || about.Size() > maxPassword {
-		return "", fmt.Errorf("%s: not a file with a password", path)
+		return "", ownError(path + ": not a file with a password")
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -65,12 +65,13 @@ func timedOut(err error) bool {
 }
 
 // isOurs reports whether a failed check says something about this node, which
-// has run out of descriptors, memory or ports or may not do what the check
-// takes, and nothing about the server. A shortage here must not look like the
+// has run out of descriptors, memory or ports, may not do what the check takes or
+// lacks a file that it needs, and nothing about the server. A shortage here must not look like the
 // death of every server.
 func isOurs(err error) bool {
 	var own ownError
-	if errors.As(err, &own) {
+	var file *os.PathError // connections have another one
+	if errors.As(err, &own) || errors.As(err, &file) {
 		return true
 	}
 	for _, errno := range []syscall.Errno{

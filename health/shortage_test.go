@@ -2,13 +2,20 @@ package health
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"appliance/internal/endpoint"
 )
 
 func TestShortageOnThisNodeJudgesNobody(t *testing.T) {
@@ -41,6 +48,39 @@ func TestShortageOnThisNodeJudgesNobody(t *testing.T) {
 			t.Errorf("the shortage is logged %d times, want once:\n%s", n, &b.log)
 		}
 	})
+}
+
+// What is wrong with a file of this node says nothing about a server.
+func TestFilesOfThisNodeJudgeNobody(t *testing.T) {
+	pair, _ := certificate(t, year, "web.example.com")
+	odd := filepath.Join(t.TempDir(), "odd")
+	if err := os.WriteFile(odd, make([]byte, maxPassword+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	asking := serve(t, func(c net.Conn) {
+		_ = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert}).Handshake()
+		silent(c)
+	})
+	for name, test := range map[string]struct {
+		address netip.AddrPort
+		check   Config
+	}{
+		"no password":        {serve(t, silent), Config{Type: Redis, PasswordFile: "no/such/file"}},
+		"an odd password":    {serve(t, silent), Config{Type: Redis, PasswordFile: odd}},
+		"of mysql":           {serve(t, greet(nil, denied)), Config{Type: MySQL, User: "lb", PasswordFile: "no/such/file"}},
+		"of postgres":        {serve(t, silent), Config{Type: Postgres, User: "lb", PasswordFile: "no/such/file"}},
+		"no authorities":     {serveTLS(t, pair, nil, silent), Config{Type: TLS, Verify: true, CAFile: "no/such/file"}},
+		"odd authorities":    {serveTLS(t, pair, nil, silent), Config{Type: HTTPS, Verify: true, CAFile: odd}},
+		"no certificate":     {asking, Config{Type: TLS, Cert: "no/such/file", Key: odd}},
+		"an odd certificate": {asking, Config{Type: TLS, Cert: odd, Key: odd}},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), ample)
+		_, err := prepare(Target{Address: endpoint.IP(test.address), Check: test.check}).once(ctx)
+		cancel()
+		if !isOurs(err) || !strings.Contains(inWords(err, 0), "no/such/file: ") && !strings.Contains(inWords(err, 0), odd+": ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // A server that this node cannot even try stays unknown, and the try is told: who

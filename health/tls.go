@@ -43,6 +43,9 @@ func newTLSClient(check Config, name string, protocols ...string) *tlsClient {
 	if check.Cert != "" {
 		c.config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			pair, err := tls.LoadX509KeyPair(check.Cert, check.Key)
+			if file := new(os.PathError); err != nil && !errors.As(err, &file) {
+				err = ownError(check.Cert + ": " + err.Error())
+			}
 			return &pair, err
 		}
 	}
@@ -139,7 +142,7 @@ func readCAs(path string) (*x509.CertPool, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s: no certificate in it", path)
+		return nil, ownError(path + ": no certificate in it")
 	}
 	return pool, nil
 }
