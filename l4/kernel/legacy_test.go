@@ -6,12 +6,28 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"appliance/internal/ingress"
 )
 
 // TestLegacy has one path go on with what another one has left, while connections are
-// under way: none notices.
+// under way: none notices, or with filters, which are not left, none ends.
 func TestLegacy(t *testing.T) {
 	t.Parallel()
+	way, err := Supported("")
+	if err != nil {
+		missing(t, err.Error())
+	}
+	ways := []ingress.Way{ingress.Clsact}
+	if way == ingress.TCX {
+		ways = append(ways, way)
+	}
+	for _, way := range ways {
+		t.Run(string(way), func(t *testing.T) { testLegacy(t, way) })
+	}
+}
+
+func testLegacy(t *testing.T, way ingress.Way) {
 	eachFamily(t, func(t *testing.T, f family) {
 		w := newNetwork(t)
 		w.serve(t, f.server)
@@ -28,7 +44,7 @@ func TestLegacy(t *testing.T) {
 		}
 		var first *Path
 		var err error
-		w.balancer.do(func() { first, err = Open(Options{}) })
+		w.balancer.do(func() { first, err = Open(Options{Way: way}) })
 		if err != nil {
 			missing(t, err.Error())
 		}
@@ -78,15 +94,20 @@ func TestLegacy(t *testing.T) {
 		}
 
 		legacy, err := first.Legacy()
-		if err != nil || len(legacy) != 4 {
+		if want := map[ingress.Way]int{ingress.TCX: 4, ingress.Clsact: 2}[way]; err != nil || len(legacy) != want {
 			t.Fatal(legacy, err)
+		}
+		if way == ingress.Clsact { // as the address goes with a process
+			w.balancer.ip("addr del " + f.vip.Addr().String() + " dev c0")
 		}
 		if err := first.Close(); err != nil {
 			t.Fatal(err)
 		}
-		more() // nobody looks after it now
+		if way == ingress.TCX {
+			more() // nobody looks after it now
+		}
 		s.Servers[0], s.Servers[1] = s.Servers[1], s.Servers[0]
-		second := w.open(t, Options{Legacy: legacy})
+		second := w.open(t, Options{Way: way, Legacy: legacy})
 		for _, l := range legacy {
 			l.Close()
 		}
@@ -94,6 +115,9 @@ func TestLegacy(t *testing.T) {
 			t.Fatal(err)
 		}
 		attach(second)
+		if way == ingress.Clsact {
+			w.balancer.ip("addr add " + f.vip.Addr().String() + " dev c0" + map[bool]string{true: " nodad"}[f.vip.Addr().Is6()])
+		}
 		more()
 		close(stop)
 		talking.Wait()
