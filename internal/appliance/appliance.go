@@ -147,6 +147,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := link.RemoveFilters(filters); err != nil {
 		a.log.Error().Err(err).Msg("filters that a crash left could not be removed; they do nothing")
 	}
+	tasks.start("hand-over", func() error { a.tryPassing(node); return nil })
 	tasks.start("control", func() error { return socket.Run(services) })
 	a.log.Info().Str("node", node.Name).Str("version", o.Version).Str("config", o.ConfigPath).Msg("started")
 

@@ -137,6 +137,9 @@ func (l *lingering) prepare(ctx context.Context, heir string, vips []netip.Addr,
 		var reply passReply
 		err = l.parts.peers.call(asking, heir, verbPass, call, &reply)
 		cancel()
+		if err == nil { // their lease may have ended meanwhile
+			_, err = s.parked.Park(s.addresses)
+		}
 		if err == nil {
 			l.passBack(heir, call, reply.MAC)
 			s.stranded = l.parts.kernel.stranded(s.addresses, reply.Kernel)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"appliance/internal/config"
 	"appliance/internal/control"
 	"appliance/internal/ingress"
 	"appliance/internal/link"
@@ -44,6 +45,17 @@ type passing struct {
 
 // errNext is why a passage ends that another one follows.
 var errNext = errors.New("the next one begins")
+
+// tryPassing says at the start what would keep this node from passing packets on, not
+// only in the middle of a planned switch.
+func (a *Appliance) tryPassing(node *config.Node) {
+	if node.Peer == nil {
+		return
+	}
+	if err := steer.Supported(); err != nil {
+		a.log.Warn().Err(err).Msg("in a planned switch to this node connections cannot go on on the other one: they get time to end")
+	}
+}
 
 // passage is one time of passing on.
 type passage struct {

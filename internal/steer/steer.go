@@ -61,6 +61,17 @@ func Attach(o Options) (*Program, error) {
 // is such a thing.
 func (p *Program) Filter() (ingress.Filter, bool) { return p.hook.Filter() }
 
+// Supported returns nil if this machine can run the program, or what it lacks. It loads
+// it, and with it what is kept of the kernel's types, so that Attach is quicker.
+func Supported() error {
+	var objects steerObjects
+	none := make(net.HardwareAddr, 6)
+	if err := load(&objects, Options{At: none, Own: none, Peer: none}); err != nil {
+		return err
+	}
+	return objects.Close()
+}
+
 // load loads the program and fills its maps.
 func load(objects *steerObjects, o Options) error {
 	spec, err := loadSteer()

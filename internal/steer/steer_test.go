@@ -484,6 +484,9 @@ func TestAttach(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := Supported(); err != nil {
+		t.Error(err)
+	}
 	for _, way := range []ingress.Way{"", ingress.Clsact} {
 		p, err := Attach(Options{Interface: lo.Index, Addresses: []netip.Addr{vip}, At: at, Own: own, Peer: peer, Way: way})
 		if err != nil {
