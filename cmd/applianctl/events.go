@@ -21,6 +21,8 @@ func newEventsCommand(o *options) *cobra.Command {
 or kept the node out of the election, addresses that somebody else removed or
 claimed, servers that died, reloads, starts and stops. The history is kept across
 restarts.`,
+		Example: `  applianctl events --last 20
+  applianctl events --follow --json | jq -r 'select(.kind == "transition") | .text'`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if request.Last < 0 {

@@ -93,7 +93,7 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong command line, 3 no appliance ru
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          usage(cobra.NoArgs),
+		Args:          knownVerb,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetVersionTemplate("applianctl {{.Version}}\n")
@@ -109,6 +109,18 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong command line, 3 no appliance ru
 		newLabCommand(), newSecretCommand(), newVersionCommand(), newGuardCommand(),
 	)
 	return root
+}
+
+// knownVerb refuses what is no verb, and says which one may have been meant.
+func knownVerb(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	c.SuggestionsMinimumDistance = 2
+	if meant := c.SuggestionsFor(args[0]); len(meant) > 0 {
+		return misused(c, "unknown command %q; did you mean %s?", args[0], meant[0])
+	}
+	return misused(c, "unknown command %q", args[0])
 }
 
 // usage marks the errors of an argument rule as errors of the command line.

@@ -3,9 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"appliance/internal/control"
 )
@@ -97,5 +101,48 @@ func TestRenderPathsThatDiffer(t *testing.T) {
 	const want = "a on lb02: carried by the proxy, here by the kernel path\nd on lb02: carried by the kernel path, here by the proxy\n"
 	if out.String() != want {
 		t.Errorf("%q", out.String())
+	}
+}
+
+// The manual page names every command and every flag, and each command that can be
+// used in more than one way has an example.
+func TestManualPageIsComplete(t *testing.T) {
+	text, err := os.ReadFile("../../packaging/applianctl.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := strings.ReplaceAll(string(text), `\-`, "-")
+	var judge func(c *cobra.Command)
+	judge = func(c *cobra.Command) {
+		if c.Hidden || c.Name() == "help" {
+			return
+		}
+		if !strings.Contains(page, c.Name()) {
+			t.Errorf("the page does not name %q", c.CommandPath())
+		}
+		c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			if !f.Hidden && f.Name != "version" && !strings.Contains(page, "--"+f.Name) {
+				t.Errorf("the page does not name --%s of %q", f.Name, c.CommandPath())
+			}
+			if f.Name != "help" && c.HasParent() && c.Name() != "lab" && c.Example == "" {
+				t.Errorf("%q has --%s and no example", c.CommandPath(), f.Name)
+			}
+		})
+		for _, sub := range c.Commands() {
+			judge(sub)
+		}
+	}
+	judge(newRootCommand())
+}
+
+// What has nothing in it takes no room.
+func TestTableLeavesColumnsOut(t *testing.T) {
+	var out strings.Builder
+	table := newTable("NAME", "A", "B", "C")
+	table.add("x", 0, "-", "0B")
+	table.add("y", 0, 7, "")
+	table.write(&out)
+	if want := "NAME\tB\nx\t-\ny\t7\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
 	}
 }

@@ -24,7 +24,7 @@ func renderStatus(w io.Writer, s control.Status) error {
 		fmt.Fprintf(t, "the latest reload was refused:\n%s\n", indent(s.Config.Error))
 	}
 	renderVRRP(t, now, s.VRRP)
-	renderPeers(t, now, s.Peers, s.Services)
+	renderPeers(t, now, s.Peers, s.VRRP, s.Services)
 	renderServices(t, s.Services)
 	renderKernel(t, s.Kernel)
 	renderPools(t, now, s.Pools)
@@ -39,6 +39,10 @@ func renderStatus(w io.Writer, s control.Status) error {
 	}
 	return t.Flush()
 }
+
+// latenessTold is how late an advert must have been for a table to tell, in
+// seconds: less is no trouble even for the shortest interval, 10 ms.
+const latenessTold = 0.02
 
 func renderVRRP(w io.Writer, now time.Time, routers []control.VRRP) {
 	if len(routers) == 0 {
@@ -96,7 +100,7 @@ func renderVRRP(w io.Writer, now time.Time, routers []control.VRRP) {
 		if a := r.RefusedAdvert; a != nil {
 			fmt.Fprintf(w, "%s: ADVERTS OF %s ARE REFUSED, the latest %s ago: %s\n", r.Name, a.Source, age(now, a.At), a.Reason)
 		}
-		if l := r.AdvertLateness; l.Count > 0 {
+		if l := r.AdvertLateness; l.MaxSeconds >= latenessTold {
 			fmt.Fprintf(w, "%s: %d adverts left after they were due: half within %s, 99.9%% within %s, the latest %s\n",
 				r.Name, l.Count, milliseconds(l.P50Seconds), milliseconds(l.P999Seconds), milliseconds(l.MaxSeconds))
 		}
@@ -126,19 +130,30 @@ func renderPools(w io.Writer, now time.Time, pools []control.Pool) {
 	if len(pools) == 0 {
 		return
 	}
-	fmt.Fprintln(w, "\nPOOL/SERVER\tADDRESS\tHEALTH\tFOR\tADMIN\tWEIGHT\tCURRENT\tTOTAL\tFAILED\tIN\tOUT\tLAST CHECK")
+	fmt.Fprintln(w, "\nPOOL/SERVER\tADDRESS\tHEALTH\tFOR\tADMIN\tWEIGHT\tCURRENT\tTOTAL\tFAILED\tLAST CHECK")
 	for _, p := range pools {
 		for _, s := range p.Servers {
-			weight := fmt.Sprint(s.Weight)
-			if s.Backup {
-				weight += " backup"
-			}
-			fmt.Fprintf(w, "%s/%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", p.Name, s.Name, s.Address,
-				health(s), age(now, s.Since), s.Admin, weight, s.Current, s.Total, s.ConnectErrors,
-				size(s.BytesIn), size(s.BytesOut), lastCheck(s))
+			fmt.Fprintf(w, "%s/%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", p.Name, s.Name, address(s),
+				health(s), age(now, s.Since), s.Admin, weight(s), s.Current, s.Total, s.ConnectErrors, lastCheck(s))
 		}
 	}
 	renderConnectErrors(w, now, pools)
+}
+
+// address is where a server is for a table, if its name does not say that.
+func address(s control.Server) string {
+	if s.Address == s.Name {
+		return "-"
+	}
+	return s.Address
+}
+
+// weight is the share of a server for a table.
+func weight(s control.Server) string {
+	if s.Backup {
+		return fmt.Sprintf("%d backup", s.Weight)
+	}
+	return fmt.Sprint(s.Weight)
 }
 
 // connectErrorAge is for how long a table tells why a connection failed.

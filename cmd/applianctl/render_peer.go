@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 
 // renderPeers prints what is known of the other nodes by the links to them, and what
 // carries the services of this one otherwise.
-func renderPeers(w io.Writer, now time.Time, peers []control.Peer, services []control.Service) {
+func renderPeers(w io.Writer, now time.Time, peers []control.Peer, routers []control.VRRP, services []control.Service) {
 	for _, p := range peers {
 		link := p.Link
 		if p.Link != "up" {
@@ -32,6 +33,7 @@ func renderPeers(w io.Writer, now time.Time, peers []control.Peer, services []co
 		fmt.Fprintf(w, "; version %s, %s\n", p.Version, same)
 		renderFlowCopy(w, now, p)
 		renderPeerVRRP(w, now, p)
+		renderDisagreement(w, p, routers)
 		renderPaths(w, p, services)
 	}
 }
@@ -43,6 +45,22 @@ func renderPaths(w io.Writer, p control.Peer, services []control.Service) {
 		for _, own := range services {
 			if here, there := own.Path == "kernel", s.Path == "kernel"; own.Name == s.Name && here != there {
 				fmt.Fprintf(w, "%s on %s: carried by %s, here by %s\n", s.Name, p.Node, words[there], words[here])
+			}
+		}
+	}
+}
+
+// renderDisagreement prints what the files of the nodes do not have in common though
+// an election needs it.
+func renderDisagreement(w io.Writer, p control.Peer, routers []control.VRRP) {
+	for _, r := range p.VRRP {
+		for _, own := range routers {
+			switch {
+			case own.Name != r.Name:
+			case own.VRID != r.VRID:
+				fmt.Fprintf(w, "%s on %s: VIRTUAL_ROUTER_ID %d, HERE %d: the nodes do not hear each other; put the same file on both\n", r.Name, p.Node, r.VRID, own.VRID)
+			case !slices.Equal(slices.Sorted(slices.Values(own.Addresses)), slices.Sorted(slices.Values(r.Addresses))):
+				fmt.Fprintf(w, "%s on %s: OTHER ADDRESSES, %s; put the same file on both\n", r.Name, p.Node, strings.Join(r.Addresses, " "))
 			}
 		}
 	}

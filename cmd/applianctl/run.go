@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -23,10 +24,11 @@ func newRunCommand(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run the appliance until SIGTERM",
-		Long: `run is the appliance. SIGHUP reads the file again, SIGUSR1 opens the
-access logs anew. SIGTERM and SIGINT give the
-virtual addresses to the other node, let connections end for the file's drain
-time, and stop.`,
+		Long: `run is the appliance. SIGHUP reads the file again, SIGUSR1 opens the access logs
+anew. SIGTERM and SIGINT give the virtual addresses to the other node, let
+connections end for the file's drain time, and stop; a second one ends that time.`,
+		Example: `  applianctl run
+  applianctl run --config ./appliance.toml --node lb01 --socket ./lb01.sock --log-level debug`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			log, err := newLogger(c.ErrOrStderr(), level, format)
@@ -107,39 +109,88 @@ func isTerminal(w io.Writer) bool {
 }
 
 func newCheckCommand(o *options) *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	c := &cobra.Command{
 		Use:   "check",
 		Short: "Check the file and print every problem in it",
 		Long: `check reads the file as run would on this node and prints every problem with its
-file, line, column and key. Elsewhere than on a node, say which is meant with
---node. Of services that ask for the kernel path it says what would carry them on
-this machine, with the rights of whoever runs it.`,
+file, line, column and key; the exit code is 1 then. Elsewhere than on a node, say
+which is meant with --node. Notes are about what is right and seldom meant, and
+about what of this machine does not fit. Of services that ask for the kernel path
+it says what would carry them here, with the rights of whoever runs it.`,
+		Example: `  applianctl check
+  applianctl check --config ./appliance.toml --node lb02 --json`,
 		Args: usage(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			file, err := config.Load(o.config)
-			if err != nil {
-				return err
-			}
-			node, err := file.ForNode(o.node)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is right: node %s, %d virtual routers, %d services, %d pools\n",
-				file.Path, node.Name, len(node.VRRP), len(node.L4)+len(node.L7), len(node.Pools))
-			for _, note := range appliance.Notes(node) {
-				fmt.Fprintf(c.OutOrStdout(), "note: %s\n", note)
-			}
-			for _, p := range appliance.Places(node) {
-				if p.Kernel {
-					fmt.Fprintf(c.OutOrStdout(), "service %s: would be carried by the kernel path (%s, %s)\n", p.Service, p.Forward, p.Attach)
-				} else {
-					fmt.Fprintf(c.OutOrStdout(), "service %s: would be carried by the proxy: %s\n", p.Service, p.Reason)
-				}
-				if p.Kernel && node.Peer == nil {
-					fmt.Fprintf(c.OutOrStdout(), "service %s: without [peer] its connections end with the node that carries them\n", p.Service)
-				}
-			}
-			return err
-		},
+		RunE: func(c *cobra.Command, _ []string) error { return check(c.OutOrStdout(), o, asJSON) },
 	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, as docs/status.md describes it")
+	return c
+}
+
+// checked is the JSON of check.
+type checked struct {
+	File     string           `json:"file"`
+	Node     string           `json:"node,omitempty"`
+	Problems []checkedProblem `json:"problems"`
+	Notes    []string         `json:"notes"`
+}
+
+type checkedProblem struct {
+	Line    int    `json:"line"`
+	Column  int    `json:"column"`
+	Key     string `json:"key"`
+	Message string `json:"message"`
+}
+
+func check(out io.Writer, o *options, asJSON bool) error {
+	result := checked{File: o.config, Problems: []checkedProblem{}, Notes: []string{}}
+	file, err := config.Load(o.config)
+	if problems, ok := errors.AsType[config.Problems](err); ok && asJSON {
+		for _, p := range problems {
+			result.Problems = append(result.Problems, checkedProblem{p.Line, p.Column, p.Key, p.Message})
+		}
+		return errors.Join(writeJSON(out, result), exitError{exitFailed})
+	}
+	if err != nil {
+		return err
+	}
+	node, err := file.ForNode(o.node)
+	if err != nil {
+		return err
+	}
+	result.Node = node.Name
+	result.Notes = append(result.Notes, appliance.Notes(node)...)
+	result.Notes = append(result.Notes, places(node)...)
+	if asJSON {
+		return writeJSON(out, result)
+	}
+	fmt.Fprintf(out, "%s is right: node %s, %s, %s, %s\n", file.Path, node.Name, count(len(node.VRRP), "virtual router"),
+		count(len(node.L4)+len(node.L7), "service"), count(len(node.Pools), "pool"))
+	for _, note := range result.Notes {
+		fmt.Fprintf(out, "note: %s\n", note)
+	}
+	return nil
+}
+
+// count returns a number of things in words: 1 pool, 2 pools.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// places says what would carry the services that ask for the kernel path.
+func places(node *config.Node) (notes []string) {
+	for _, p := range appliance.Places(node) {
+		if p.Kernel {
+			notes = append(notes, fmt.Sprintf("service %s: would be carried by the kernel path (%s)", p.Service, p.Forward))
+		} else {
+			notes = append(notes, fmt.Sprintf("service %s: would be carried by the proxy: %s", p.Service, p.Reason))
+		}
+		if p.Kernel && node.Peer == nil {
+			notes = append(notes, fmt.Sprintf("service %s: without [peer] its connections end with the node that carries them", p.Service))
+		}
+	}
+	return notes
 }

@@ -17,11 +17,15 @@ func newShowCommand(o *options) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "show services|servers|sessions",
-		Short: "Show services, servers, or the TCP connections under way, in detail",
+		Short: "Show services, servers, or the connections under way, in detail",
 		Long: `services  what each has carried, and what went wrong, by kind
 servers   their state, load and latest check
 sessions  the connections and the sessions of datagrams of the services in [[l4]],
-          the oldest first; cut ends them`,
+          the oldest first; cut ends them
+
+Columns in which there is nothing are left out.`,
+		Example: `  applianctl show servers
+  applianctl show sessions --json | jq '.[] | select(.service == "mysql")'`,
 		Args:      usage(cobra.ExactArgs(1)),
 		ValidArgs: []string{"services", "servers", "sessions"},
 		RunE: func(c *cobra.Command, args []string) error {
@@ -79,21 +83,23 @@ func renderSessions(w io.Writer, sessions []control.Session) {
 }
 
 func renderServiceDetails(w io.Writer, services []control.Service) {
-	fmt.Fprintln(w, "SERVICE\tLAYER\tLISTEN\tPOOLS\tSERVERS\tCURRENT\tRATE\tTOTAL\tREFUSED\tLIMITED\tMALFORMED\tBROKEN\tTIMED OUT\tLOST\tIN\tOUT\tFAULT")
+	t := newTable("SERVICE", "LAYER", "LISTEN", "POOLS", "SERVERS", "CURRENT", "RATE", "TOTAL", "REFUSED", "LIMITED", "MALFORMED",
+		"BROKEN", "TIMED OUT", "LOST", "IN", "OUT", "FAULT")
 	for _, s := range services {
-		fault := s.Fault
-		if fault == "" {
-			fault = "-"
+		usable := strconv.Itoa(s.Usable)
+		if s.Usable == 0 && len(s.Pools) > 0 {
+			usable = "NONE"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d/s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", s.Name, layer(s),
-			strings.Join(s.Listen, " "), strings.Join(s.Pools, " "), s.Usable, s.Current, s.Rate, s.Total, s.NoServer,
-			s.Errors["limited"], s.Errors["malformed"], s.Errors["broken"], s.Errors["timed_out"], s.Errors["lost"],
-			size(s.BytesIn), size(s.BytesOut), fault)
+		t.add(s.Name, layer(s), strings.Join(s.Listen, " "), strings.Join(s.Pools, " "), usable, s.Current, fmt.Sprintf("%d/s", s.Rate), s.Total,
+			s.NoServer, s.Errors["limited"], s.Errors["malformed"], s.Errors["broken"], s.Errors["timed_out"], s.Errors["lost"],
+			size(s.BytesIn), size(s.BytesOut), s.Fault)
 	}
+	t.write(w)
 }
 
 func renderServerDetails(w io.Writer, now time.Time, pools []control.Pool) {
-	fmt.Fprintln(w, "POOL/SERVER\tADDRESS\tHEALTH\tFOR\tADMIN\tWEIGHT\tCURRENT\tMAX\tRATE\tTOTAL\tREFUSED\tTIMED OUT\tUNREACHABLE\tBROKEN\tCONNECT\tIN\tOUT\tLAST CHECK")
+	t := newTable("POOL/SERVER", "ADDRESS", "HEALTH", "FOR", "ADMIN", "WEIGHT", "CURRENT", "MAX", "RATE", "TOTAL", "REFUSED", "TIMED OUT",
+		"UNREACHABLE", "BROKEN", "CONNECT", "IN", "OUT", "LAST CHECK")
 	for _, p := range pools {
 		for _, s := range p.Servers {
 			most, took := "-", "-"
@@ -103,12 +109,12 @@ func renderServerDetails(w io.Writer, now time.Time, pools []control.Pool) {
 			if s.ConnectSeconds > 0 {
 				took = milliseconds(s.ConnectSeconds)
 			}
-			fmt.Fprintf(w, "%s/%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%d/s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", p.Name, s.Name, s.Address, health(s),
-				age(now, s.Since), s.Admin, s.Weight, s.Current, most, s.Rate, s.Total,
-				s.Errors["refused"], s.Errors["timed_out"], s.Errors["unreachable"], s.Errors["broken"], took,
+			t.add(p.Name+"/"+s.Name, address(s), health(s), age(now, s.Since), s.Admin, weight(s), s.Current, most, fmt.Sprintf("%d/s", s.Rate),
+				s.Total, s.Errors["refused"], s.Errors["timed_out"], s.Errors["unreachable"], s.Errors["broken"], took,
 				size(s.BytesIn), size(s.BytesOut), lastCheck(s))
 		}
 	}
+	t.write(w)
 	renderConnectErrors(w, now, pools)
 	for _, p := range pools {
 		if p.Waiting > 0 {
@@ -124,6 +130,8 @@ func newCutCommand(o *options) *cobra.Command {
 		Short: "Reset TCP connections under way",
 		Long: `Resets the connection with that ID, as show sessions lists it, or all of a service
 or a server (HAProxy: shutdown session, shutdown sessions server).`,
+		Example: `  applianctl cut 4711
+  applianctl cut --server mysql/db1`,
 		Args: usage(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
 			r := control.CutRequest{Service: service}

@@ -27,7 +27,12 @@ func newStatusCommand(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show who is active, what is served and how the servers are",
-		Args:  usage(cobra.NoArgs),
+		Long: `Shows the virtual routers, the other node, the services and the servers as this
+node sees them. What is in capitals, or begins with ALARM or fault, asks for a
+person; docs/troubles.md says what to do.`,
+		Example: `  applianctl status
+  applianctl status --json | jq -r '.vrrp[] | .name + " " + .state'`,
+		Args: usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := o.client().Status(c.Context())
 			if err != nil {
@@ -81,7 +86,8 @@ func newMoveCommand(o *options, name, short, long string,
 	var asJSON bool
 	c := &cobra.Command{
 		Use: name, Short: short, Long: long,
-		Args: usage(cobra.NoArgs),
+		Example: "  applianctl " + name + "\n  applianctl " + name + " --vrrp VI_1 --drain 30s",
+		Args:    usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			results, err := move(o.client(), c.Context(), request)
 			if err != nil {
@@ -125,7 +131,11 @@ func newReloadCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "reload",
 		Short: "Read the file again; what did not change goes on undisturbed",
-		Args:  usage(cobra.NoArgs),
+		Long: `Reads the file again and puts it in force. A file with mistakes changes nothing:
+they are printed, and the exit code is 1. Connections, listeners, servers and
+virtual routers that did not change are not disturbed.`,
+		Example: `  applianctl check && applianctl reload`,
+		Args:    usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			err := o.client().Reload(c.Context())
 			if _, refused := errors.AsType[*control.Error](err); refused {
@@ -158,6 +168,24 @@ renamed file is noticed within some seconds.`,
 	}
 }
 
+// completeServer completes the arguments of the verb server, by what runs now.
+func (o *options) completeServer(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return []string{"ready", "drain", "maint", "reset"}, cobra.ShellCompDirectiveNoFileComp
+	}
+	s, err := o.client().Status(c.Context())
+	if err != nil || len(args) > 1 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for _, p := range s.Pools {
+		for _, server := range p.Servers {
+			names = append(names, p.Name+"/"+server.Name)
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
 func newServerCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "server ready|drain|maint|reset [POOL/SERVER]",
@@ -168,8 +196,10 @@ maint  it gets no new ones and counts as out of service
 reset  it is as the file has it, which is ready; without a name, all are
 
 What was set holds over reloads, until the process ends.`,
-		Args:      usage(cobra.RangeArgs(1, 2)),
-		ValidArgs: []string{"ready", "drain", "maint", "reset"},
+		Example: `  applianctl server drain mysql/db1
+  applianctl server ready mysql/db1`,
+		Args:              usage(cobra.RangeArgs(1, 2)),
+		ValidArgsFunction: o.completeServer,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				if args[0] != "reset" {
