@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -401,6 +402,7 @@ func TestMalformedAnswersByHTTP2(t *testing.T) {
 	head := func(fields ...string) func(p *muxPeer, id uint32) {
 		return func(p *muxPeer, id uint32) { p.head(id, true, fields...) }
 	}
+	ended := make(chan struct{}) // when more than the window has been refused
 	for _, tc := range []struct {
 		name   string
 		answer func(p *muxPeer, id uint32)
@@ -472,8 +474,21 @@ func TestMalformedAnswersByHTTP2(t *testing.T) {
 		}, broken},
 		{"more than the window", func(p *muxPeer, id uint32) {
 			p.head(id, false, ok...)
-			for range muxWindow/(16<<10) + 1 {
-				p.data(id, false, strings.Repeat("x", 16<<10))
+			go func() {
+				defer close(ended)
+				for {
+					if f, err := p.framer.ReadFrame(); err != nil || f.Header().Type == http2.FrameRSTStream {
+						return
+					}
+				}
+			}()
+			for {
+				select {
+				case <-ended:
+					return
+				default:
+					p.data(id, false, strings.Repeat("x", 16<<10))
+				}
 			}
 		}, broken},
 		{"a push", func(p *muxPeer, id uint32) {
@@ -522,10 +537,15 @@ func TestMalformedAnswersByHTTP2(t *testing.T) {
 		}
 		resp, err := c.Do(req)
 		if err == nil {
+			if tc.name == "more than the window" {
+				<-ended // what the client takes opens the window again
+			}
 			_, err = io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
 		}
 		switch {
+		case errors.Is(err, context.DeadlineExceeded):
+			t.Errorf("%s: nothing comes of it: %v", tc.name, err)
 		case tc.want == broken && err == nil:
 			t.Errorf("%s: %s and all of a body", tc.name, resp.Status)
 		case tc.want != broken && (err != nil || resp.StatusCode != tc.want):

@@ -147,9 +147,7 @@ func (r *Router) follow() {
 	r.groups.mu.Lock()
 	actions := r.collect()
 	r.groups.mu.Unlock()
-	for _, a := range actions {
-		r.carryOut(a)
-	}
+	r.carryOutAll(actions)
 }
 
 // reportHeld tells of a router that stays a backup though it hears nothing.

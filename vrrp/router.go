@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -360,6 +361,15 @@ func (r *Router) step(ev Event) {
 	before, now, actions := r.groups.step(r, ev)
 	// The cause is told before what it leads to.
 	r.tellStanding(ev, before, now)
+	r.carryOutAll(actions)
+}
+
+// carryOutAll does what actions say, in their order.
+func (r *Router) carryOutAll(actions []Action) {
+	// Whoever hears of a new state by an advert must not see an older Status.
+	if slices.ContainsFunc(actions, func(a Action) bool { _, ok := a.(Transition); return ok }) {
+		r.publish()
+	}
 	for _, a := range actions {
 		r.carryOut(a)
 	}

@@ -56,6 +56,50 @@ func TestRouterHoldsItsAddressesOnlyWhileActive(t *testing.T) {
 	})
 }
 
+// watched is a Transport that looks at what its router says of itself when it sends.
+type watched struct {
+	vrrp.Transport
+	look func()
+}
+
+func (w watched) Send(msg []byte, to netip.Addr) error {
+	w.look()
+	return w.Transport.Send(msg, to)
+}
+
+// Who hears the first advert of an active router and asks it finds it active.
+func TestStatusIsNoOlderThanAdverts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lan := new(vrrptest.LAN)
+		cfg := config("192.168.15.11", 100)
+		port := lan.Join(cfg.Source)
+		var r *vrrp.Router
+		ctx, stop := context.WithCancel(context.Background())
+		adverts := 0
+		open := func() (vrrp.Transport, netip.Addr, error) {
+			tr, source, err := port.Open()
+			return watched{tr, func() {
+				if s := r.Status(); s.State != vrrp.Active && ctx.Err() == nil {
+					t.Errorf("advert %d of a router that says it is %s", adverts, s.State)
+				}
+				adverts++
+			}}, source, err
+		}
+		r = vrrp.NewRouter(cfg, open, vrrptest.NewHolder(), vrrp.Hooks{}, zerolog.Nop())
+		ended := make(chan error)
+		go func() { ended <- r.Run(ctx) }()
+		r.SetFault(vrrp.StartupFault, "")
+		wait(time.Minute)
+		if adverts == 0 {
+			t.Error("no adverts")
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestRouterStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lan, a, b := pair(t, vrrp.Hooks{}, 0)
