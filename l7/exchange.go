@@ -125,6 +125,10 @@ type exchange struct {
 	// the request has a body.
 	upgrade func(head fields) (io.ReadWriteCloser, error)
 
+	// room is for what waits here of its answer; nil: the door leaves that to the
+	// windows of servers.
+	room *answerRoom
+
 	// client is asked now and then whether it has left, while there is nothing
 	// else to do. Nil: the door calls interrupt by itself.
 	client interface{ gone() bool }
@@ -176,6 +180,7 @@ func (ex *exchange) reset() {
 	ex.method, ex.target, ex.host, ex.fields = "", "", "", nil
 	ex.body, ex.length, ex.whole, ex.expect = nil, 0, nil, false
 	ex.malformed, ex.identity = false, nil
+	ex.room = nil
 	ex.upgrade, ex.server, ex.from, ex.up = nil, nil, nil, nil
 	ex.id, ex.user, ex.via, ex.granted = "", "", "", nil
 	if ex.failed.Load() != nil {

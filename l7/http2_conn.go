@@ -61,6 +61,8 @@ type http2Conn struct {
 	credit   int   // frames that the data we have sent is a reason for
 	taken    int64 // of bodies, and not yet told to the client
 	received int64 // what may yet be received on all streams together
+
+	room answerRoom // for the answers of servers by HTTP/2
 }
 
 // newHTTP2Conn begins with what has been read already.
@@ -78,6 +80,7 @@ func newHTTP2Conn(s *server, tcp *listen.Conn, t *tls.Conn, p *peer, read []byte
 	c.nuisance = nuisance{left: float64(limits.nuisance), most: float64(limits.nuisance), at: c.began}
 	c.window, c.initial = 65535, 65535 // RFC 9113, section 6.9.2
 	c.received = windowsPerConn * limits.window
+	c.room.init()
 	c.head.init(s.set.maxHeader + headSlack)
 	c.decoder = hpack.NewDecoder(4096, c.head.add)
 	c.decoder.SetMaxStringLength(int(s.set.maxHeader + headSlack))

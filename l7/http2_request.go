@@ -232,7 +232,7 @@ func (st *http2Stream) open(c *http2Conn, id uint32) error {
 	}
 	ex.mayLackHost = false
 	ex.trail.began, ex.trail.protocol = h.began, protocolName2
-	ex.answer, ex.client, ex.now = &st.answer, nil, st.began
+	ex.answer, ex.client, ex.room, ex.now = &st.answer, nil, &c.room, st.began
 	// The reader alone knows what its peer knows: the exchange gets a copy.
 	c.peer.forwardedField(ex.host, ex.scheme)
 	st.peer = *c.peer

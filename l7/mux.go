@@ -13,18 +13,10 @@ import (
 	"appliance/internal/pool"
 )
 
-const (
-	// muxWindow is how much a server may send on one stream before its client has
-	// taken some of it.
-	muxWindow = 256 << 10
-	// muxConnWindow is how much it may send on all streams together before we have
-	// read some of it.
-	muxConnWindow = 16 << 20
-	// unprocessedTries bounds how often a request is sent again that no server has
-	// looked at. The last time it is the first one on a connection: on others a
-	// server that takes few requests on each may refuse it again and again.
-	unprocessedTries = 3
-)
+// unprocessedTries bounds how often a request is sent again that no server has
+// looked at. The last time it is the first one on a connection: on others a
+// server that takes few requests on each may refuse it again and again.
+const unprocessedTries = 3
 
 // errUnprocessed says that the server has not looked at a request (RFC 9113,
 // section 8.7).

@@ -77,7 +77,7 @@ func (st *muxStream) gotEnd(end bool) error {
 
 // gotData takes a part of the body, and says what is wrong with it. conn.mu is held.
 func (st *muxStream) gotData(f *http2.DataFrame) error {
-	if st.taken += int64(f.Length); st.taken > muxWindow {
+	if !st.gotPart(int64(f.Length), f.StreamEnded()) {
 		return errOverrun
 	}
 	p := f.Data()

@@ -75,7 +75,7 @@ func (c *muxConn) greet(until time.Time) error {
 	b := []byte(http2.ClientPreface)
 	b = appendSettings(b,
 		http2.Setting{ID: http2.SettingEnablePush, Val: 0},
-		http2.Setting{ID: http2.SettingInitialWindowSize, Val: muxWindow},
+		http2.Setting{ID: http2.SettingInitialWindowSize, Val: muxLeast},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxAnswerHead})
 	b = appendWindowUpdate(b, 0, muxConnWindow-65535)
 	if err := c.tcp.SetDeadline(until); err != nil {

@@ -48,6 +48,7 @@ type muxStream struct {
 	in      []*inbox
 	taken   int64 // of the window, by what has come and was not given back
 	freed   int64 // of that, what the client has taken
+	widened int64 // how much larger than muxLeast the window is
 	ended   bool  // all of the answer has come
 	lines   fields
 }
@@ -286,17 +287,6 @@ func (st *muxStream) awaitRoom() error {
 	}
 }
 
-// free gives n bytes of the stream's window back to the server. conn.mu is held.
-func (st *muxStream) free(n int64) {
-	st.freed += n
-	if st.freed >= muxWindow/4 && !st.ended && !st.gone {
-		out := st.conn.queue()
-		out.b = appendWindowUpdate(out.b, st.id, int(st.freed))
-		st.taken -= st.freed
-		st.freed = 0
-	}
-}
-
 // The methods of an answer are described there.
 
 func (st *muxStream) head() *answerHead { return &st.answerHead }
@@ -399,6 +389,7 @@ func (st *muxStream) end() {
 			out.b = appendReset(out.b, st.id, code)
 		}
 		st.gone = true
+		st.shut()
 		for _, in := range st.in {
 			putInbox(in)
 		}
