@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -24,6 +25,10 @@ type Compress struct {
 	// MinSize is the size of a body, in bytes, from which on it is worth it;
 	// default 1 KiB. Bodies of unknown length are taken to be large.
 	MinSize int64 `toml:"min_size"`
+	// MaxAnswers is how many answers are packed at a time, each of which takes up to 2
+	// MiB of memory, and a client that reads nothing keeps that; more pass as they
+	// are. Default 256.
+	MaxAnswers int `toml:"max_answers"`
 }
 
 // EffectiveAlgorithms returns Algorithms with its default applied.
@@ -36,6 +41,9 @@ func (c Compress) EffectiveAlgorithms() []string {
 
 // EffectiveMinSize returns MinSize with its default applied.
 func (c Compress) EffectiveMinSize() int64 { return cmp.Or(c.MinSize, 1<<10) }
+
+// EffectiveMaxAnswers returns MaxAnswers with its default applied.
+func (c Compress) EffectiveMaxAnswers() int { return cmp.Or(c.MaxAnswers, 256) }
 
 func (c *Compress) validate(at string, problem func(key, message string)) {
 	if c == nil {
@@ -54,6 +62,9 @@ func (c *Compress) validate(at string, problem func(key, message string)) {
 	if c.MinSize < 0 || c.MinSize > 1<<30 {
 		problem(at+".min_size", "the size must be between 1 byte and 1GiB")
 	}
+	if c.MaxAnswers < 0 || c.MaxAnswers > 1000000 {
+		problem(at+".max_answers", "the number must be between 1 and 1000000")
+	}
 }
 
 // packer is what packs; both kinds have these methods.
@@ -69,13 +80,17 @@ type compress struct {
 	types      []string
 	minSize    int64
 	idle       map[string]*sync.Pool
+	most       int64
+	busy       atomic.Int64 // packers at work
+	complains  seldom       // that these are too many, in the log
 }
 
 func newCompress(cfg *Compress) *compress {
 	if cfg == nil {
 		return nil
 	}
-	c := &compress{algorithms: cfg.EffectiveAlgorithms(), types: cfg.Types, minSize: cfg.EffectiveMinSize(), idle: make(map[string]*sync.Pool)}
+	c := &compress{algorithms: cfg.EffectiveAlgorithms(), types: cfg.Types, minSize: cfg.EffectiveMinSize(),
+		most: int64(cfg.EffectiveMaxAnswers()), idle: make(map[string]*sync.Pool)}
 	for _, a := range c.algorithms {
 		c.idle[a] = &sync.Pool{}
 	}
@@ -101,10 +116,10 @@ func newPacker(algorithm string) packer {
 
 // begin looks at the head of an answer, which is the caller's, and returns it as
 // it is to be sent. If the body is to be packed, it puts itself in the place of
-// ex.answer.
-func (c *compress) begin(ex *exchange, status int, head fields) fields {
+// ex.answer. full says that it is not only because as many are as may.
+func (c *compress) begin(ex *exchange, status int, head fields) (_ fields, full bool) {
 	if !c.wants(ex, status, head) {
-		return head
+		return head, false
 	}
 	if !head.hasToken("Vary", "Accept-Encoding") && !head.hasToken("Vary", "*") {
 		head = append(head, field{Name: "Vary", Value: "Accept-Encoding"})
@@ -116,7 +131,12 @@ func (c *compress) begin(ex *exchange, status int, head fields) fields {
 		}
 	}
 	if algorithm == "" {
-		return head
+		return head, false
+	}
+	packs := ex.method != http.MethodHead
+	if packs && c.busy.Add(1) > c.most {
+		c.busy.Add(-1)
+		return head, true
 	}
 	for _, name := range []string{"Content-Length", "Accept-Ranges", "Content-MD5", "Digest", "Content-Digest", "Repr-Digest", "Content-Encoding"} {
 		head = head.without(name)
@@ -128,16 +148,16 @@ func (c *compress) begin(ex *exchange, status int, head fields) fields {
 		}
 	}
 	head = append(head, field{Name: "Content-Encoding", Value: algorithm})
-	if ex.method == http.MethodHead {
-		return head
+	if !packs {
+		return head, false
 	}
-	w := &packedAnswer{answerWriter: ex.answer, idle: c.idle[algorithm], ex: ex}
+	w := &packedAnswer{answerWriter: ex.answer, by: c, idle: c.idle[algorithm], ex: ex}
 	if w.packer, _ = w.idle.Get().(packer); w.packer == nil {
 		w.packer = newPacker(algorithm)
 	}
 	w.packer.Reset(plainWriter{w})
 	ex.answer = w
-	return head
+	return head, false
 }
 
 // wants reports whether an answer is one to be packed.
@@ -179,7 +199,8 @@ func (c *compress) packs(contentType string) bool {
 // packedAnswer packs the body of an answer.
 type packedAnswer struct {
 	answerWriter
-	packer packer
+	packer packer // nil: it has been given back
+	by     *compress
 	idle   *sync.Pool
 	ex     *exchange
 	sent   int64 // packed bytes
@@ -226,7 +247,17 @@ func (a *packedAnswer) Finish(trailers fields) error {
 	if err != nil {
 		return err
 	}
+	a.end()
+	return a.answerWriter.Finish(trailers)
+}
+
+// end gives the packer back, be the answer whole or not.
+func (a *packedAnswer) end() {
+	if a.packer == nil {
+		return
+	}
 	a.packer.Reset(nil)
 	a.idle.Put(a.packer)
-	return a.answerWriter.Finish(trailers)
+	a.packer = nil
+	a.by.busy.Add(-1)
 }

@@ -228,3 +228,66 @@ func TestHSTS(t *testing.T) {
 		body(t, resp)
 	}
 }
+
+// No more answers are packed at a time than may be; the others pass as they are, and
+// who breaks off makes room.
+func TestCompressIsBounded(t *testing.T) {
+	text := strings.Repeat("all work and no play ", 1000)
+	more := make(chan struct{})
+	r := newRig(t)
+	r.pool("p", web(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/plain")
+		io.WriteString(w, text)
+		if r.URL.Path == "/slow" {
+			w.(http.Flusher).Flush()
+			select {
+			case <-more:
+			case <-r.Context().Done():
+			}
+		}
+	}))
+	addr := r.addr()
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p", Rules: Rules{Compress: &Compress{MaxAnswers: 2}},
+		Routes: []Route{{Paths: []string{"/a"}, Pool: "p"}}})
+	ask := func(path string) (resp *http.Response, packed bool) {
+		t.Helper()
+		req, _ := http.NewRequest("GET", "http://a.example"+path, nil)
+		req.Header.Set("Accept-Encoding", "gzip")
+		resp, err := client(t, addr, protocolHTTP1).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp, resp.Header.Get("Content-Encoding") == "gzip"
+	}
+	one, first := ask("/slow")
+	two, second := ask("/slow")
+	if !first || !second {
+		t.Fatal("not the first two are packed")
+	}
+	for range 3 {
+		resp, packed := ask("/a/x") // of the service's, though another route
+		if got := body(t, resp); packed || got != text || resp.Header.Get("Vary") != "Accept-Encoding" {
+			t.Errorf("a third: packed %t, %d bytes, %v", packed, len(got), resp.Header)
+		}
+	}
+	if log := r.log.String(); strings.Count(log, "unpacked") != 1 {
+		t.Errorf("want one warning:\n%s", log)
+	}
+	one.Body.Close()
+	r.until("the first has broken off", func() bool { return r.stats("web").Current == 1 })
+	if resp, packed := ask("/a/x"); !packed || unpack(t, "gzip", resp.Body) != text {
+		t.Error("there is no room where one has broken off")
+	}
+	close(more)
+	if got := unpack(t, "gzip", two.Body); got != text {
+		t.Errorf("the second: %d bytes", len(got))
+	}
+	for range 2 {
+		if resp, packed := ask("/"); !packed || unpack(t, "gzip", resp.Body) != text {
+			t.Error("there is no room where all have ended")
+		}
+	}
+	if n := r.engine.order[0].state.Load().routes.own.compress.busy.Load(); n != 0 {
+		t.Errorf("%d are at work", n)
+	}
+}

@@ -37,6 +37,9 @@ func (p *pipeline) serve(ctx context.Context, st *state, ex *exchange) error {
 	ex.count, ex.rules = &p.count, nil
 	st.access.begin(ex)
 	err := p.route(ctx, st, ex)
+	if w, ok := ex.answer.(*packedAnswer); ok {
+		w.end() // if it has broken off
+	}
 	ex.trail.settle(ctx, ex, err)
 	p.count.ended(ex.trail.end)
 	if a := ex.trail.log; a != nil {

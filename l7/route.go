@@ -135,6 +135,9 @@ func newTarget(r Route, common Rules, own *rules, pools map[string]*pool.Pool) (
 		if r.BasicAuth == nil {
 			to.rules.basicAuth = own.basicAuth
 		}
+		if r.Compress == nil {
+			to.rules.compress = own.compress
+		}
 	}
 	if to.path, err = newPathEdit(r); err != nil {
 		return nil, err

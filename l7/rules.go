@@ -254,7 +254,10 @@ func (p *pipeline) writeHead(ex *exchange, status int, head fields) error {
 			head = append(head.without("Strict-Transport-Security"), field{Name: "Strict-Transport-Security", Value: r.hsts})
 		}
 		if r.compress != nil {
-			head = r.compress.begin(ex, status, head)
+			var full bool
+			if head, full = r.compress.begin(ex, status, head); full && r.compress.complains.may(ex.now, complainEvery) {
+				p.log.Warn().Int64("max_answers", r.compress.most).Msg("answers pass unpacked: as many are being packed as may")
+			}
 		}
 	}
 	ex.trail.status = status

@@ -68,7 +68,7 @@ type static struct {
 	complains   seldom // of trouble, in the log
 }
 
-// complainEvery is how often trouble with files is logged, whatever clients ask for.
+// complainEvery is how often trouble is logged that any client can make.
 const complainEvery = 10 * time.Second
 
 // file answers with a file. If the route has a pool too, what is no file goes
