@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -67,8 +68,9 @@ func parseEventsRequest(q url.Values) (r EventsRequest, err error) {
 }
 
 // serveEvents answers GET /v1/events with one event a line. A follower's answer
-// goes on until it leaves, or the socket closes.
-func serveEvents(log zerolog.Logger, after func(uint64) ([]Event, <-chan struct{}), closing <-chan struct{}) http.HandlerFunc {
+// goes on until it leaves, or the socket closes, or it does not take in the time
+// patience, if that is not 0, what there is.
+func serveEvents(log zerolog.Logger, after func(uint64) ([]Event, <-chan struct{}), closing <-chan struct{}, patience time.Duration) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		q, err := parseEventsRequest(r.URL.Query())
 		if err != nil {
@@ -80,8 +82,11 @@ func serveEvents(log zerolog.Logger, after func(uint64) ([]Event, <-chan struct{
 		if q.Last > 0 {
 			list = list[max(0, len(list)-q.Last):]
 		}
-		seen, lines := q.After, json.NewEncoder(w)
+		seen, lines, door := q.After, json.NewEncoder(w), http.NewResponseController(w)
 		for over := false; ; {
+			if patience > 0 && door.SetWriteDeadline(time.Now().Add(patience)) != nil {
+				return
+			}
 			for _, e := range list {
 				if lines.Encode(e) != nil {
 					return // the follower has left
@@ -92,7 +97,7 @@ func serveEvents(log zerolog.Logger, after func(uint64) ([]Event, <-chan struct{
 				return
 			}
 			// The first time, the head as well: whoever follows knows that it does.
-			if http.NewResponseController(w).Flush() != nil {
+			if door.Flush() != nil {
 				return
 			}
 			select {

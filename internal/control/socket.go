@@ -147,7 +147,7 @@ const maxRequest = 64 << 10
 
 func handler(b Backend, log zerolog.Logger, closing <-chan struct{}) http.Handler {
 	mux := http.NewServeMux()
-	shown(mux, b, log, closing)
+	shown(mux, b, log, closing, 0)
 	mux.HandleFunc("POST /v1/cut", command(log, b.Cut))
 	mux.HandleFunc("POST /v1/failover", command(log, b.Failover))
 	mux.HandleFunc("POST /v1/failback", command(log, b.Failback))
@@ -163,15 +163,16 @@ func handler(b Backend, log zerolog.Logger, closing <-chan struct{}) http.Handle
 	return mux
 }
 
-// shown adds what only shows.
-func shown(mux *http.ServeMux, b Backend, log zerolog.Logger, closing <-chan struct{}) {
+// shown adds what only shows. Who follows events has patience, if that is not 0, to
+// take those that there are.
+func shown(mux *http.ServeMux, b Backend, log zerolog.Logger, closing <-chan struct{}, patience time.Duration) {
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, log, b.Status(), nil)
 	})
 	mux.HandleFunc("GET /v1/sessions", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, log, b.Sessions(), nil)
 	})
-	mux.HandleFunc("GET /v1/events", serveEvents(log, b.Events, closing))
+	mux.HandleFunc("GET /v1/events", serveEvents(log, b.Events, closing, patience))
 }
 
 // command wraps a function from request to answer as a handler.

@@ -26,17 +26,25 @@ type Web struct {
 	allow    atomic.Pointer[[]netip.Prefix]
 }
 
+// webPatience is how long one who watches may take for an answer, or, who follows
+// events, for those that there are.
+const webPatience = 30 * time.Second
+
 // ListenWeb binds address. It answers GET /metrics by metrics, /healthz, and what
 // of the API changes nothing, from Serve on; the caller calls Close.
 func ListenWeb(address netip.AddrPort, backend Backend, metrics http.Handler, log zerolog.Logger) (*Web, error) {
+	return listenWeb(address, backend, metrics, log, webPatience)
+}
+
+func listenWeb(address netip.AddrPort, backend Backend, metrics http.Handler, log zerolog.Logger, patience time.Duration) (*Web, error) {
 	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(address))
 	if err != nil {
 		return nil, fmt.Errorf("admin.listen: %w", err)
 	}
 	w := &Web{address: address, listener: l, closing: make(chan struct{}), served: make(chan struct{})}
 	w.http = &http.Server{
-		Handler:           w.guard(webHandler(backend, metrics, log, w.closing)),
-		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		Handler:           w.guard(webHandler(backend, metrics, log, w.closing, patience)),
+		ReadHeaderTimeout: 10 * time.Second, WriteTimeout: patience, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 	}
 	w.http.RegisterOnShutdown(func() { close(w.closing) })
 	return w, nil
@@ -107,11 +115,11 @@ func (w *Web) admits(r *http.Request) error {
 	return nil
 }
 
-func webHandler(b Backend, metrics http.Handler, log zerolog.Logger, closing <-chan struct{}) http.Handler {
+func webHandler(b Backend, metrics http.Handler, log zerolog.Logger, closing <-chan struct{}, patience time.Duration) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { healthz(w, b.Status()) })
-	shown(mux, b, log, closing)
+	shown(mux, b, log, closing, patience)
 	return mux
 }
 

@@ -1,13 +1,17 @@
 package control
 
 import (
+	"bufio"
 	"context"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 )
@@ -126,5 +130,69 @@ func TestWebThatNeverServed(t *testing.T) {
 	w.Close()
 	if _, err := http.Get("http://" + at); err == nil {
 		t.Error("it answers")
+	}
+}
+
+// Who asks and never reads is not waited for for ever, but one who follows events is
+// there for as long as it reads.
+func TestWebReaderThatDoesNotRead(t *testing.T) {
+	const patience, end = 200 * time.Millisecond, 20 * time.Second
+	news := make(chan struct{})
+	backend := webBackend(Status{})
+	backend.Events = func(after uint64) ([]Event, <-chan struct{}) {
+		select {
+		case <-news:
+			return []Event{{Seq: 2, Text: "news"}}, nil
+		default:
+		}
+		if after == 1 {
+			return nil, news
+		}
+		return []Event{{Seq: 1, Text: strings.Repeat("x", 16<<20)}}, news
+	}
+	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, strings.Repeat("x", 16<<20)) })
+	w, err := listenWeb(netip.MustParseAddrPort("127.0.0.1:0"), backend, metrics, zerolog.Nop(), patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan string, 10)
+	w.http.ConnState = func(c net.Conn, s http.ConnState) {
+		if s == http.StateClosed {
+			ended <- c.RemoteAddr().String()
+		}
+	}
+	w.Allow(nil)
+	w.Serve()
+	defer w.Close()
+	ask := func(path string) net.Conn {
+		c, err := net.Dial("tcp", w.listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		_ = c.SetDeadline(time.Now().Add(end))
+		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", path)
+		return c
+	}
+	for _, path := range []string{"/metrics", "/v1/events?follow=true"} {
+		c := ask(path)
+		select {
+		case who := <-ended:
+			if who != c.LocalAddr().String() {
+				t.Errorf("the connection of %s has ended", who)
+			}
+		case <-time.After(end):
+			t.Errorf("%s is not ended", path)
+		}
+	}
+	follower := ask("/v1/events?after=1&follow=true")
+	resp, err := http.ReadResponse(bufio.NewReader(follower), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(3 * patience)
+	close(news)
+	if line, err := bufio.NewReader(resp.Body).ReadString('\n'); err != nil || !strings.Contains(line, "news") {
+		t.Errorf("one that reads: %q, %v", line, err)
 	}
 }
