@@ -23,7 +23,7 @@ lint: ## gofmt, go vet, staticcheck
 	go tool staticcheck ./...
 
 unit: ## the tests of each package, with the race detector
-	go test -race $$(go list ./... | grep -v /integration)
+	go test -race -parallel 4 $$(go list ./... | grep -v /integration)
 
 integration: ## the tests of the whole appliance, in network namespaces
 	go test -count=1 -timeout 20m -parallel 6 ./integration

@@ -90,6 +90,7 @@ func TestFloodOfHalfOpenConnections(t *testing.T) {
 // A server that accepts and never says or takes anything holds up nobody else;
 // its clients have the idle timeout, however much they want to tell it.
 func TestServerThatAcceptsAndNeverAnswers(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.31:0") // the kernel accepts
 	if err != nil {
 		t.Fatal(err)

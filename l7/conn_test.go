@@ -11,6 +11,7 @@ import (
 // A connection that may be about to bring a request counts, but not for long,
 // and not besides its request.
 func TestNewConnectionsAreActive(t *testing.T) {
+	t.Parallel()
 	came, release := make(chan struct{}), make(chan struct{})
 	r := newRig(t)
 	r.pool("p", web(t, func(w http.ResponseWriter, r *http.Request) {

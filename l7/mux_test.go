@@ -604,6 +604,7 @@ func TestClientLeavesStream(t *testing.T) {
 // A server that says nothing is asked for a sign of life: one that answers has its
 // time, one that does not is dead long before that.
 func TestSilentServerByHTTP2(t *testing.T) {
+	t.Parallel()
 	for _, alive := range []bool{true, false} {
 		server := frames(t, func(p *muxPeer) {
 			for {

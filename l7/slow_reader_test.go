@@ -18,6 +18,7 @@ import (
 // A client that takes less than a piece in its time is ended, however the answer goes
 // to it, and one that takes more, but little of what is written at once, is not.
 func TestSlowReaders(t *testing.T) {
+	t.Parallel()
 	const size = 64 << 20
 	dir := t.TempDir()
 	file, err := os.Create(filepath.Join(dir, "large"))

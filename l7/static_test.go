@@ -239,6 +239,7 @@ func TestAcceptsCoding(t *testing.T) {
 // A file that is changed, removed, or becomes another one because its folder has been
 // replaced, is seen within a second or so, and so are its packed forms.
 func TestFilesThatChange(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	put := func(name, text string) {
 		t.Helper()
@@ -299,6 +300,7 @@ func TestKeptFilesAreBounded(t *testing.T) {
 // A connection is kept for its time from the end of an answer on, however long the
 // client took for that.
 func TestKeptAfterASlowAnswer(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	const size = 16 << 20
 	if err := os.WriteFile(filepath.Join(root, "large"), make([]byte, size), 0o644); err != nil {
