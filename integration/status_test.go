@@ -168,7 +168,7 @@ var (
 	cliQuoted = regexp.MustCompile("`([^`]+)`")
 	cliName   = regexp.MustCompile(`^[a-z_0-9]+(\*|\[\])?$`)
 	// cliTables are the names of tables, as docs/status.md has them.
-	cliTables = []string{".active_router", ".advert_lateness", ".counters", ".lingering", ".passing_on", ".refused_advert", "kernel"}
+	cliTables = []string{".active_router", ".advert_lateness", ".counters", ".lingering", ".passing_on", ".refused_advert", ".certificates", "kernel"}
 	// cliNoField are what a meaning quotes besides: values, and what one of two
 	// lists alone has.
 	cliNoField = regexp.MustCompile(`^vrrp\.alarms\.(adverts|isolated)$|^vrrp\.faults\.amount$`)

@@ -3,6 +3,7 @@ package l7
 import (
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"appliance/l7/accesslog"
 )
@@ -14,6 +15,8 @@ type ServiceStats struct {
 	Listen []netip.AddrPort
 	Pools  []string
 	TLS    bool
+	// Certificates are those that are shown to clients, in the order of the file.
+	Certificates []CertificateStats
 	// Current is the number of requests and upgraded connections under way,
 	// Requests of all there ever were. Requests that never became one, because
 	// their head was too large, too slow or no HTTP, are not among them.
@@ -39,6 +42,13 @@ type ServiceStats struct {
 	// upgraded connections carried.
 	BytesIn  int64
 	BytesOut int64
+}
+
+// CertificateStats is a certificate that a service shows to clients.
+type CertificateStats struct {
+	Path     string   // of its file
+	Names    []string // of the hosts that it is for
+	NotAfter time.Time
 }
 
 // counters are the numbers of one service.
@@ -87,6 +97,9 @@ func (s *service) stats() ServiceStats {
 
 		BytesIn:  c.bytesIn.Load(),
 		BytesOut: c.bytesOut.Load(),
+	}
+	if st.certs != nil {
+		out.Certificates = st.certs.list
 	}
 	out.Troubles = make(map[string]int64, len(c.troubles))
 	for i, e := range accesslog.Troubles {

@@ -19,6 +19,7 @@ import (
 
 // certificates finds the certificate for the name that a client asks for.
 type certificates struct {
+	list     []CertificateStats // in the order of the file
 	first    *tls.Certificate
 	exact    map[string][]*tls.Certificate
 	wildcard map[string][]*tls.Certificate // by what follows the "*": ".example.com"
@@ -29,6 +30,7 @@ type certificates struct {
 // it would take the service away, and clients judge for themselves.
 func loadCertificates(cfg TLS, now time.Time, log zerolog.Logger) (*certificates, error) {
 	var loaded []*tls.Certificate
+	var list []CertificateStats
 	for i, pair := range cfg.Certificates {
 		c, err := certs.Load(pair.Cert, pair.Key)
 		if err != nil {
@@ -39,11 +41,14 @@ func loadCertificates(cfg TLS, now time.Time, log zerolog.Logger) (*certificates
 				Msg("certificate is not valid now")
 		}
 		loaded = append(loaded, &c)
+		list = append(list, CertificateStats{Path: pair.Cert, Names: c.Leaf.DNSNames, NotAfter: c.Leaf.NotAfter})
 	}
 	if len(loaded) == 0 {
 		return nil, fmt.Errorf("tls.certificates: HTTPS needs at least one certificate")
 	}
-	return newCertificates(loaded), nil
+	cs := newCertificates(loaded)
+	cs.list = list
+	return cs, nil
 }
 
 // newCertificates arranges certificates, at least one, by the names that their

@@ -57,7 +57,9 @@ func TestStatusTableTellsWhatMatters(t *testing.T) {
 			Demotions:    []control.Condition{{Source: "service mysql", Amount: 30, Reason: "no usable server in pool mysql", Since: now}},
 			Faults:       []control.Condition{{Source: "interface eth1", Reason: "the interface has no carrier", Since: now}},
 		}},
-		Services: []control.Service{{Name: "mysql", Layer: 4, Listen: []string{"192.168.15.3:3306"}, Fault: "too many open files", BytesIn: 3 << 20}},
+		Services: []control.Service{{Name: "mysql", Layer: 4, Listen: []string{"192.168.15.3:3306"}, Fault: "too many open files", BytesIn: 3 << 20},
+			{Name: "web", Layer: 7, Certificates: []control.Certificate{{Path: "old.pem", NotAfter: now.Add(-time.Hour)}, {Path: "soon.pem", NotAfter: now.Add(73 * time.Hour)},
+				{Path: "good.pem", NotAfter: now.Add(999 * time.Hour)}}}},
 		Pools: []control.Pool{{Name: "mysql", Servers: []control.Server{{
 			Name: "db1", Address: "172.16.1.51:3306", Health: "down", Admin: "drain", Weight: 2, Backup: true,
 			Check: "connection refused", LatencySeconds: 0.0012,
@@ -69,7 +71,7 @@ func TestStatusTableTellsWhatMatters(t *testing.T) {
 	for _, want := range []string{
 		"lb01", "1.2.3", "0123456789ab", "file:1:1: wrong", "BACKUP (yielded)", "70 of 100", "192.168.15.12 (priority 90)",
 		"failover by command", "demoted by 30: service mysql: no usable server in pool mysql", "fault: interface eth1",
-		"mysql: fault: too many open files", "3.0MiB", "mysql/db1", "DOWN", "drain", "2 backup", "connection refused (1.2 ms)",
+		"mysql: fault: too many open files", "web: CERTIFICATE old.pem HAS EXPIRED", "web: certificate soon.pem expires in 3 days", "3.0MiB", "mysql/db1", "DOWN", "drain", "2 backup", "connection refused (1.2 ms)",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())

@@ -26,6 +26,7 @@ func renderStatus(w io.Writer, s control.Status) error {
 	renderVRRP(t, now, s.VRRP)
 	renderPeers(t, now, s.Peers, s.VRRP, s.Services)
 	renderServices(t, s.Services)
+	renderCertificates(t, now, s.Services)
 	renderKernel(t, s.Kernel)
 	renderPools(t, now, s.Pools)
 	for _, l := range s.AccessLogs {
@@ -103,6 +104,23 @@ func renderVRRP(w io.Writer, now time.Time, routers []control.VRRP) {
 		if l := r.AdvertLateness; l.MaxSeconds >= latenessTold {
 			fmt.Fprintf(w, "%s: %d adverts left after they were due: half within %s, 99.9%% within %s, the latest %s\n",
 				r.Name, l.Count, milliseconds(l.P50Seconds), milliseconds(l.P999Seconds), milliseconds(l.MaxSeconds))
+		}
+	}
+}
+
+// certificateTold is for how long before its end a table tells of a certificate.
+const certificateTold = 14 * 24 * time.Hour
+
+// renderCertificates says which certificates are not valid any more, or not for long.
+func renderCertificates(w io.Writer, now time.Time, services []control.Service) {
+	for _, s := range services {
+		for _, c := range s.Certificates {
+			switch left := c.NotAfter.Sub(now); {
+			case left < 0:
+				fmt.Fprintf(w, "%s: CERTIFICATE %s HAS EXPIRED, %s\n", s.Name, c.Path, c.NotAfter.Local().Format(time.DateTime))
+			case left < certificateTold:
+				fmt.Fprintf(w, "%s: certificate %s expires in %d days, %s\n", s.Name, c.Path, int(left.Hours()/24), c.NotAfter.Local().Format(time.DateTime))
+			}
 		}
 	}
 }

@@ -186,6 +186,10 @@ func (a *Appliance) describeServices(current *setup, known *knowledge, seen *ker
 				"no_request": uint64(s.NoRequests), "tls_handshake": uint64(s.TLSFailures), "too_many_connections": uint64(s.Refused),
 			},
 		})
+		for _, c := range s.Certificates {
+			last := &services[len(services)-1]
+			last.Certificates = append(last.Certificates, control.Certificate{Path: c.Path, Hosts: append([]string{}, c.Names...), NotAfter: c.NotAfter})
+		}
 		for why, n := range s.Troubles {
 			services[len(services)-1].Errors[why] = uint64(n)
 		}

@@ -189,6 +189,15 @@ type Service struct {
 	Fallback map[string]int64 `json:"fallback,omitempty"`
 	// Responses counts answers by class, "2xx" for example; layer 7 only.
 	Responses map[string]uint64 `json:"responses,omitempty"`
+	// Certificates are those that clients are shown; layer 7 only.
+	Certificates []Certificate `json:"certificates,omitempty"`
+}
+
+// Certificate is one that clients of a service are shown.
+type Certificate struct {
+	Path     string    `json:"path"`
+	Hosts    []string  `json:"hosts"`
+	NotAfter time.Time `json:"not_after"`
 }
 
 // Pool is one pool of servers.

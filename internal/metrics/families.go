@@ -108,6 +108,9 @@ var (
 	l7Errors    = counter("l7_errors", "Requests that were refused or not answered whole, and what has not become one, by kind.", "service", "kind")
 )
 
+// certificateEnd is of what clients are shown.
+var certificateEnd = gauge("certificate_not_after_time_seconds", "Until when a certificate is valid, in seconds of Unix time.", "service", "path")
+
 var (
 	poolUsable  = gauge("pool_usable_servers", "Servers of the pool that take connections now.", "pool")
 	poolWaiting = gauge("pool_waiting", "Connections that wait for a server that is not full.", "pool")

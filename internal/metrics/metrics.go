@@ -172,6 +172,9 @@ func (to sink) service(s control.Service) {
 		to.add(l7Sent, float64(s.BytesOut), s.Name)
 		each(to, l7Responses, s.Responses, s.Name)
 		each(to, l7Errors, s.Errors, s.Name)
+		for _, c := range s.Certificates {
+			to.add(certificateEnd, float64(c.NotAfter.Unix()), s.Name, c.Path)
+		}
 		return
 	}
 	to.add(l4Open, float64(s.Current), s.Name)

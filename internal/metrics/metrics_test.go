@@ -37,7 +37,8 @@ func everything() control.Status {
 		},
 		Services: []control.Service{
 			{Name: "mysql", Layer: 4, Path: "kernel", Errors: map[string]uint64{"broken": 1}, Fallback: map[string]int64{"new": 2}},
-			{Name: "web", Layer: 7, Pools: []string{"p"}, Current: 1, Total: 20, Errors: map[string]uint64{"no_request": 3}, Responses: map[string]uint64{"2xx": 17}},
+			{Name: "web", Layer: 7, Pools: []string{"p"}, Current: 1, Total: 20, Errors: map[string]uint64{"no_request": 3}, Responses: map[string]uint64{"2xx": 17},
+				Certificates: []control.Certificate{{Path: "a.pem", NotAfter: now}}},
 		},
 		Pools:      []control.Pool{{Name: "p", Usable: 1, Servers: []control.Server{{Name: "s", Health: "up", Admin: "ready", ChecksPassed: 5, EjectedUntil: &now}}}},
 		Kernel:     &control.Kernel{Loaded: true, Left: map[string]int64{"fragment": 1}},
@@ -118,5 +119,28 @@ func TestDocumentation(t *testing.T) {
 	}
 	for name := range listed {
 		t.Errorf("docs/metrics.md lists %s, which there is not", name)
+	}
+}
+
+// The alerts ask for metrics and labels that there are.
+func TestAlertsAskForWhatThereIs(t *testing.T) {
+	text, err := os.ReadFile("../../packaging/applianctl.rules.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	Handler(everything).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	shown := w.Body.String()
+	asked := regexp.MustCompile(`\b(applianctl_[a-z0-9_]+)(?:\{([a-z]+)(?:!?=))?`).FindAllStringSubmatch(string(text), -1)
+	if len(asked) < 15 {
+		t.Fatalf("found %d metrics in the alerts", len(asked))
+	}
+	for _, m := range asked {
+		if !regexp.MustCompile(`(?m)^` + m[1] + `[{ ]`).MatchString(shown) {
+			t.Errorf("an alert asks for %s, which there is not", m[1])
+		}
+		if m[2] != "" && !regexp.MustCompile(`(?m)^`+m[1]+`\{.*\b`+m[2]+`="`).MatchString(shown) {
+			t.Errorf("an alert asks for the label %s of %s, which there is not", m[2], m[1])
+		}
 	}
 }
