@@ -99,18 +99,19 @@ func TestClientHasNoMoreThanItsLimit(t *testing.T) {
 		io.WriteString(c, "PROXY TCP4 "+client+" 127.0.0.1 1 2\r\n")
 		return c
 	}
-	one := from(t, "127.0.0.1", addr)
+	by := func(client string) func() net.Conn { return func() net.Conn { return from(t, client, addr) } }
+	header := func(client string) func() net.Conn { return func() net.Conn { return named(client) } }
 	for _, tc := range []struct {
-		what string
-		conn net.Conn
-		want bool
+		what    string
+		connect func() net.Conn // at its turn: those that wait race for who is the first
+		want    bool
 	}{
-		{"the first", one, true}, {"the second", from(t, "127.0.0.1", addr), false}, {"another client", from(t, "127.0.0.2", addr), true},
-		{"a proxy", from(t, "127.0.0.8", addr), true}, {"a proxy again", from(t, "127.0.0.8", addr), true},
-		{"a client by a header", named("192.0.2.1"), true}, {"the same", named("192.0.2.1"), false}, {"another", named("192.0.2.2"), true},
-		{"by a header what has one already", named("127.0.0.1"), false},
+		{"the first", by("127.0.0.1"), true}, {"the second", by("127.0.0.1"), false}, {"another client", by("127.0.0.2"), true},
+		{"a proxy", by("127.0.0.8"), true}, {"a proxy again", by("127.0.0.8"), true},
+		{"a client by a header", header("192.0.2.1"), true}, {"the same", header("192.0.2.1"), false}, {"another", header("192.0.2.2"), true},
+		{"by a header what has one already", header("127.0.0.1"), false},
 	} {
-		if got := asks(t, tc.conn); got != tc.want {
+		if got := asks(t, tc.connect()); got != tc.want {
 			t.Errorf("%s: served %t, want %t", tc.what, got, tc.want)
 		}
 	}
