@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// A server that drains goes on draining, whatever else a reload changes.
+// A server that drains goes on draining, whatever else a reload changes, and after a
+// crash.
 func TestReloadKeepsDrain(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, patientConfig(t))
@@ -30,11 +31,26 @@ func TestReloadKeepsDrain(t *testing.T) {
 	if r := load.Report(drained, time.Now()); r.Failures() > 0 || r.Servers["web2"] > 0 || r.Servers["web1"] == 0 || r.Servers["web3"] == 0 {
 		t.Errorf("%d requests: %s; answered by %v", r.Requests, r, r.Servers)
 	}
-	for _, s := range p.status(p.LB01).Pools[1].Servers {
-		if want := map[bool]string{true: "drain", false: "ready"}[s.Name == "web2"]; s.Admin != want {
-			t.Errorf("%s is %s, want %s", s.Name, s.Admin, want)
+	drains := func() {
+		t.Helper()
+		for _, s := range p.status(p.LB01).Pools[1].Servers {
+			if want := map[bool]string{true: "drain", false: "ready"}[s.Name == "web2"]; s.Admin != want {
+				t.Errorf("%s is %s, want %s", s.Name, s.Admin, want)
+			}
 		}
 	}
+	drains()
+	// Nor does the process: it goes on draining when that is started anew.
+	if err := p.LB01.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.LB01.StartAppliance(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.WaitReady(p.within(30*time.Second), p.LB01); err != nil {
+		t.Fatal(err)
+	}
+	drains()
 }
 
 // A check that asks something else judges at once: servers that do not pass the new one

@@ -195,7 +195,7 @@ drain  it gets no new ones; those it has go on
 maint  it gets no new ones and counts as out of service
 reset  it is as the file has it, which is ready; without a name, all are
 
-What was set holds over reloads, until the process ends.`,
+What was set holds over reloads and restarts, on this node.`,
 		Example: `  applianctl server drain mysql/db1
   applianctl server ready mysql/db1`,
 		Args:              usage(cobra.RangeArgs(1, 2)),

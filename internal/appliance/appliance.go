@@ -63,6 +63,7 @@ type Appliance struct {
 	guard     *guard.Guard
 	record    *link.Record // of what virtual MAC addresses change
 	history   *events.Log
+	wishes    *wishes // of administrators, about servers
 	l4        *l4.Engine
 	l7        *l7.Engine
 	kernel    *kernelPath
@@ -177,6 +178,7 @@ func newAppliance(o Options, node *config.Node) *Appliance {
 	a.patience, a.hurry = context.WithCancel(context.Background())
 	a.record = link.NewRecord(a.socketPath(node) + ".undo")
 	a.history = events.Open(a.eventsPath(node.Admin.Events), o.Log)
+	a.wishes = newWishes(a.history.Path())
 	fallen := deaths{history: a.history, told: make(map[health.Target]death)}
 	a.checker = health.NewChecker(o.Log, func(t health.Target, r health.Result) {
 		fallen.take(t, r)

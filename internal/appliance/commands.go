@@ -66,9 +66,23 @@ func (a *Appliance) setServer(ctx context.Context, r control.ServerRequest) erro
 		return &control.Error{Status: http.StatusNotFound, Message: err.Error()}
 	}
 	a.log.Info().Str("pool", r.Pool).Str("server", r.Server).Str("state", r.State).Msg("server state set by command")
-	a.history.Add(events.Command, "server "+r.Pool+"/"+r.Server, "set to "+r.State+by(ctx), "state", r.State)
+	text := "set to " + r.State + by(ctx)
+	if err := a.keepWishes(a.current.Load().pools); err != nil {
+		text += ", until the process ends: " + err.Error()
+	}
+	a.history.Add(events.Command, "server "+r.Pool+"/"+r.Server, text, "state", r.State)
 	a.wire.poke()
 	return nil
+}
+
+// keepWishes keeps what is set of servers for the next process; what keeps it from
+// that is logged.
+func (a *Appliance) keepWishes(pools map[string]*pool.Pool) error {
+	err := a.wishes.keep(pools)
+	if err != nil {
+		a.log.Error().Err(err).Msg("the states of servers end with this process: they cannot be written down")
+	}
+	return err
 }
 
 // move carries out a command on the named instance, or else on all that fit,

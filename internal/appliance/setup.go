@@ -113,6 +113,12 @@ func (a *Appliance) apply(ctx context.Context, file *config.File, node *config.N
 	for name, p := range next.pools {
 		p.Update(pools[name].Config, knownHealth(results, pools[name]))
 	}
+	if old.node == nil {
+		if err := a.wishes.restore(next.pools); err != nil {
+			a.log.Error().Err(err).Msg("what was set of servers before the start is forgotten: all are ready")
+		}
+	}
+	_ = a.keepWishes(next.pools)
 	a.checker.Set(next.targets())
 	l4Change.Commit()
 	l7Change.Commit()

@@ -62,6 +62,9 @@ func (a Admin) String() string {
 	return fmt.Sprintf("admin(%d)", uint8(a))
 }
 
+// MarshalText returns what String does.
+func (a Admin) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
 // UnmarshalText reads the words that String writes; others are an error.
 func (a *Admin) UnmarshalText(text []byte) error {
 	for _, known := range []Admin{Ready, Drain, Maint} {
