@@ -22,6 +22,9 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"google.golang.org/grpc"
+	grpchealth "google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"appliance/internal/endpoint"
 )
@@ -65,6 +68,12 @@ func BenchmarkThousandServers(b *testing.B) {
 		{"tls", Config{Type: TLS}},
 		{"https", Config{Type: HTTPS}},
 		{"dns", Config{Type: DNS}},
+		{"udp", Config{Type: UDP, Send: "PING", Expect: "PONG"}},
+		{"ssh", Config{Type: SSH}},
+		{"smtp", Config{Type: SMTP}},
+		{"mysql", Config{Type: MySQL}},
+		{"postgres", Config{Type: Postgres}},
+		{"grpc", Config{Type: GRPC}},
 		{"icmp", Config{Type: ICMP}},
 	} {
 		b.Run(kind.name, func(b *testing.B) {
@@ -73,8 +82,11 @@ func BenchmarkThousandServers(b *testing.B) {
 				check := kind.check
 				check.Interval, check.Timeout = time.Second, time.Second
 				address := netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)})
-				if check.Type == DNS { // the server answers from one address
+				switch check.Type { // these servers answer from one address
+				case DNS:
 					check.Query, address = fmt.Sprintf("n%d.example.com", i), netip.MustParseAddr("127.0.0.1")
+				case UDP:
+					check.Send, address = fmt.Sprintf("PING %d", i), netip.MustParseAddr("127.0.0.1")
 				}
 				targets[i] = check.For(endpoint.IP(netip.AddrPortFrom(address, ports[kind.name])))
 			}
@@ -177,6 +189,10 @@ func serveBench() error {
 		"tls":         func(c net.Conn) { _ = tls.Server(c, config).Handshake(); silent(c) },
 		"https":       func(c net.Conn) { answerOnce(answer)(tls.Server(c, config)) },
 		"icmp":        silent,
+		"ssh":         func(c net.Conn) { _, _ = io.WriteString(c, "SSH-2.0-bench\r\n"); answerOnce("")(c) },
+		"smtp":        func(c net.Conn) { talk(nil, "220 mail\r\n", "250 mail\r\n", "221 bye\r\n")(c) },
+		"mysql":       func(c net.Conn) { greet(nil, denied)(c) },
+		"postgres":    func(c net.Conn) { replay(nil, pgAuth(pgAuthMD5, "salt"))(c) },
 	} {
 		l, err := net.Listen("tcp4", "0.0.0.0:0")
 		if err != nil {
@@ -193,22 +209,35 @@ func serveBench() error {
 			}
 		}()
 	}
-	u, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	for name, answer := range map[string]func(b []byte){
+		"dns": func(b []byte) { b[2] |= 0x80 }, // a response without records
+		"udp": func(b []byte) { b[1] = 'O' },
+	} {
+		u, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		ports[name] = uint16(u.LocalAddr().(*net.UDPAddr).Port)
+		go func() {
+			buf := make([]byte, 1500)
+			for {
+				n, from, err := u.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				answer(buf)
+				_, _ = u.WriteTo(buf[:n], from)
+			}
+		}()
+	}
+	l, err := net.Listen("tcp4", "0.0.0.0:0")
 	if err != nil {
 		return err
 	}
-	ports["dns"] = uint16(u.LocalAddr().(*net.UDPAddr).Port)
-	go func() {
-		buf := make([]byte, 1500)
-		for {
-			n, from, err := u.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			buf[2] |= 0x80 // a response without records
-			_, _ = u.WriteTo(buf[:n], from)
-		}
-	}()
+	ports["grpc"] = uint16(l.Addr().(*net.TCPAddr).Port)
+	rpc := grpc.NewServer()
+	healthpb.RegisterHealthServer(rpc, grpchealth.NewServer())
+	go func() { _ = rpc.Serve(l) }()
 	if err := json.NewEncoder(os.Stdout).Encode(ports); err != nil {
 		return err
 	}

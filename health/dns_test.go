@@ -20,7 +20,7 @@ func serveUDP(t *testing.T, answer func(query []byte) [][]byte) netip.AddrPort {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		buf := make([]byte, maxDatagram)
+		buf := make([]byte, 64<<10)
 		for {
 			n, from, err := c.ReadFromUDPAddrPort(buf)
 			if err != nil {

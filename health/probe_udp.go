@@ -6,10 +6,8 @@ import (
 	"time"
 )
 
-// maxDatagram is more than the payload of any UDP datagram, in bytes.
-const maxDatagram = 64 << 10
-
-// prepareUDP returns a probe that sends a datagram. With something to expect it
+// prepareUDP returns a probe that sends a datagram and looks at the first maxAnswer
+// bytes of what comes. With something to expect it
 // passes when such an answer comes. Without, it passes when any answer comes, or
 // none within the timeout: only a refusal, by ICMP, speaks against the target.
 func prepareUDP(target Target) (probe, error) {
@@ -30,7 +28,7 @@ func prepareUDP(target Target) (probe, error) {
 		if _, err := conn.Write(send); err != nil {
 			return finding{}, err
 		}
-		buffer, last, came := make([]byte, maxDatagram), "", false
+		buffer, last, came := make([]byte, maxAnswer), "", false
 		for {
 			n, err := conn.Read(buffer)
 			switch {
