@@ -44,6 +44,12 @@ func notInToken(r rune) bool {
 // isControl reports whether a value may not contain r (RFC 9110, section 5.5).
 func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
 
+// has reports whether there is a field of that name.
+func (h Headers) has(name string) (has bool) {
+	h.each(func(own, _ string) { has = has || strings.EqualFold(own, name) })
+	return has
+}
+
 // each calls f for every field.
 func (h Headers) each(f func(name, value string)) {
 	for line := range strings.Lines(string(h)) {

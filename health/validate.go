@@ -127,7 +127,7 @@ func (c Config) validateBelonging(problem func(key, message string)) {
 	}
 }
 
-// validateRequest reports mistakes in the request of an http check.
+// validateRequest reports mistakes in the request of an http or grpc check.
 func (c Config) validateRequest(problem func(key, message string)) {
 	if _, err := parseStatus(c.Status); err != nil {
 		problem("status", err.Error())
@@ -142,6 +142,9 @@ func (c Config) validateRequest(problem func(key, message string)) {
 	}
 	if _, err := newRequest(Config{Host: c.Host}); err != nil {
 		problem("host", err.Error())
+	}
+	if c.Type == GRPC && c.Headers.has("Content-Type") {
+		problem("headers", "a grpc check sends application/grpc, so Content-Type is not for it to choose")
 	}
 	switch c.HTTP {
 	case "", "1.1", http2Version:

@@ -26,21 +26,22 @@ func TestHeadersOfACheck(t *testing.T) {
 		t.Errorf("%+v, %v", check, err)
 	}
 	for keys, want := range map[string]string{
-		`type = "http", headers = ["X-A: 1"]`:       "check.headers: want a table of strings, got array",
-		`type = "http", headers = { X-A = 1 }`:      "check.headers.X-A: want a string, got integer",
-		`type = "http", headers = { Host = "a" }`:   "check.headers: the host of a check has a key of its own, host",
-		`type = "http", headers = { TE = "a" }`:     "check.headers: TE is not for a check to choose",
-		`type = "http", headers = { "X A" = "a" }`:  `check.headers: "X A" is no name of a header`,
-		`type = "tcp", headers = { X-A = "a" }`:     "check.headers: headers belongs to checks of type http, https or grpc, not tcp",
-		`type = "icmp", address = "10.0.0.300"`:     "check.address: ",
-		`type = "tcp", port = 0`:                    "check.port: must not be 0",
-		`type = "redis", role = "king"`:             `check.role: unknown role "king"; known: master, slave, sentinel`,
-		`type = "tcp", expect = '\x0', send = "a"`:  `check.expect: \x0 is no byte`,
-		`type = "http", http = "3"`:                 `check.http: unknown version "3"; known: "1.1", "2"`,
-		`type = "grpc", path = "/a"`:                "check.path: path belongs to checks of type http or https, not grpc",
-		`type = "grpc", verify = true`:              "check.verify: verify goes with tls = true",
-		`type = "tcp", service = "a"`:               "check.service: service belongs to checks of type grpc, not tcp",
-		`type = "tls", expiry_warning_days = 10000`: "check.expiry_warning_days: ",
+		`type = "http", headers = ["X-A: 1"]`:                      "check.headers: want a table of strings, got array",
+		`type = "http", headers = { X-A = 1 }`:                     "check.headers.X-A: want a string, got integer",
+		`type = "http", headers = { Host = "a" }`:                  "check.headers: the host of a check has a key of its own, host",
+		`type = "http", headers = { TE = "a" }`:                    "check.headers: TE is not for a check to choose",
+		`type = "http", headers = { "X A" = "a" }`:                 `check.headers: "X A" is no name of a header`,
+		`type = "tcp", headers = { X-A = "a" }`:                    "check.headers: headers belongs to checks of type http, https or grpc, not tcp",
+		`type = "icmp", address = "10.0.0.300"`:                    "check.address: ",
+		`type = "tcp", port = 0`:                                   "check.port: must not be 0",
+		`type = "redis", role = "king"`:                            `check.role: unknown role "king"; known: master, slave, sentinel`,
+		`type = "tcp", expect = '\x0', send = "a"`:                 `check.expect: \x0 is no byte`,
+		`type = "http", http = "3"`:                                `check.http: unknown version "3"; known: "1.1", "2"`,
+		`type = "grpc", headers = { content-type = "text/plain" }`: "check.headers: a grpc check sends application/grpc",
+		`type = "grpc", path = "/a"`:                               "check.path: path belongs to checks of type http or https, not grpc",
+		`type = "grpc", verify = true`:                             "check.verify: verify goes with tls = true",
+		`type = "tcp", service = "a"`:                              "check.service: service belongs to checks of type grpc, not tcp",
+		`type = "tls", expiry_warning_days = 10000`:                "check.expiry_warning_days: ",
 	} {
 		if _, err := parseCheck(t, keys); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", keys, err, want)
