@@ -47,6 +47,11 @@ type Config struct {
 	// RequestID is the name of the field with which servers get a name for each
 	// request; default: they get none.
 	RequestID string `toml:"request_id"`
+	// Via is the name under which the service is told to servers, in the field Via
+	// (RFC 9110, section 7.6.3), and by which it knows a request that has come by
+	// already, which is answered 508. All nodes have the same. Default: servers are
+	// not told.
+	Via string `toml:"via"`
 	// Underscores is what becomes of fields with one in their names; default
 	// drop.
 	Underscores Underscores `toml:"underscores"`

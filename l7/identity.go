@@ -25,12 +25,13 @@ const (
 type identity struct {
 	trusted     networks // the proxies whose word counts
 	requestID   string   // the name of the field; "": there is none
+	via         via      // of the service itself
 	underscores Underscores
 	proved      []string // the fields in which a rule of the service tells who the client has proved to be
 }
 
 func newIdentity(cfg Config) identity {
-	id := identity{trusted: newNetworks(cfg.TrustedProxies), requestID: cfg.RequestID, underscores: cfg.EffectiveUnderscores()}
+	id := identity{trusted: newNetworks(cfg.TrustedProxies), requestID: cfg.RequestID, via: newVia(cfg.Via), underscores: cfg.EffectiveUnderscores()}
 	cfg.EachRules(func(_ string, r *Rules) {
 		if r.RequestHeaders == nil {
 			return
@@ -53,6 +54,9 @@ func (c Config) validateIdentity(problem func(key, message string)) {
 		} else if strings.Contains(c.RequestID, "_") {
 			problem("request_id", "a name with an underscore does not get through everywhere; take one with dashes")
 		}
+	}
+	if c.Via != "" && !validHost(c.Via) {
+		problem("via", fmt.Sprintf("%q is no name such as \"edge\" or \"lb.example.com\"", c.Via))
 	}
 	switch c.EffectiveUnderscores() {
 	case UnderscoresDrop, UnderscoresPass, UnderscoresRefuse:

@@ -63,6 +63,10 @@ func (p *pipeline) route(ctx context.Context, st *state, ex *exchange) error {
 	if !st.identity.identify(ex) {
 		return p.reject(ex)
 	}
+	if st.identity.via.loops(ex.fields) {
+		ex.because(accesslog.BadRequest, errLoop)
+		return p.refuse(ex, http.StatusLoopDetected)
+	}
 	host, ok := normalHost(ex.host)
 	if !ok && !(ex.host == "" && ex.mayLackHost) {
 		return p.reject(ex)
@@ -190,6 +194,7 @@ func (p *pipeline) forward(ctx context.Context, st *state, to *target, ex *excha
 	}
 	ex.out.request = append(ex.out.request, ex.granted...)
 	st.identity.tellID(ex)
+	st.identity.via.tell(ex)
 	if ex.rules != nil {
 		ex.rules.onRequest(ex)
 	}
