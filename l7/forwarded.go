@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"appliance/l7/http1"
@@ -13,10 +14,13 @@ import (
 // concerns only the connection to the client is removed, and who the client is
 // and what it asked for is told in the fields that servers look for.
 func requestFields(out fields, ex *exchange) fields {
-	drop := connectionFields(ex.fields)
+	var drop options
 	te, trailer, upgrade := false, false, false
-	for _, f := range ex.fields {
+	for i := range ex.fields {
+		f := &ex.fields[i]
 		switch kindOf(f.Name) {
+		case kindConnection:
+			drop = drop.add(f.Value)
 		case kindTE:
 			te = true
 		case kindTrailer:
@@ -24,11 +28,10 @@ func requestFields(out fields, ex *exchange) fields {
 		case kindUpgrade:
 			upgrade = true
 		case kindPlain:
-			if !drop.has(f.Name) {
-				out = append(out, f)
-			}
+			out = append(out, *f)
 		}
 	}
+	out = drop.from(out)
 	// RFC 9110, section 10.1.4: TE and the option that names it go together.
 	if te && ex.fields.hasToken("TE", "trailers") {
 		out = append(out, field{Name: "TE", Value: "trailers"}, field{Name: "Connection", Value: "TE"})
@@ -55,13 +58,16 @@ func requestFields(out fields, ex *exchange) fields {
 // answerFields appends to out the fields of a server's answer as the client gets
 // them.
 func answerFields(out, in fields) fields {
-	drop := connectionFields(in)
-	for _, f := range in {
-		if k := kindOf(f.Name); (k == kindPlain || k == kindStatement) && !drop.has(f.Name) {
-			out = append(out, f)
+	var drop options
+	for i := range in {
+		switch f := &in[i]; kindOf(f.Name) {
+		case kindConnection:
+			drop = drop.add(f.Value)
+		case kindPlain, kindStatement:
+			out = append(out, *f)
 		}
 	}
-	return out
+	return drop.from(out)
 }
 
 // interimFields is answerFields for an answer with a status below 200, which has no
@@ -122,18 +128,8 @@ func validTrailer(name string) bool {
 // case; nil in most heads.
 type options map[string]bool
 
-// connectionFields returns the fields that are for the next hop alone because
-// Connection names them (RFC 9110, section 7.6.1).
-func connectionFields(f fields) options {
-	var n options
-	for i := range f {
-		if kindOf(f[i].Name) == kindConnection {
-			n = n.add(f[i].Value)
-		}
-	}
-	return n
-}
-
+// add adds those that a Connection field names: they are for the next hop alone
+// (RFC 9110, section 7.6.1).
 func (n options) add(list string) options {
 	for rest, more := list, true; more; {
 		var t string
@@ -152,7 +148,13 @@ func (n options) add(list string) options {
 	return n
 }
 
-func (n options) has(name string) bool { return n != nil && n[strings.ToLower(name)] }
+// from removes those fields from fs, which is the caller's.
+func (n options) from(fs fields) fields {
+	if n == nil {
+		return fs
+	}
+	return slices.DeleteFunc(fs, func(f field) bool { return n[strings.ToLower(f.Name)] })
+}
 
 // kind says what a field is for, as far as that matters on the way.
 type kind uint8
@@ -190,7 +192,7 @@ var statements = [...]string{
 // kindOf tells what the field of that name is for. A client's statement about
 // itself is worth nothing, also one that begins with X-Forwarded-.
 func kindOf(name string) kind {
-	if len(name) == 0 || !suspects[name[0]] {
+	if len(name) == 0 || suspects[name[0]]&lengthBit(len(name)) == 0 {
 		return kindPlain
 	}
 	for i := range hops {
@@ -198,7 +200,6 @@ func kindOf(name string) kind {
 			return h.kind
 		}
 	}
-	const family = "X-Forwarded-"
 	if len(name) > len(family) && sameVariable(name[:len(family)], family) {
 		return kindStatement
 	}
@@ -210,19 +211,28 @@ func kindOf(name string) kind {
 	return kindPlain
 }
 
-// suspects are the first bytes of the names that kindOf knows.
-var suspects = func() (is [256]bool) {
-	add := func(name string) {
-		is[strings.ToLower(name)[0]], is[strings.ToUpper(name)[0]] = true, true
+// family begins the names of statements that there may be more of.
+const family = "X-Forwarded-"
+
+// suspects are how long the names are that kindOf knows, by their first byte: nearly
+// all others are told by that.
+var suspects = func() (lengths [256]uint64) {
+	add := func(name string, bits uint64) {
+		lengths[strings.ToLower(name)[0]] |= bits
+		lengths[strings.ToUpper(name)[0]] |= bits
 	}
 	for _, h := range hops {
-		add(h.name)
+		add(h.name, lengthBit(len(h.name)))
 	}
 	for _, s := range statements {
-		add(s)
+		add(s, lengthBit(len(s)))
 	}
-	return is
+	add(family, ^(lengthBit(len(family)+1) - 1)) // and whatever is longer
+	return lengths
 }()
+
+// lengthBit stands for a length of n bytes, or for all from 63 on.
+func lengthBit(n int) uint64 { return 1 << min(n, 63) }
 
 // sameVariable reports whether gateways such as CGI make the same variable of
 // both names: they turn what is neither letter nor digit into an underscore, so

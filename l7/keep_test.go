@@ -132,7 +132,7 @@ func TestBodyAfterStaleConnections(t *testing.T) {
 	r.until("the kept connections", func() bool {
 		up.mu.Lock()
 		defer up.mu.Unlock()
-		return len(up.idle) == 1 && len(slices.Collect(maps.Values(up.idle))[0]) == old
+		return len(up.idle) == 1 && len(slices.Collect(maps.Values(up.idle))[0].conns) == old
 	})
 	close(leave)
 	up.mu.Lock()

@@ -222,7 +222,7 @@ func (p *pipeline) pick(from *pool.Pool, ex *exchange, tried []*pool.Server) (*p
 			return server, nil
 		}
 	}
-	return from.PickFor(ex.hashed(), tried...)
+	return from.PickAt(ex.now, ex.hashed(), tried...)
 }
 
 // hashed returns the address that a pool chooses by.

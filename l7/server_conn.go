@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"appliance/internal/endpoint"
 	"appliance/internal/pool"
 	"appliance/l7/http1"
 )
@@ -41,15 +40,14 @@ var (
 // It reads and writes below package net, by net's rules for that (RawConn), to
 // save system calls: see turn. TLS cannot have that: see server_tls.go.
 type serverConn struct {
-	tcp    streamConn
-	raw    syscall.RawConn
-	rw     net.Conn // tcp, or TLS on it
-	tls    *tls.Conn
-	watch  *closeWatch // below tls
-	up     *upstream
-	server endpoint.Endpoint
-	of     *pool.Server // that it was used for last; under the upstream's lock
-	since  time.Time    // when it became idle
+	tcp   streamConn
+	raw   syscall.RawConn
+	rw    net.Conn // tcp, or TLS on it
+	tls   *tls.Conn
+	watch *closeWatch // below tls
+	up    *upstream
+	of    *pool.Server // that it was used for last; under the upstream's lock
+	since time.Time    // when it became idle
 
 	deadline time.Time // for reading, as the poller has it
 	writeBy  time.Time // for writing
@@ -95,7 +93,7 @@ func newServerConn(u *upstream, server *pool.Server, tcp streamConn) (*serverCon
 		tcp.Close()
 		return nil, err
 	}
-	c := &serverConn{tcp: tcp, raw: raw, rw: tcp, up: u, server: server.Endpoint(), of: server}
+	c := &serverConn{tcp: tcp, raw: raw, rw: tcp, up: u, of: server}
 	c.turnFunc = c.turn
 	return c, nil
 }

@@ -47,17 +47,21 @@ type upstream struct {
 	tasks     sync.WaitGroup // of connections by HTTP/2
 
 	mu      sync.Mutex
-	idle    map[endpoint.Endpoint][]*serverConn // by server; the last one was used last
-	open    map[*serverConn]struct{}            // all that there are
-	muxes   map[endpoint.Endpoint]*muxes        // by HTTP/2
-	configs map[string]*tls.Config              // by server and name, each with the sessions of its own
-	sweep   *time.Timer                         // runs while something is idle
+	idle    map[endpoint.Endpoint]*idleConns
+	quick   map[*pool.Server]*idleConns  // the same, found without a look at the endpoint's texts
+	open    map[*serverConn]struct{}     // all that there are
+	muxes   map[endpoint.Endpoint]*muxes // by HTTP/2
+	configs map[string]*tls.Config       // by server and name, each with the sessions of its own
+	sweep   *time.Timer                  // runs while something is idle
 	retired bool
 }
 
+// idleConns are the kept connections to one server; the last one was used last.
+type idleConns struct{ conns []*serverConn }
+
 func newUpstream(set upstreamSettings, t *transport) *upstream {
 	return &upstream{
-		settings: set, transport: t, idle: make(map[endpoint.Endpoint][]*serverConn), open: make(map[*serverConn]struct{}),
+		settings: set, transport: t, idle: make(map[endpoint.Endpoint]*idleConns), quick: make(map[*pool.Server]*idleConns), open: make(map[*serverConn]struct{}),
 		configs: make(map[string]*tls.Config), muxes: make(map[endpoint.Endpoint]*muxes),
 	}
 }
@@ -67,12 +71,13 @@ func (u *upstream) retire() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.retired = true
-	for _, conns := range u.idle {
-		for _, c := range conns {
+	for _, at := range u.idle {
+		for _, c := range at.conns {
 			u.closeConn(c)
 		}
 	}
 	clear(u.idle)
+	clear(u.quick)
 	for _, set := range u.muxes {
 		for _, c := range set.conns {
 			c.retire()
@@ -118,29 +123,46 @@ func (u *upstream) closeConn(c *serverConn) {
 func (u *upstream) take(server *pool.Server) *serverConn {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	at := server.Endpoint()
-	conns := u.idle[at]
-	if len(conns) == 0 {
+	at := u.kept(server)
+	if at == nil || len(at.conns) == 0 {
 		return nil
 	}
-	c := conns[len(conns)-1]
-	conns[len(conns)-1] = nil
-	u.idle[at] = conns[:len(conns)-1]
+	last := len(at.conns) - 1
+	c := at.conns[last]
+	at.conns[last] = nil
+	at.conns = at.conns[:last]
 	c.of = server
 	return c
+}
+
+// kept returns the connections to a server that are kept, nil if none has been since
+// they expired. The caller holds the lock.
+func (u *upstream) kept(server *pool.Server) *idleConns {
+	if at := u.quick[server]; at != nil {
+		return at
+	}
+	at := u.idle[server.Endpoint()]
+	if at != nil {
+		u.quick[server] = at
+	}
+	return at
 }
 
 // keep makes a connection idle, or closes it if there are enough.
 func (u *upstream) keep(c *serverConn, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	conns := u.idle[c.server]
-	if u.retired || len(conns) >= maxIdlePerServer {
+	at := u.kept(c.of)
+	if u.retired || at != nil && len(at.conns) >= maxIdlePerServer {
 		u.closeConn(c)
 		return
 	}
+	if at == nil {
+		at = &idleConns{}
+		u.idle[c.of.Endpoint()], u.quick[c.of] = at, at
+	}
 	c.since = now
-	u.idle[c.server] = append(conns, c)
+	at.conns = append(at.conns, c)
 	if u.sweep == nil {
 		u.sweep = time.AfterFunc(keepIdle, u.expire)
 	}
@@ -154,8 +176,9 @@ func (u *upstream) expire() {
 		return
 	}
 	now, next := time.Now(), time.Duration(0)
-	for server, conns := range u.idle {
-		old := 0
+	clear(u.quick) // of servers that are no more
+	for server, at := range u.idle {
+		conns, old := at.conns, 0
 		for old < len(conns) && now.Sub(conns[old].since) >= keepIdle {
 			u.closeConn(conns[old])
 			old++
@@ -164,7 +187,7 @@ func (u *upstream) expire() {
 			delete(u.idle, server)
 			continue
 		}
-		u.idle[server] = conns
+		at.conns = conns
 		if wait := keepIdle - now.Sub(conns[0].since); next == 0 || wait < next {
 			next = wait
 		}

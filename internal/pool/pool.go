@@ -156,6 +156,12 @@ func (p *Pool) Pick(tried ...*Server) (*Server, error) { return p.PickFor(netip.
 // there is no other usable server left. The error is ErrNoServer or ErrFull,
 // bare.
 func (p *Pool) PickFor(client netip.Addr, tried ...*Server) (*Server, error) {
+	return p.PickAt(time.Now(), client, tried...)
+}
+
+// PickAt does what PickFor does for a caller who has asked for the time, now, not long
+// ago.
+func (p *Pool) PickAt(now time.Time, client netip.Addr, tried ...*Server) (*Server, error) {
 	c := choice{turn: p.turn.Add(1) - 1, client: client, tried: tried}
 	for {
 		s := p.current().pick(&c)
@@ -170,7 +176,7 @@ func (p *Pool) PickFor(client netip.Addr, tried ...*Server) (*Server, error) {
 			s.current.Add(-1) // somebody else was faster; choose again
 			continue
 		}
-		s.count()
+		s.count(now)
 		return s, nil
 	}
 }

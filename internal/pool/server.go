@@ -149,9 +149,9 @@ func (s *Server) ConnectFailed(err error) {
 func (s *Server) Broke() { s.errors.broken.Add(1) }
 
 // count counts a connection that was picked.
-func (s *Server) count() {
+func (s *Server) count(now time.Time) {
 	s.total.Add(1)
-	s.arrivals.Add(time.Now())
+	s.arrivals.Add(now)
 }
 
 // ServerStats describes a server at one moment.

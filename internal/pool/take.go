@@ -1,6 +1,9 @@
 package pool
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // Take counts one more connection of the server, which the caller has chosen for
 // a reason of its own, and reports whether it may have it: it is of the pool,
@@ -15,6 +18,6 @@ func (p *Pool) Take(s *Server) bool {
 		s.current.Add(-1)
 		return false
 	}
-	s.count()
+	s.count(time.Now())
 	return true
 }

@@ -1,5 +1,7 @@
 package http1
 
+import "bytes"
+
 // Field is one line of a head or a trailer.
 type Field struct{ Name, Value string }
 
@@ -11,32 +13,29 @@ const MaxFields = 256
 // call has searched. Lines that end with LF alone end a head too, so that the
 // parser gets to refuse them.
 func End(b []byte, from int) int {
-	for i := max(from-2, 0); i < len(b); i++ {
-		if b[i] != '\n' {
-			continue
+	for i := max(from-2, 0); ; {
+		n := bytes.IndexByte(b[i:], '\n')
+		if n < 0 {
+			return 0
 		}
-		rest := b[i+1:]
+		i += n + 1
+		rest := b[i:]
 		if len(rest) > 0 && rest[0] == '\n' {
-			return i + 2
+			return i + 1
 		}
 		if len(rest) > 1 && rest[0] == '\r' && rest[1] == '\n' {
-			return i + 3
+			return i + 2
 		}
 	}
-	return 0
 }
 
 // line cuts the first line off b, without its CR LF.
 func line(b []byte) (first, rest []byte, err error) {
-	for i, c := range b {
-		if c == '\n' {
-			if i == 0 || b[i-1] != '\r' {
-				return nil, nil, errLine
-			}
-			return b[:i-1], b[i+1:], nil
-		}
+	i := bytes.IndexByte(b, '\n')
+	if i < 1 || b[i-1] != '\r' {
+		return nil, nil, errLine
 	}
-	return nil, nil, errLine
+	return b[:i-1], b[i+1:], nil
 }
 
 // framing is what the fields of a head say about the body and the connection.
