@@ -22,6 +22,7 @@ const namesConfig = nodesConfig + `
 name   = "web"
 listen = ["192.168.15.3:80"]
 pool   = "app"
+error_pages = { 404 = "/run/404.html" }
 
 [[l4]]
 name   = "raw"
@@ -82,7 +83,11 @@ func TestServersByName(t *testing.T) {
 		name := s.Host.Name
 		s.SetHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, name) }))
 	}
+	const page = "/run/404.html"
 	for _, n := range p.Nodes() {
+		if err := n.WriteFile(page, []byte("nothing here")); err != nil {
+			t.Fatal(err)
+		}
 		if err := n.WriteFile("/run/resolv.conf", []byte("nameserver 172.16.1.52\noptions timeout:1 attempts:1\n")); err != nil {
 			t.Fatal(err)
 		}
@@ -159,4 +164,21 @@ func TestServersByName(t *testing.T) {
 		t.Fatal(err)
 	}
 	is(p.LB01, "app2.internal:80", "up", "172.16.1.52:80", "status 200")
+
+	// A change that cannot be followed at once, because a file of the configuration is
+	// not there, is followed later.
+	if err := os.Remove(p.LB01.Path(page)); err != nil {
+		t.Fatal(err)
+	}
+	hosts("172.16.1.51 app1.internal\n172.16.1.52 app2.internal\n")
+	if err := names.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, "the change cannot be followed", func() bool {
+		return strings.Contains(p.LB01.Log(), "servers stay at the addresses that they had")
+	})
+	if err := p.LB01.WriteFile(page, []byte("nothing here")); err != nil {
+		t.Fatal(err)
+	}
+	is(p.LB01, app1, "up", "172.16.1.51:80", "status 200")
 }

@@ -240,6 +240,7 @@ func (a *Appliance) undo() []link.Filter {
 // ctx ends or a task fails.
 func (a *Appliance) loop(ctx context.Context, hangup, reopen <-chan os.Signal, tasks *tasks) error {
 	defer close(a.stopping)
+	var again <-chan time.Time // to follow hosts
 	for {
 		select {
 		case <-ctx.Done():
@@ -254,7 +255,9 @@ func (a *Appliance) loop(ctx context.Context, hangup, reopen <-chan os.Signal, t
 		case r := <-a.reloads:
 			r.done <- a.reload(ctx, r.by)
 		case <-a.names.Changed():
-			a.relocate(ctx)
+			again = a.relocate(ctx, true)
+		case <-again:
+			again = a.relocate(ctx, false)
 		}
 	}
 }

@@ -91,9 +91,13 @@ func locatedServer(s pool.ServerConfig, hosts map[string]resolve.Answer) pool.Se
 	return s
 }
 
+// relocateAgain is the time between two attempts to follow a host.
+const relocateAgain = 5 * time.Second
+
 // relocate puts the configuration in force anew if the address of a host has
-// changed.
-func (a *Appliance) relocate(ctx context.Context) {
+// changed, which it tells if that is news. Where something keeps it from that, such as a file that cannot be read just
+// now, it returns what tells when to try again.
+func (a *Appliance) relocate(ctx context.Context, news bool) (again <-chan time.Time) {
 	current := a.current.Load()
 	known, moved := a.names.Known(), false
 	for name, was := range current.hosts {
@@ -102,6 +106,9 @@ func (a *Appliance) relocate(ctx context.Context) {
 			continue
 		}
 		moved = true
+		if !news {
+			continue
+		}
 		text := "host " + name + " is at " + is.Address.String() + " now"
 		if !is.Address.IsValid() {
 			text = "host " + name + " has no address: " + is.Reason
@@ -113,9 +120,11 @@ func (a *Appliance) relocate(ctx context.Context) {
 		a.history.Add(events.Host, nodeSubject(current.node), text, "host", name)
 	}
 	if !moved {
-		return
+		return nil
 	}
 	if err := a.apply(ctx, current.file, current.node); err != nil && ctx.Err() == nil {
 		a.log.Error().Err(err).Msg("servers stay at the addresses that they had")
+		return time.After(relocateAgain)
 	}
+	return nil
 }
