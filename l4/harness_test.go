@@ -129,17 +129,24 @@ func backend(t testing.TB, serve func(c *net.TCPConn)) netip.AddrPort {
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveAll(t, l, serve)
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// serveAll runs serve for each connection of l until the test ends, and closes it
+// then.
+func serveAll[C net.Conn](t testing.TB, l net.Listener, serve func(C)) {
 	var all sync.WaitGroup
 	all.Go(func() {
 		for {
-			c, err := l.AcceptTCP()
+			c, err := l.Accept()
 			if err != nil {
 				return
 			}
 			all.Go(func() {
 				defer c.Close()
 				_ = c.SetDeadline(time.Now().Add(atOnce))
-				serve(c)
+				serve(c.(C))
 			})
 		}
 	})
@@ -147,7 +154,6 @@ func backend(t testing.TB, serve func(c *net.TCPConn)) netip.AddrPort {
 		l.Close()
 		all.Wait()
 	})
-	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
 // greet returns a server that says word and waits for the client's end.

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,24 +24,7 @@ func unixBackend(t *testing.T, serve func(c *net.UnixConn)) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			c, err := l.AcceptUnix()
-			if err != nil {
-				return
-			}
-			all.Go(func() {
-				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(atOnce))
-				serve(c)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		l.Close()
-		all.Wait()
-	})
+	serveAll(t, l, serve)
 	return "unix:" + path
 }
 
