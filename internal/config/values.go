@@ -31,6 +31,10 @@ var stringExamples = map[reflect.Type]string{
 	reflect.TypeFor[netip.Prefix]():   "192.168.15.3/24",
 }
 
+// longestDuration keeps sums of durations, and times that are so far away, from
+// overflowing.
+const longestDuration = 100 * 365 * 24 * time.Hour
+
 func parseDuration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	switch {
@@ -38,6 +42,8 @@ func parseDuration(s string) (time.Duration, error) {
 		return 0, fmt.Errorf(`%q is not a duration such as "250ms", "3s" or "1h30m"`, s)
 	case d < 0:
 		return 0, fmt.Errorf("%q is negative; a duration must not be", s)
+	case d > longestDuration:
+		return 0, fmt.Errorf("%q is longer than 100 years, 876000h", s)
 	}
 	return d, nil
 }

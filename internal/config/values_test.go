@@ -18,6 +18,8 @@ func TestStringValues(t *testing.T) {
 		{"250ms", 250 * time.Millisecond, nil},
 		{"1h30m", 90 * time.Minute, nil},
 		{"0s", time.Duration(0), nil},
+		{"876000h", 876000 * time.Hour, nil},
+		{"876001h", nil, reflect.TypeFor[time.Duration]()},
 		{"5", nil, reflect.TypeFor[time.Duration]()},
 		{"-1s", nil, reflect.TypeFor[time.Duration]()},
 		{"", nil, reflect.TypeFor[time.Duration]()},
