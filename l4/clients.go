@@ -61,7 +61,8 @@ func (c *clients) enter(client netip.Addr, most, rate int, now time.Duration) (r
 		c.known[key] = s
 		c.rest(s)
 	}
-	s.level = max(0, s.level-float64(rate)*(now-s.at).Seconds())
+	// Never more than the rate: a reload may have lowered it, or brought it.
+	s.level = max(0, min(s.level, float64(rate))-float64(rate)*(now-s.at).Seconds())
 	s.at = now
 	switch {
 	case most > 0 && s.current >= most:

@@ -73,6 +73,23 @@ func TestClientRate(t *testing.T) {
 	}
 }
 
+// What a client did while no rate was asked for, or a higher one, is not held against
+// it when a reload asks for one.
+func TestClientRateThatAReloadBrings(t *testing.T) {
+	client := netip.MustParseAddr("192.0.2.1")
+	for _, before := range []int{0, 1000} {
+		var c clients
+		for range 500 {
+			if refusal := c.enter(client, 0, before, 0); refusal != "" {
+				t.Fatal(refusal)
+			}
+		}
+		if refusal := c.enter(client, 0, 2, 500*time.Millisecond); refusal != "" {
+			t.Errorf("after %d in a second: %s", before, refusal)
+		}
+	}
+}
+
 // Clients that come and go do not fill the memory, and those that stay are
 // remembered, as are those that have just gone.
 func TestClientsAreForgotten(t *testing.T) {

@@ -412,6 +412,7 @@ func exhausted(err error) bool {
 	errno, _ := errors.AsType[unix.Errno](err)
 	switch errno {
 	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM,
+		unix.ENOSPC, // of epoll_ctl(2): more may not be watched
 		unix.EADDRNOTAVAIL, unix.EADDRINUSE, unix.EAGAIN:
 		return true
 	}

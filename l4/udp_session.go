@@ -123,7 +123,7 @@ func (s *udpSession) choose() bool {
 // takes, and not only local ports.
 func lacks(err error) bool {
 	errno, _ := errors.AsType[unix.Errno](err)
-	return errno == unix.EMFILE || errno == unix.ENFILE || errno == unix.ENOBUFS || errno == unix.ENOMEM
+	return errno == unix.EMFILE || errno == unix.ENFILE || errno == unix.ENOBUFS || errno == unix.ENOMEM || errno == unix.ENOSPC
 }
 
 // connect opens the socket towards the target.

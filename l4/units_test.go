@@ -93,6 +93,7 @@ func TestExhausted(t *testing.T) {
 		syscall.ENFILE:        true,
 		syscall.ENOMEM:        true,
 		syscall.ENOBUFS:       true,
+		syscall.ENOSPC:        true,
 		syscall.EADDRNOTAVAIL: true,
 		syscall.ECONNREFUSED:  false,
 		syscall.EHOSTUNREACH:  false,
