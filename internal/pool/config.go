@@ -135,7 +135,7 @@ func (c Config) Validate(problem func(key, message string)) {
 		problem("balance", fmt.Sprintf("unknown balance %q; known: round_robin, least_conn, random2, source_hash, first", c.Balance))
 	}
 	if c.Outlier != nil {
-		c.Outlier.validate(problem)
+		c.Outlier.validate(len(c.Servers), problem)
 	}
 	c.validateLimits(problem)
 	if len(c.Servers) == 0 {

@@ -65,7 +65,7 @@ func (o Outlier) EffectiveMaxEjectedPercent() int {
 	return o.MaxEjectedPercent
 }
 
-func (o Outlier) validate(problem func(key, message string)) {
+func (o Outlier) validate(servers int, problem func(key, message string)) {
 	if o.ConsecutiveFailures < 0 {
 		problem("outlier.consecutive_failures", "consecutive_failures must be at least 1")
 	}
@@ -77,6 +77,9 @@ func (o Outlier) validate(problem func(key, message string)) {
 	}
 	if o.MaxEjectedPercent < 0 || o.MaxEjectedPercent > 100 {
 		problem("outlier.max_ejected_percent", fmt.Sprintf("%d is no percentage; 1 to 100 are allowed", o.MaxEjectedPercent))
+	} else if o.MaxEjectedPercent > 0 && servers > 0 && !o.mayEject(0, servers) {
+		problem("outlier.max_ejected_percent", fmt.Sprintf("no server is ever ejected: %d %% of %d is less than one; write at least %d",
+			o.MaxEjectedPercent, servers, (100+servers-1)/servers))
 	}
 }
 

@@ -193,17 +193,22 @@ func TestReloadsAndEjections(t *testing.T) {
 }
 
 func TestOutlierIsValidated(t *testing.T) {
-	for key, o := range map[string]Outlier{
-		"":                             {},
-		"outlier.consecutive_failures": {ConsecutiveFailures: -1},
-		"outlier.base":                 {Base: -1, Max: 1},
-		"outlier.max":                  {Base: time.Minute, Max: time.Second},
-		"outlier.max_ejected_percent":  {MaxEjectedPercent: 101},
+	for _, tt := range []struct {
+		o    Outlier
+		want string
+	}{
+		{Outlier{}, ""},
+		{Outlier{ConsecutiveFailures: -1}, "consecutive_failures must be at least 1"},
+		{Outlier{Base: -1, Max: 1}, "the time of an ejection must be positive"},
+		{Outlier{Base: time.Minute, Max: time.Second}, "the longest ejection must not be shorter"},
+		{Outlier{MaxEjectedPercent: 101}, "101 is no percentage"},
+		{Outlier{MaxEjectedPercent: 33}, "no server is ever ejected: 33 % of 3 is less than one; write at least 34"},
+		{Outlier{MaxEjectedPercent: 34}, ""},
 	} {
 		got := ""
-		Config{Servers: servers("a"), Outlier: &o}.Validate(func(key, _ string) { got += key })
-		if got != key {
-			t.Errorf("%+v: wrong is %q, want %q", o, got, key)
+		Config{Servers: servers("a", "b", "c"), Outlier: &tt.o}.Validate(func(_, message string) { got += message })
+		if !strings.HasPrefix(got, tt.want) || tt.want == "" && got != "" {
+			t.Errorf("%+v: %q, want %q", tt.o, got, tt.want)
 		}
 	}
 }
