@@ -170,15 +170,22 @@ func (e *Engine) cut(why error, meant func(*session) bool) int {
 
 // cut does the same for a loop, on its goroutine.
 func (l *loop) cut(why error, meant func(*session) bool) (n int) {
-	var next *session
-	for s := l.first; s != nil; s = next {
-		next = s.next
+	l.each(func(s *session) {
 		if meant(s) {
 			n++
 			s.abort(why)
 		}
-	}
+	})
 	return n
+}
+
+// each calls f for each session, which it may end.
+func (l *loop) each(f func(*session)) {
+	var next *session
+	for s := l.first; s != nil; s = next {
+		next = s.next
+		f(s)
+	}
 }
 
 // Shutdown waits until all connections have ended; those that have not when ctx

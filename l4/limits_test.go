@@ -231,6 +231,29 @@ func TestQueueAfterAFailedConnect(t *testing.T) {
 	}
 }
 
+// A connection that a dead server has not accepted yet goes to another one: nothing was
+// sent.
+func TestConnectsToADeadServer(t *testing.T) {
+	h := newHouse(t)
+	silent, server := silentPort(t), backend(t, greet("hello"))
+	p := pool.New(pool.Config{Name: "web", Checked: true, Balance: pool.First, OnServerDown: pool.DownReset,
+		Servers: []pool.ServerConfig{{Address: silent.String()}, {Address: server.String()}}})
+	for _, a := range []netip.AddrPort{silent, server} {
+		p.SetHealth(a.String(), pool.Health{State: pool.Up})
+	}
+	h.load([]Config{{Name: "web", Listen: []netip.AddrPort{entrance}, Timeouts: Timeouts{Connect: time.Hour}}}, p)
+	c := h.dial(entrance)
+	eventually(t, "the connection waits for the silent server", func() bool {
+		l := h.engine.Sessions()
+		return len(l) == 1 && l[0].State == "connecting"
+	})
+	p.SetHealth(silent.String(), pool.Health{State: pool.Down})
+	expect(t, c, "hello")
+	if st := p.Servers()[0].Stats(); st.Current != 0 || st.ConnectErrors != 1 {
+		t.Errorf("the silent server has %+v", st)
+	}
+}
+
 func TestConnectionsOfADeadServer(t *testing.T) {
 	for _, mode := range []pool.OnServerDown{pool.DownReset, pool.DownDrain} {
 		h := newHouse(t)

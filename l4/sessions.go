@@ -85,11 +85,23 @@ func (e *Engine) CutSessions(meant func(SessionInfo) bool) int {
 	return n + e.cut(errCommand, func(s *session) bool { return meant(s.info(time.Since(s.loop.epoch))) })
 }
 
-// serverDown resets the connections to a server.
+// serverDown resets the connections to a server; those that it has not accepted yet go
+// to another one.
 func (e *Engine) serverDown(target *pool.Server) {
 	why := &downError{target.Label()}
 	for _, l := range e.loops {
-		l.post(func() { l.cut(why, func(s *session) bool { return s.target == target }) })
+		l.post(func() {
+			l.each(func(s *session) {
+				switch {
+				case s.target != target:
+				case s.phase == connecting:
+					s.passOver(why)
+					s.connect()
+				default:
+					s.abort(why)
+				}
+			})
+		})
 	}
 }
 
