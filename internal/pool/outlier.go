@@ -176,7 +176,7 @@ func (p *Pool) eject(s *Server, now time.Time) {
 	s.state.Store(&st)
 	p.publish()
 	// So that it also comes back for those who wait in the queue when nobody else comes.
-	time.AfterFunc(st.ejection.Until.Sub(now), func() { p.current() })
+	time.AfterFunc(st.ejection.Until.Sub(now), func() { p.current(); p.serveQueue() })
 	if p.onEject != nil {
 		p.onEject(s, st.ejection)
 	}
