@@ -170,7 +170,7 @@ func (a *Appliance) buildPools(old map[string]*pool.Pool, cfgs map[string]config
 			if s.Down != "" {
 				continue // there is nothing to be checked
 			}
-			target, on := *cfg.CheckFor(address, s.Host, cfg.SendProxyTo(s)), subject{p, address}
+			target, on := *cfg.CheckFor(address, s.Host, cfg.SendProxyTo(s)), subject{p, pool.ID{Label: s.Label(), Address: address}}
 			if !slices.Contains(judges[target], on) {
 				judges[target] = append(judges[target], on)
 			}
@@ -207,15 +207,14 @@ func (a *Appliance) learn(ctx context.Context, old, next *setup) {
 }
 
 // knownHealth returns what results say of the servers that check judges.
-func knownHealth(results map[health.Target]health.Result, cfg config.Pool) func(endpoint.Endpoint) (pool.Health, bool) {
-	return func(address endpoint.Endpoint) (pool.Health, bool) {
-		var server pool.ServerConfig
-		for _, s := range cfg.Servers {
-			if at, err := endpoint.Parse(s.Address); err == nil && at == address {
-				server = s
-			}
-		}
-		target := cfg.CheckFor(address, server.Host, cfg.SendProxyTo(server))
+func knownHealth(results map[health.Target]health.Result, cfg config.Pool) func(pool.ID) (pool.Health, bool) {
+	servers := make(map[string]pool.ServerConfig, len(cfg.Servers))
+	for _, s := range cfg.Servers {
+		servers[s.Label()] = s
+	}
+	return func(id pool.ID) (pool.Health, bool) {
+		server := servers[id.Label]
+		target := cfg.CheckFor(id.Address, server.Host, cfg.SendProxyTo(server))
 		if target == nil {
 			return pool.Health{}, false
 		}

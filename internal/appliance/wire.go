@@ -13,7 +13,6 @@ import (
 
 	"appliance/health"
 	"appliance/internal/config"
-	"appliance/internal/endpoint"
 	"appliance/internal/pool"
 	"appliance/vrrp"
 )
@@ -52,11 +51,11 @@ type plan struct {
 	judges   map[health.Target][]subject // who wants a check's verdict
 }
 
-// subject is what a check judges: the servers of a pool at an address. A check
+// subject is what a check judges: a server of a pool. A check
 // may look elsewhere than there.
 type subject struct {
 	pool   *pool.Pool
-	server endpoint.Endpoint
+	server pool.ID
 }
 
 // names reports whether the plan depends on an interface.
@@ -266,7 +265,7 @@ func (s *wireState) start(r wiredRouter, waiting string) bool {
 // judge passes the checks' verdicts to the pools that asked for them.
 func (s *wireState) judge() {
 	results := s.results()
-	verdicts := make(map[*pool.Pool]map[endpoint.Endpoint]pool.Health)
+	verdicts := make(map[*pool.Pool]map[pool.ID]pool.Health)
 	for target, subjects := range s.plan.judges {
 		r, ok := results[target]
 		if !ok || r.State == health.Unknown {
@@ -275,14 +274,10 @@ func (s *wireState) judge() {
 		for _, on := range subjects {
 			of := verdicts[on.pool]
 			if of == nil {
-				of = make(map[endpoint.Endpoint]pool.Health)
+				of = make(map[pool.ID]pool.Health)
 				verdicts[on.pool] = of
 			}
-			// Names with one address may be asked for different certificates there:
-			// what one of them has found then holds for both.
-			if of[on.server].State != pool.Down {
-				of[on.server] = poolHealth(r)
-			}
+			of[on.server] = poolHealth(r)
 		}
 	}
 	for p, of := range verdicts {
@@ -331,11 +326,7 @@ func (s *wireState) unjudged() string {
 			names = append(names, target.String())
 		}
 		for _, on := range subjects {
-			for _, server := range on.pool.Servers() {
-				if server.Endpoint() == on.server {
-					names = append(names, on.pool.Name()+"/"+server.Label())
-				}
-			}
+			names = append(names, on.pool.Name()+"/"+on.server.Label)
 		}
 	}
 	if len(names) == 0 {

@@ -94,8 +94,8 @@ func (b *bench) rewire() {
 		}},
 		services: map[string][]*pool.Pool{"mysql": {b.pool}},
 		judges: map[health.Target][]subject{
-			target(db1): {{b.pool, endpoint.IP(netip.MustParseAddrPort(db1))}},
-			target(db2): {{b.pool, endpoint.IP(netip.MustParseAddrPort(db2))}},
+			target(db1): {{b.pool, b.pool.Servers()[0].ID()}},
+			target(db2): {{b.pool, b.pool.Servers()[1].ID()}},
 		},
 	})
 }
@@ -305,6 +305,25 @@ func TestAHostThatIsNotReachedDemotes(t *testing.T) {
 		judge(health.Up)
 		b.want(nil)
 	})
+}
+
+// Names with one address may be asked for different certificates there: what one of
+// them has found does not hold for the other.
+func TestServersAtOneAddressAreJudgedEach(t *testing.T) {
+	p := pool.New(pool.Config{Name: "p", Checked: true, Servers: []pool.ServerConfig{{Name: "a", Address: db1}, {Name: "b", Address: db1}}})
+	results, judges := make(map[health.Target]health.Result), make(map[health.Target][]subject)
+	for i, state := range []health.State{health.Up, health.Down} {
+		asked := target(db1)
+		asked.Check.ServerName = p.Servers()[i].Label()
+		results[asked], judges[asked] = health.Result{State: state}, []subject{{p, p.Servers()[i].ID()}}
+	}
+	state := wireState{wire: newWire(zerolog.Nop(), func() map[health.Target]health.Result { return results }), plan: &plan{judges: judges}}
+	for range 20 { // in no particular order
+		state.judge()
+		if a, b := p.Servers()[0].Stats().Health.State, p.Servers()[1].Stats().Health.State; a != pool.Up || b != pool.Down {
+			t.Fatalf("a is %v and b is %v, want up and down", a, b)
+		}
+	}
 }
 
 func TestTheFirstCheckOfAHostIsWaitedFor(t *testing.T) {

@@ -64,12 +64,12 @@ func (p *Pool) Name() string { return p.name }
 // and connections are kept. Removed servers are not picked any more, their
 // connections go on.
 //
-// A server that is new begins with what known says of its address, if that is
+// A server that is new begins with what known says of it, if that is
 // anything: a pool whose servers are all replaced must not be without one in
 // between. known may be nil. A pool that becomes checked keeps its servers up
 // until their first verdict, for a reload is no reason to refuse connections;
 // one that is checked no longer has all its servers up.
-func (p *Pool) Update(cfg Config, known func(endpoint.Endpoint) (Health, bool)) {
+func (p *Pool) Update(cfg Config, known func(ID) (Health, bool)) {
 	defer p.serveQueue() // without the lock
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,7 +86,7 @@ func (p *Pool) Update(cfg Config, known func(endpoint.Endpoint) (Health, bool)) 
 		s := find(before, sc.Label(), address)
 		if s == nil {
 			s = &Server{pool: p, label: sc.Label(), labelHash: hash([]byte(sc.Label()), 0), address: address, text: address.String()}
-			st := state{health: first(address, known, now), adminSince: now}
+			st := state{health: first(s.ID(), known, now), adminSince: now}
 			if same := findLabel(before, sc.Label()); same != nil {
 				// The administrator means the name, whatever its address.
 				st.admin, st.adminSince = same.state.Load().admin, same.state.Load().adminSince
@@ -134,9 +134,9 @@ func (p *Pool) publish() {
 }
 
 // first returns the health that a new server begins with.
-func first(address endpoint.Endpoint, known func(endpoint.Endpoint) (Health, bool), now time.Time) Health {
+func first(server ID, known func(ID) (Health, bool), now time.Time) Health {
 	if known != nil {
-		if h, ok := known(address); ok {
+		if h, ok := known(server); ok {
 			return h
 		}
 	}
@@ -194,18 +194,24 @@ func (p *Pool) Servers() []*Server {
 
 // SetHealth is Judge for the servers of one address.
 func (p *Pool) SetHealth(address string, h Health) {
-	p.Judge(map[endpoint.Endpoint]Health{parseAddress(address): h})
+	verdicts := make(map[ID]Health)
+	for _, s := range p.snap.Load().servers {
+		if s.address == parseAddress(address) {
+			verdicts[s.ID()] = h
+		}
+	}
+	p.Judge(verdicts)
 }
 
-// Judge records verdicts on the servers at some addresses. A server that was down and
-// is up again has shown more than its ejection asks for, and is let in.
-// An address that the pool does not have is ignored: a verdict may arrive after
-// the reload that removed its server. Repeating verdicts costs little; all of one
+// Judge records verdicts on servers. One that was down and is up again has shown more
+// than its ejection asks for, and is let in.
+// A server that the pool does not have is ignored: a verdict may arrive after
+// the reload that removed it. Repeating verdicts costs little; all of one
 // call cost hardly more than a single one.
-func (p *Pool) Judge(verdicts map[endpoint.Endpoint]Health) {
+func (p *Pool) Judge(verdicts map[ID]Health) {
 	var fell []*Server
 	p.change(func(s *Server, before *state) *state {
-		h, ok := verdicts[s.address]
+		h, ok := verdicts[s.ID()]
 		if !ok || before.health == h {
 			return nil
 		}

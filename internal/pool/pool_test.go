@@ -8,8 +8,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"appliance/internal/endpoint"
 )
 
 // servers makes the configuration of a pool from words like "a", "b*3" for a
@@ -391,11 +389,11 @@ func BenchmarkJudge(b *testing.B) {
 			for i := range 1000 {
 				cfg.Servers = append(cfg.Servers, ServerConfig{Address: fmt.Sprintf("10.0.%d.%d:80", i/250, i%250+1), Weight: 1 + i%weight})
 			}
-			p, verdicts := New(cfg), make(map[endpoint.Endpoint]Health)
+			p, verdicts := New(cfg), make(map[ID]Health)
 			for _, s := range p.Servers() {
-				verdicts[s.Endpoint()] = Health{State: Up, Reason: "status 200", Since: time.Now()}
+				verdicts[s.ID()] = Health{State: Up, Reason: "status 200", Since: time.Now()}
 			}
-			one := p.Servers()[500].Endpoint()
+			one := p.Servers()[500].ID()
 			for state := Up; b.Loop(); state = Up + Down - state {
 				verdicts[one] = Health{State: state}
 				p.Judge(verdicts)
@@ -407,14 +405,14 @@ func BenchmarkJudge(b *testing.B) {
 func TestUpdateSeedsNewServersOnly(t *testing.T) {
 	p := New(Config{Checked: true, Servers: servers("a")})
 	p.SetHealth(p.Servers()[0].Address(), Health{State: Up, Reason: "kept"})
-	known := func(endpoint.Endpoint) (Health, bool) { return Health{State: Up, Reason: "seeded"}, true }
+	known := func(ID) (Health, bool) { return Health{State: Up, Reason: "seeded"}, true }
 	p.Update(Config{Checked: true, Servers: servers("a", "b")}, known)
 	for i, want := range []string{"kept", "seeded"} {
 		if h := p.Servers()[i].Stats().Health; h.State != Up || h.Reason != want {
 			t.Errorf("server %d: %+v, want up, %s", i, h, want)
 		}
 	}
-	p.Update(Config{Checked: true, Servers: servers("c")}, func(endpoint.Endpoint) (Health, bool) { return Health{}, false })
+	p.Update(Config{Checked: true, Servers: servers("c")}, func(ID) (Health, bool) { return Health{}, false })
 	if h := p.Servers()[0].Stats().Health; h.State != Unknown {
 		t.Errorf("a server nobody knows: %+v", h)
 	}

@@ -67,6 +67,16 @@ func (s *state) fit() bool { return s.health.State == Up && s.admin == Ready }
 // Label returns the name by which people know the server, unique in its pool.
 func (s *Server) Label() string { return s.label }
 
+// ID tells a server of a pool from the others, and from one of its name that was at
+// another address.
+type ID struct {
+	Label   string
+	Address endpoint.Endpoint
+}
+
+// ID returns the server's.
+func (s *Server) ID() ID { return ID{s.label, s.address} }
+
 // Address returns the text of Endpoint.
 func (s *Server) Address() string { return s.text }
 
