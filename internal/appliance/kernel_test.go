@@ -521,22 +521,23 @@ func TestWhatIsLeftIsKeptUntilItIsTakenOver(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", path)
 	k, p := newTestPath(kernelSetup(t))
 	k.store, _ = fdstore.Open()
-	told := func() string {
-		manager.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	const soon = 50 * time.Millisecond
+	told := func(within time.Duration) string {
+		manager.SetReadDeadline(time.Now().Add(within))
 		b := make([]byte, 100)
 		n, _ := manager.Read(b)
 		return string(b[:n])
 	}
 	p.setting = func() {
-		if text := told(); text != "" {
+		if text := told(soon); text != "" {
 			t.Errorf("before the take-over the store is told %q", text)
 		}
 	}
 	k.look()
-	if text := told(); !strings.Contains(text, "FDSTORE=1") {
+	if text := told(10 * time.Second); !strings.Contains(text, "FDSTORE=1") {
 		t.Errorf("after it, %q", text)
 	}
-	if k.look(); told() != "" {
+	if k.look(); told(soon) != "" {
 		t.Error("it is told again")
 	}
 }
