@@ -15,8 +15,8 @@ import (
 )
 
 // claimHealed bounds the time from a foreign claim to the announcement that
-// answers it. It is some hundred times what it takes on a machine at rest.
-const claimHealed = 300 * time.Millisecond
+// answers it. It is some hundreds of times what it takes on a machine at rest.
+const claimHealed = time.Second
 
 // claimant sends ARP from a node's cable, as a third station on that switch port
 // would.
@@ -119,12 +119,12 @@ func TestForeignClaimIsAnswered(t *testing.T) {
 	p.waitAdverts(p.LB01, 10)
 	claimed := time.Now()
 	c.claim(p.VIP, nil)
-	eventually(t, 10*time.Second, "the client is told better", func() bool { return p.neighbour(p.VIP) == right })
+	var announced []time.Time
+	eventually(t, 10*time.Second, "lb01 announces the address, and the client is told better", func() bool {
+		announced = p.announcements(p.LB01, claimed)
+		return len(announced) > 0 && p.neighbour(p.VIP) == right
+	})
 	healed := time.Since(claimed)
-	announced := p.announcements(p.LB01, claimed)
-	if len(announced) == 0 {
-		t.Fatal("lb01 announced nothing")
-	}
 	t.Logf("announced %v after the claim; the client knew after %v at most", announced[0].Sub(claimed).Round(10*time.Microsecond), healed.Round(time.Millisecond))
 	if late := announced[0].Sub(claimed); late > claimHealed {
 		t.Errorf("announced %v after the claim", late)

@@ -104,10 +104,7 @@ func (p *pair) interfaceTrouble(c interfaceCase) {
 		}
 	}
 	// lb01 is well again, and takes the address back by hand if it has lost it.
-	eventually(t, 20*time.Second, "one node is active and one a backup", func() bool {
-		a, b := p.status(p.LB01).VRRP[0].State, p.status(p.LB02).VRRP[0].State
-		return a == "active" && b == "backup" || a == "backup" && b == "active"
-	})
+	p.settle()
 	if active, err = p.WaitAnyActive(p.within(20 * time.Second)); err != nil {
 		t.Fatalf("%s: %v", c.name, err)
 	}

@@ -94,6 +94,15 @@ func (w takeOver) checkKill(p *pair, killed time.Time) {
 	}
 }
 
+// settle waits until one node is active and one a backup.
+func (p *pair) settle() {
+	p.t.Helper()
+	eventually(p.t, 20*time.Second, "one node is active and one a backup", func() bool {
+		a, b := p.status(p.LB01).VRRP[0].State, p.status(p.LB02).VRRP[0].State
+		return a == "active" && b == "backup" || a == "backup" && b == "active"
+	})
+}
+
 // resignation returns the first advert of priority 0 of a host since. One of
 // another priority may have left just before a kill.
 func (p *pair) resignation(host string, since time.Time) (lab.Event, bool) {

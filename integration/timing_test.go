@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"appliance/internal/lab"
 )
@@ -35,14 +38,36 @@ func TestShortAdvertsUnderSaturation(t *testing.T) {
 	p := newPair(t, shortAdverts(t))
 	p.serveByNginx()
 	p.start()
-	before := p.status(p.LB02).VRRP[0].Counters["transitions"]
+	// Nor is it what the machine that this one runs on does: a take-over while even
+	// what comes before everything else had to wait shows nothing.
+	for range 3 {
+		if p.keepsRhythm(length) {
+			return
+		}
+		p.settle()
+		if p.status(p.LB02).VRRP[0].State == "active" {
+			p.failover(p.LB02)
+		}
+		p.waitActive(p.LB01)
+		p.waitState(p.LB02, "backup")
+	}
+	t.Skip("this machine stands still too often: a backup of 10 ms adverts takes over from any node here")
+}
 
+// keepsRhythm fails the test if lb02 takes over while both engines forward all they
+// can, unless the machine stood still then. It says whether that was to be seen.
+func (p *pair) keepsRhythm(length time.Duration) (seen bool) {
+	t := p.t
+	t.Helper()
+	before := p.transitions(p.LB02)
 	begun := time.Now()
+	watch := startWitness()
 	loads := p.saturate(length)
 	for _, l := range loads {
 		<-l.process.Done()
 	}
 	ended := time.Now()
+	stalls := watch.end()
 	for _, l := range loads {
 		t.Logf("%s: %s", l.name, l.rate())
 	}
@@ -53,12 +78,62 @@ func TestShortAdvertsUnderSaturation(t *testing.T) {
 		lateness.Count, lateness.P50Seconds*1e3, lateness.P999Seconds*1e3, lateness.MaxSeconds*1e3)
 	a, b := p.status(p.LB01).VRRP[0], p.status(p.LB02).VRRP[0]
 	t.Logf("held up and listening once more: lb01 %d times, lb02 %d times", a.Counters["late"], b.Counters["late"])
-	if b.Counters["transitions"] != before || b.State != "backup" {
-		t.Errorf("lb02 is %s after %d transitions, and had made %d before", b.State, b.Counters["transitions"], before)
+	e, took := p.Capture.First(lab.Advert, p.LB02.Name, begun)
+	if !took && b.Counters["transitions"] == before && b.State == "backup" {
+		return true
 	}
-	if e, ok := p.Capture.First(lab.Advert, p.LB02.Name, begun); ok {
+	for _, s := range stalls {
+		if took && s.to.After(e.Time.Add(-200*time.Millisecond)) && s.from.Before(e.Time) {
+			t.Logf("lb02 took over %v after the begin: the machine had stood still for %v", e.Time.Sub(begun), s.to.Sub(s.from))
+			return false
+		}
+	}
+	t.Errorf("lb02 is %s after %d transitions, and had made %d before", b.State, b.Counters["transitions"], before)
+	if took {
 		t.Errorf("lb02 sent an advert of priority %d, %v after the begin", e.Priority, e.Time.Sub(begun))
 	}
+	return true
+}
+
+// witness wants the CPU for a moment all the time, before everything else of the
+// test, and notes when it did not get it for longer than an advert of 10 ms takes.
+type witness struct {
+	stop   chan struct{}
+	stalls chan []stall
+}
+
+// stall is when the machine stood still.
+type stall struct{ from, to time.Time }
+
+func startWitness() *witness {
+	w := &witness{stop: make(chan struct{}), stalls: make(chan []stall, 1)}
+	go w.run()
+	return w
+}
+
+func (w *witness) run() {
+	runtime.LockOSThread() // and it ends with it
+	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), -20)
+	var all []stall
+	for {
+		select {
+		case <-w.stop:
+			w.stalls <- all
+			return
+		default:
+		}
+		from := time.Now()
+		_ = unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
+		if to := time.Now(); to.Sub(from) > 10*time.Millisecond {
+			all = append(all, stall{from, to})
+		}
+	}
+}
+
+// end ends it and returns what it has noted.
+func (w *witness) end() []stall {
+	close(w.stop)
+	return <-w.stalls
 }
 
 // durationOf returns the length that a variable of the environment names, or

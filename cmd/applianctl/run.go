@@ -184,7 +184,7 @@ func count(n int, thing string) string {
 func places(node *config.Node) (notes []string) {
 	for _, p := range appliance.Places(node) {
 		if p.Kernel {
-			notes = append(notes, fmt.Sprintf("service %s: would be carried by the kernel path (%s)", p.Service, p.Forward))
+			notes = append(notes, fmt.Sprintf("service %s: would be carried by the kernel path (%s, %s)", p.Service, p.Forward, p.Attach))
 		} else {
 			notes = append(notes, fmt.Sprintf("service %s: would be carried by the proxy: %s", p.Service, p.Reason))
 		}
