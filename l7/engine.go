@@ -294,7 +294,7 @@ func (e *Engine) Dismiss(vips []netip.Addr) {
 }
 
 // Shutdown lets all clients go, as Quiesce does, refuses new connections and
-// waits until none is left. When ctx ends first it cuts the rest and returns
+// waits until none is left. When ctx ends first it cuts the rest, if any, and returns
 // the context's error. When it returns all goroutines of the engine have ended.
 func (e *Engine) Shutdown(ctx context.Context) error {
 	e.close()
@@ -307,7 +307,9 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	select {
 	case <-left:
 	case <-ctx.Done():
-		err = ctx.Err()
+		if e.open() > 0 { // else the last one was just faster
+			err = ctx.Err()
+		}
 	}
 	e.cutAll()
 	<-left
@@ -322,6 +324,16 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 		u.tasks.Wait()
 	}
 	return err
+}
+
+// open returns how many connections of clients there are.
+func (e *Engine) open() (n int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.order {
+		n += s.conns.all.Load()
+	}
+	return n
 }
 
 // cutAll breaks off all connections.
