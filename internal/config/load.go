@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -23,7 +24,7 @@ import (
 func Load(path string) (*File, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("reading the configuration: %w", err)
+		return nil, fmt.Errorf("reading the configuration: %w", readable(err))
 	}
 	f, r := parse(path, text)
 	f.checkFiles(r)
@@ -129,12 +130,12 @@ func (f *File) checkFiles(r *report) {
 	f.eachCheck(func(path string, check *health.Config) {
 		if check.PasswordFile != "" {
 			if _, err := os.ReadFile(check.PasswordFile); err != nil {
-				r.invalid(path+".password_file", "the password cannot be read: %v", err)
+				r.invalid(path+".password_file", "the password cannot be read: %v", readable(err))
 			}
 		}
 		if check.CAFile != "" {
 			if text, err := os.ReadFile(check.CAFile); err != nil {
-				r.invalid(path+".ca_file", "the certificates cannot be read: %v", err)
+				r.invalid(path+".ca_file", "the certificates cannot be read: %v", readable(err))
 			} else if !x509.NewCertPool().AppendCertsFromPEM(text) {
 				r.invalid(path+".ca_file", "%s has no certificate in PEM", check.CAFile)
 			}
@@ -151,16 +152,24 @@ func checkPair(r *report, path string, pair l7.Certificate) {
 	var part *certs.FileError
 	switch {
 	case errors.As(err, &part):
-		r.invalid(join(path, part.Part), "%s", strings.TrimPrefix(part.Error(), part.Part+": "))
+		r.invalid(join(path, part.Part), "%s", strings.TrimPrefix(readable(err).Error(), part.Part+": "))
 	case err != nil:
 		r.invalid(path, "%v", err)
 	}
 	if part != nil && part.Part == "cert" {
 		// The key was not even looked at.
 		if _, err := os.ReadFile(pair.Key); err != nil {
-			r.invalid(path+".key", "%v", err)
+			r.invalid(path+".key", "%v", readable(err))
 		}
 	}
+}
+
+// readable adds to the error of reading a file what to do if its mode is in the way.
+func readable(err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return fmt.Errorf("%w; it must be readable for the user of this process: in the systemd unit that is root, who needs to be its owner there", err)
 }
 
 // eachCheck calls visit for every health check with the path of its key.

@@ -120,6 +120,6 @@ func (f *File) checkSecret(r *report) {
 		return
 	}
 	if _, err := peer.ReadSecret(f.Peer.SecretFile); err != nil {
-		r.invalid("peer.secret_file", "%s", fmt.Sprintf("the secret cannot be used: %v", err))
+		r.invalid("peer.secret_file", "%s", fmt.Sprintf("the secret cannot be used: %v", readable(err)))
 	}
 }
