@@ -97,7 +97,7 @@ func (p *program) LeaveStrays()                                   { p.strays = 0
 
 func (p *program) Legacy() (map[string]*os.File, error) {
 	null, err := os.Open(os.DevNull)
-	return map[string]*os.File{"link-1": null}, err
+	return map[string]*os.File{"tcx-1": null}, err
 }
 
 func (p *program) Close() error { return nil }

@@ -3,6 +3,7 @@ package fdstore
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -17,7 +18,12 @@ const (
 	pidVariable    = "LISTEN_PID"
 	countVariable  = "LISTEN_FDS"
 	namesVariable  = "LISTEN_FDNAMES"
+	mostVariable   = "FDSTORE" // since systemd 254
 )
+
+// mostOfUnit is how many files the unit file has the manager keep that comes with the
+// appliance (FileDescriptorStoreMax), where the manager does not say.
+const mostOfUnit = 256
 
 // firstFile is the descriptor of the first file that is handed over
 // (SD_LISTEN_FDS_START).
@@ -28,6 +34,7 @@ const firstFile = 3
 type Store struct {
 	socket string
 	stored []string // names
+	most   int      // files
 }
 
 // Open returns the store, and what an earlier process of the service has left in it, by
@@ -35,9 +42,12 @@ type Store struct {
 // anything else is opened: it takes the variables of the environment away, for no child
 // is to believe that they are for it.
 func Open() (*Store, map[string]*os.File) {
-	s := &Store{socket: os.Getenv(socketVariable)}
+	s := &Store{socket: os.Getenv(socketVariable), most: mostOfUnit}
+	if n, err := strconv.Atoi(os.Getenv(mostVariable)); err == nil {
+		s.most = n
+	}
 	left := inherited(os.Getenv(pidVariable), os.Getenv(countVariable), os.Getenv(namesVariable))
-	for _, v := range []string{socketVariable, pidVariable, countVariable, namesVariable} {
+	for _, v := range []string{socketVariable, pidVariable, countVariable, namesVariable, mostVariable} {
 		os.Unsetenv(v)
 	}
 	for name := range left {
@@ -72,17 +82,23 @@ func inherited(pid, count, names string) map[string]*os.File {
 func (s *Store) Available() bool { return s.socket != "" }
 
 // Keep has the store keep these files and nothing else. The name of a file stands for it: one whose name is
-// in the store already is there. The files are the caller's before and after. A name
-// has neither a colon nor a control character. The error says what could not be told;
-// the next Keep tries it again.
+// in the store already is there. Where there is no room for all, the first by name are
+// kept. The files are the caller's before and after. A name
+// has neither a colon nor a control character. The error says what could not be told or
+// has no room; the next Keep tries it again.
 func (s *Store) Keep(files map[string]*os.File) error {
 	if s.socket == "" {
 		return nil
 	}
 	var problems []error
 	var kept []string
+	names := slices.Sorted(maps.Keys(files))
+	if len(names) > s.most {
+		problems = append(problems, fmt.Errorf("it keeps %d files at most, and %d are to be kept: raise FileDescriptorStoreMax of the unit", s.most, len(names)))
+		names = names[:s.most]
+	}
 	for _, name := range s.stored {
-		if _, wanted := files[name]; wanted {
+		if slices.Contains(names, name) {
 			kept = append(kept, name)
 			continue
 		}
@@ -91,10 +107,11 @@ func (s *Store) Keep(files map[string]*os.File) error {
 			kept = append(kept, name)
 		}
 	}
-	for name, f := range files {
+	for _, name := range names {
 		if slices.Contains(s.stored, name) {
 			continue
 		}
+		f := files[name]
 		// What they are polled for would be an end; they have none.
 		if err := s.tell("FDSTORE=1\nFDPOLL=0\nFDNAME="+name, f); err != nil {
 			problems = append(problems, fmt.Errorf("keep %s: %w", name, err))

@@ -94,8 +94,34 @@ func TestKeep(t *testing.T) {
 	}
 }
 
+// Where there is room for two files, the first by name are kept, and the rest is told.
+func TestKeepMoreThanThereIsRoomFor(t *testing.T) {
+	m := newManager(t)
+	t.Setenv(mostVariable, "2")
+	s, _ := Open()
+	all := map[string]*os.File{"flows": os.Stdin, "servers": os.Stdin, "tcx-1": os.Stdin, "tcx-2": os.Stdin}
+	if err := s.Keep(all); err == nil || !strings.Contains(err.Error(), "2 files at most, and 4") || !strings.Contains(err.Error(), "FileDescriptorStoreMax") {
+		t.Errorf("error %v", err)
+	}
+	for _, want := range []string{"flows", "servers"} {
+		if text, _ := m.next(); !strings.Contains(text, "FDNAME="+want) {
+			t.Errorf("%q; want %s", text, want)
+		}
+	}
+	delete(all, "servers")
+	delete(all, "tcx-2")
+	if err := s.Keep(all); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{"FDSTOREREMOVE=1\nFDNAME=servers", "FDNAME=tcx-1"} {
+		if text, _ := m.next(); !strings.Contains(text, want) {
+			t.Errorf("%q; want %s", text, want)
+		}
+	}
+}
+
 func TestWithoutAManager(t *testing.T) {
-	for _, v := range []string{socketVariable, pidVariable, countVariable, namesVariable} {
+	for _, v := range []string{socketVariable, pidVariable, countVariable, namesVariable, mostVariable} {
 		t.Setenv(v, "")
 	}
 	s, left := Open()

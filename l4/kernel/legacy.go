@@ -15,11 +15,12 @@ import (
 
 // The kinds of files of a Legacy, which their names begin with. The number is that of
 // the layout of struct key, flow and server: it grows with each change of these, for a
-// process of another version can make nothing of them.
+// process of another version can make nothing of them. Where there is no room for all
+// files the last by name are left out: an attachment can be made anew.
 const (
 	legacyFlows   = "flows.1-"
 	legacyServers = "servers.1-"
-	legacyLink    = "link-"
+	legacyLink    = "tcx-"
 )
 
 // Legacy returns what the next process needs to go on with the flows there are, and

@@ -161,7 +161,7 @@ func TestLegacyThatIsNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	p := w.open(t, Options{Legacy: map[string]*os.File{"flows.1-7": null, "servers.1-8": null, "link-9": null, "flows.0-1": null, "": null}})
+	p := w.open(t, Options{Legacy: map[string]*os.File{"flows.1-7": null, "servers.1-8": null, "tcx-9": null, "flows.0-1": null, "": null}})
 	if err := p.Set([]Service{f.service()}); err != nil {
 		t.Fatal(err)
 	}
