@@ -198,6 +198,17 @@ func trouble(src, dst netip.AddrPort, kind byte) []byte {
 	return append(append(ethernet(at, client, dst.Addr()), ip(src.Addr(), dst.Addr(), protocol, 0, 0, len(body))...), body...)
 }
 
+// toOther returns the ICMP error with another address than that of the quoted segment's
+// sender as its own destination.
+func toOther(frame []byte) []byte {
+	last := 14 + 20 - 1
+	if frame[12] == 0x86 {
+		last = 14 + 40 - 1
+	}
+	frame[last] ^= 0x40
+	return frame
+}
+
 // listenOn returns a listener on an address.
 func listenOn(t *testing.T, address netip.Addr) *net.TCPListener {
 	t.Helper()
@@ -317,6 +328,7 @@ func TestVerdicts(t *testing.T) {
 			for _, kind := range kinds {
 				expect(t, o, "an error about a connection that is not here", trouble(other, here, kind), handed)
 				expect(t, o, "an error about one that is here", trouble(known, here, kind), taken)
+				expect(t, o, "an error that is for somebody else", toOther(trouble(other, here, kind)), left)
 			}
 			expect(t, o, "no error", trouble(other, here, 0x88), left)
 

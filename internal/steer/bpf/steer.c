@@ -231,7 +231,8 @@ static __always_inline int error4(struct __sk_buff *skb, struct iphdr *ip, void 
 		return TCX_NEXT;
 	if (icmp->type != UNREACHABLE && icmp->type != TIME_EXCEEDED && icmp->type != PARAMETER_PROBLEM)
 		return TCX_NEXT;
-	if (inner->ihl < 5 || inner->protocol != IPPROTO_TCP)
+	/* An error goes to who sent the packet that it is about. */
+	if (inner->ihl < 5 || inner->protocol != IPPROTO_TCP || inner->saddr != ip->daddr)
 		return TCX_NEXT;
 	ports = (void *)inner + inner->ihl * 4;
 	if ((void *)(ports + 2) > end)
@@ -283,6 +284,9 @@ static __always_inline int error6(struct __sk_buff *skb, struct ipv6hdr *ip, voi
 	/* RFC 4443 section 2.1: errors have types below 128. */
 	if (icmp->type >= 128 || inner->nexthdr != IPPROTO_TCP)
 		return TCX_NEXT;
+	for (int i = 0; i < 4; i++)
+		if (inner->saddr.in6_u.u6_addr32[i] != ip->daddr.in6_u.u6_addr32[i])
+			return TCX_NEXT;
 	__builtin_memcpy(&local, &inner->saddr, sizeof(local));
 	if (!bpf_map_lookup_elem(&addresses, &local))
 		return TCX_NEXT;
