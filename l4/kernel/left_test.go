@@ -3,6 +3,7 @@ package kernel
 import (
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"testing"
 )
 
@@ -122,6 +123,31 @@ func TestPacketsOfAnyKind(t *testing.T) {
 			t.Errorf("after all that, data goes to %s", got.to)
 		}
 	})
+}
+
+// TestMappedAddresses has packets of IPv6 name addresses of IPv4, as no packet may: in the
+// tables of the program they are the same.
+func TestMappedAddresses(t *testing.T) {
+	t.Parallel()
+	f, f6 := families[0], families[1]
+	r := newRig(t, Options{}, f.service())
+	r.connect(f.client, f.vip, f.server)
+	mapped := func(a netip.AddrPort) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr().As16()), a.Port())
+	}
+	for what, p := range map[string]packet{
+		"to a service":   {from: f6.client, to: mapped(f.vip), flags: syn},
+		"from a client":  {from: mapped(f.client), to: f6.vip, flags: syn},
+		"of a flow":      {from: mapped(f.client), to: mapped(f.vip), flags: ack, seq: 101, ack: 501},
+		"from a server":  {from: mapped(f.server), to: mapped(f.vip), flags: ack, seq: 501, ack: 101},
+		"to an unknown ": {from: f6.client, to: mapped(f.nobody), flags: syn},
+	} {
+		p.proto = TCP
+		r.leftByClient(what, p)
+	}
+	if s := r.stats(); s.Current != 1 || s.HalfOpen != 0 || s.Total != 1 {
+		t.Errorf("%+v", s)
+	}
 }
 
 func TestVirtualMAC(t *testing.T) {

@@ -185,6 +185,7 @@ func TestErrorsOfICMP(t *testing.T) {
 		r.left("an error about no flow", r.toServer, frame(toMAC, fromMAC, icmp(f.router, f.vip.Addr(), tooBig, code, 1280, about)))
 		about = quote(packet{proto: TCP, from: seen, to: f.server, flags: ack, seq: 101})
 		r.left("an echo", r.toServer, frame(toMAC, fromMAC, icmp(f.router, f.vip.Addr(), 128, 0, 0, about)))
+		r.left("an error to somebody else", r.toServer, frame(toMAC, fromMAC, icmp(f.router, f.nobody.Addr(), tooBig, code, 1280, about)))
 		whole := frame(toMAC, fromMAC, icmp(f.router, f.vip.Addr(), tooBig, code, 1280, about))
 		for n := f.shortest(); n < len(whole); n++ {
 			r.left("an error that is cut short", r.toServer, whole[:n])

@@ -106,6 +106,27 @@ func TestNumbersThatAreForged(t *testing.T) {
 	}
 }
 
+// TestForgedAcknowledgements has somebody acknowledge for the client what the server has
+// never sent, so that a reset of the server's there is believed, or none where it is.
+func TestForgedAcknowledgements(t *testing.T) {
+	t.Parallel()
+	f := families[0]
+	r := newRig(t, Options{}, f.service())
+	for i, ahead := range []uint32{1 << 17, 1 << 20, 1<<24 - 1} {
+		c := newNumbered(r, netip.AddrPortFrom(f.client.Addr(), f.client.Port()+uint16(i)), f.vip, f.server)
+		before := r.stats()
+		c.rig.client(packet{proto: TCP, from: c.client, to: c.vip, flags: ack, seq: 1101, ack: 1501 + ahead})
+		c.say(true, rst, 1501+ahead)
+		if s := r.stats(); s.Current != before.Current || s.Broken != before.Broken {
+			t.Errorf("%d ahead: %+v; want the connection to go on as %+v", ahead, s, before)
+		}
+		c.say(true, rst, 1501)
+		if s := r.stats(); s.Broken != before.Broken+1 {
+			t.Errorf("%d ahead: %+v; want it reset", ahead, s)
+		}
+	}
+}
+
 // TestResetThatOvertakes has a reset come before what was sent before it.
 func TestResetThatOvertakes(t *testing.T) {
 	t.Parallel()

@@ -131,6 +131,7 @@ func Open(o Options) (*Path, error) {
 		stop:     make(chan struct{}),
 		settings: programSettings{
 			MaxHalfOpen: uint32(o.HalfOpen),
+			Tended:      tick(),
 			FirstPort:   o.Ports[0],
 			Ports:       o.Ports[1] - o.Ports[0] + 1,
 		},

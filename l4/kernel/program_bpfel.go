@@ -133,6 +133,7 @@ type programSettings struct {
 	Changes     uint32
 	Moved       uint32
 	Strays      uint32
+	Tended      uint32
 }
 
 type programTrouble struct {

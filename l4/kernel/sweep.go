@@ -77,6 +77,7 @@ func (p *Path) sweep() {
 		case <-ticker.C:
 		}
 		now := tick()
+		p.setSettings(func(s *programSettings) { s.Tended = now })
 		since := age(now, refreshed)
 		if since < ticks(RefreshInterval) {
 			since = 0

@@ -124,6 +124,7 @@ struct settings {
 	__u32 changes; // tell them
 	__u32 moved;   // in ticks: when an address has come here
 	__u32 strays;  // in ticks: until when connections are taken of which no flow is known
+	__u32 tended;  // in ticks: when the Go side has looked at the flows last
 };
 
 enum change_kind { CHANGE_ESTABLISHED = 1, CHANGE_REFRESHED, CHANGE_ENDED };

@@ -80,8 +80,14 @@ INLINE int credible(const struct packet *p, struct flow *f, struct flow *o)
 	doubt(o);
 	if (!(o->flags & FLAG_NUMBERS))
 		return 0;
-	__u32 sent = f->flags & FLAG_NUMBERS && f->next - o->acked < GAP ? f->next - o->acked : 0;
-	return at - o->acked <= sent + NEAR;
+	__u32 acked = o->acked, sent = 0;
+	if (f->flags & FLAG_NUMBERS) {
+		if (acked - f->next < GAP) // what was never sent has nobody got
+			acked = f->next;
+		else if (f->next - acked < GAP)
+			sent = f->next - acked;
+	}
+	return at - acked <= sent + NEAR;
 }
 
 // news reports whether there is something in a segment that was not said before.

@@ -401,6 +401,19 @@ INLINE int shut(void)
 	return d && *d;
 }
 
+// For how many ticks the program goes on with nobody to look at the flows.
+#define TENDED 60
+
+// untended reports whether the process is gone that looks at the flows, and none has
+// come in its place. Then the program may be attached still, by whoever keeps open what
+// it has left, but all is left to the stack.
+NOINLINE int untended(__u32 now)
+{
+	__u32 zero = 0;
+	struct settings *set = bpf_map_lookup_elem(&configuration, &zero);
+	return !set || (int)(now - set->tended) > TENDED;
+}
+
 // flowless is for a packet that belongs to no flow and begins none. After the death of
 // the process, what would begin one is dropped, and comes again at the node that takes
 // over: here nobody could tell that node of it. After the address has come, a server's
@@ -410,6 +423,8 @@ NOINLINE int flowless(struct __sk_buff *skb, const struct packet *p, __u32 now)
 {
 	__u32 zero = 0;
 	if (unlikely(shut())) {
+		if (untended(now))
+			return TC_ACT_UNSPEC;
 		struct key k = {};
 		copy_addr(k.daddr, p->key.daddr);
 		k.dport = p->key.dport;
@@ -436,7 +451,7 @@ NOINLINE struct flow *begin(struct __sk_buff *skb, const struct packet *p, __u32
 	__u32 zero = 0;
 	struct settings *set = bpf_map_lookup_elem(&configuration, &zero);
 	__s64 *half = bpf_map_lookup_elem(&half_open, &zero);
-	if (!set || !half || shut())
+	if (!set || !half || shut() || untended(now))
 		return 0;
 	int stray = p->key.proto == IPPROTO_TCP && (p->flags & (SYN | ACK | RST | FIN)) != SYN;
 	if (stray && (!strays_now(set, now) || (p->flags & (SYN | ACK | RST)) != ACK))
@@ -605,6 +620,8 @@ INLINE int carry(struct __sk_buff *skb, const struct packet *p, struct flow *f, 
 	// it notices when a neighbour is not what it was.
 	int slow = f->slow || (!f->reverse && f->phase == PHASE_NEW);
 	if (unlikely(f->route_at != now)) {
+		if (untended(now))
+			return TC_ACT_UNSPEC;
 		if (route(skb, &p->key, f, now) < 0) {
 			COUNT_SERVER(f->server, dropped);
 			return TC_ACT_SHOT;
@@ -682,7 +699,7 @@ INLINE int quoted(struct __sk_buff *skb, struct key *k, int v6, __u8 ttl)
 	if (!f || ttl <= 1)
 		return TC_ACT_UNSPEC;
 	__u32 now = NOW();
-	if (f->route_at != now && route(skb, k, f, now) < 0)
+	if (f->route_at != now && (untended(now) || route(skb, k, f, now) < 0))
 		return TC_ACT_UNSPEC;
 	if (f->mode == MODE_DIRECT)
 		return f->reverse ? TC_ACT_UNSPEC : send_slow(skb, f);
@@ -845,6 +862,8 @@ INLINE int ipv4(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	if (in->protocol != IPPROTO_TCP && in->protocol != IPPROTO_UDP)
 		return TC_ACT_UNSPEC;
+	if (in->saddr != ip->daddr) // an error goes to who sent the packet that it is about
+		return TC_ACT_UNSPEC;
 	struct key k = {};
 	map_addr(k.saddr, in->daddr);
 	map_addr(k.daddr, in->saddr);
@@ -852,6 +871,13 @@ INLINE int ipv4(struct __sk_buff *skb)
 	k.dport = ports[0];
 	k.proto = in->protocol;
 	return quoted(skb, &k, 0, p.ttl);
+}
+
+// mapped reports whether an address of IPv6 is one of IPv4: none that a packet may have
+// (RFC 4291 section 2.5.5.2), and it would be taken for IPv4 here.
+INLINE int mapped(const __be32 *addr)
+{
+	return !addr[0] && !addr[1] && addr[2] == BE32(0xffff);
 }
 
 INLINE int ipv6(struct __sk_buff *skb)
@@ -869,9 +895,7 @@ INLINE int ipv6(struct __sk_buff *skb)
 	p.l4 = ETH_LEN + IP6_LEN;
 	if ((ip->version_flow & BE32(0xf0000000)) != BE32(0x60000000))
 		return TC_ACT_UNSPEC;
-	// An IPv4 address in that of IPv6 is none that a packet may have (RFC 4291
-	// section 2.5.5.2), and would be taken for IPv4 here.
-	if (!p.key.saddr[0] && !p.key.saddr[1] && p.key.saddr[2] == BE32(0xffff))
+	if (mapped(p.key.saddr) || mapped(p.key.daddr))
 		return TC_ACT_UNSPEC;
 	__u32 length = BE16(ip->payload_len);
 	switch (p.key.proto) {
@@ -907,6 +931,10 @@ INLINE int ipv6(struct __sk_buff *skb)
 	struct key k = {};
 	copy_addr(k.saddr, in->daddr);
 	copy_addr(k.daddr, in->saddr);
+	for (int i = 0; i < 4; i++) {
+		if (k.daddr[i] != p.key.daddr[i])
+			return TC_ACT_UNSPEC;
+	}
 	k.sport = ports[1];
 	k.dport = ports[0];
 	k.proto = in->nexthdr;
