@@ -16,6 +16,7 @@ const (
 	diagRequest    = 56
 	diagHead       = 72 // of an answer
 	diagState      = 1  // offsets in it
+	diagRetrans    = 3
 	diagInode      = 68
 	tcpEstablished = 1
 	tcpSynRecv     = 3
@@ -26,12 +27,19 @@ const (
 	tcpClosing     = 11
 )
 
+// unwanted is after how many repetitions of the answer to it a request does not count:
+// three seconds.
+const unwanted = 2
+
 // Connections returns how many TCP connections this node has, in the network
 // namespace of the calling thread, by one of addresses as its own: whoever they
 // belong to, also those that are closed and whose last bytes have not arrived yet.
 // One of which all has arrived does not count, whether or not the other side has
 // closed it as well. One whose handshake is under way does: with a listener that
-// waits for the client's first bytes (TCP_DEFER_ACCEPT) the client has it already.
+// waits for the client's first bytes (TCP_DEFER_ACCEPT) the client has it already. But
+// not one that has been answered three times in vain: where a switch floods a request,
+// or a client repeats it, it reaches two nodes, and the client takes the other's answer.
+// If it has got none, it asks again.
 func Connections(addresses []netip.Addr) (int, error) {
 	n := 0
 	for _, a := range addresses {
@@ -57,9 +65,13 @@ func connections(a netip.Addr) (n int, err error) {
 			continue
 		}
 		// A closed one waits for the other side alone once it is in FIN_WAIT2.
-		if b[diagState] != tcpFinWait2 || binary.NativeEndian.Uint32(b[diagInode:]) != 0 {
-			n++
+		if b[diagState] == tcpFinWait2 && binary.NativeEndian.Uint32(b[diagInode:]) == 0 {
+			continue
 		}
+		if b[diagState] == tcpSynRecv && b[diagRetrans] >= unwanted {
+			continue
+		}
+		n++
 	}
 	return n, nil
 }
