@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -126,22 +127,35 @@ func (b *http1Body) source(p []byte) (int, error) {
 }
 
 // arm gives the client time to send more.
-func (b *http1Body) arm() error {
-	c, now := b.conn, time.Now()
-	if b.began.IsZero() {
-		b.began = now
+func (b *http1Body) arm() error { return b.armFor(time.Now(), b.conn.server.set.idle) }
+
+// armFor gives the client the time d to send more, or a little longer.
+func (b *http1Body) armFor(now time.Time, d time.Duration) error {
+	if err := b.check(now); err != nil {
+		return err
 	}
-	if c.work.ex.tooSlow(b.length, b.got, now.Sub(b.began)) {
-		return errSlowBody
-	}
-	if d := c.server.set.idle; b.until.Sub(now) < d {
+	if left := b.until.Sub(now); left < d || left > d+d/4 {
 		b.until = now.Add(d + d/4)
-		if err := c.tcp.SetReadDeadline(b.until); err != nil {
+		if err := b.conn.tcp.SetReadDeadline(b.until); err != nil {
 			return err
 		}
 	}
 	if b.stopped.Load() {
 		return errStopped
+	}
+	return nil
+}
+
+// check reports an error if nobody wants the rest, or it comes too slowly.
+func (b *http1Body) check(now time.Time) error {
+	if b.stopped.Load() {
+		return errStopped
+	}
+	if b.began.IsZero() {
+		b.began = now
+	}
+	if b.conn.work.ex.tooSlow(b.length, b.got, now.Sub(b.began)) {
+		return errSlowBody
 	}
 	return nil
 }
@@ -170,14 +184,13 @@ func (b *http1Body) first() []byte {
 // fill is Read, but into a pipe, and not of what came with the head. Unless it
 // waits, syscall.EAGAIN says that nothing has come.
 func (b *http1Body) fill(p *pipe, wait bool) error {
-	if err := b.arm(); err != nil {
-		return b.fail(err)
-	}
 	var err error
 	if wait {
-		err = p.fillFrom(b.conn.raw, b.left)
-	} else if err = p.tryFrom(b.conn.raw, b.left); err == syscall.EAGAIN {
-		return err
+		err = b.await(p)
+	} else if err = b.check(time.Now()); err == nil {
+		if err = p.tryFrom(b.conn.raw, b.left); err == syscall.EAGAIN {
+			return err
+		}
 	}
 	if err != nil {
 		return b.fail(err)
@@ -188,6 +201,23 @@ func (b *http1Body) fill(p *pipe, wait bool) error {
 		return io.EOF
 	}
 	return nil
+}
+
+// await waits for more and moves it into the pipe.
+func (b *http1Body) await(p *pipe) error {
+	if now := time.Now(); p.from.batch(now, b.left) {
+		if err := b.armFor(now, batchWait); err != nil {
+			return err
+		}
+		if err := p.fillFrom(b.conn.raw, b.left); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		p.from.each()
+	}
+	if err := b.arm(); err != nil {
+		return err
+	}
+	return p.fillFrom(b.conn.raw, b.left)
 }
 
 // readChunks reads into p and leaves there what is data.

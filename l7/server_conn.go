@@ -167,6 +167,15 @@ func (c *serverConn) turn(fd uintptr) bool {
 	return true
 }
 
+// tells returns the socket if it can be told how much must have come before it
+// wakes us, else nil.
+func (c *serverConn) tells() syscall.RawConn {
+	if _, ok := c.tcp.(*net.TCPConn); !ok {
+		return nil
+	}
+	return c.raw
+}
+
 // silent reports whether the server has sent nothing yet.
 func (c *serverConn) silent() bool { return c.in == nil || c.in.w == 0 }
 

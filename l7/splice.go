@@ -1,7 +1,9 @@
 package l7
 
 import (
+	"errors"
 	"io"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -14,7 +16,7 @@ const (
 	// socket to socket in the kernel: below, a copy costs less.
 	spliceLeast = 128 << 10
 	// pipeSize is what a pipe is asked to hold.
-	pipeSize = 256 << 10
+	pipeSize = 1 << 20
 	// moreLeast is how much at a time says that the sender is quick, so that more is
 	// likely to be there already.
 	moreLeast = 64 << 10
@@ -27,6 +29,7 @@ type pipe struct {
 	r, w int
 	size int
 	n    int // bytes in it
+	from intake
 
 	most int64 // to be put into it
 	more bool  // what was put into it last is not the end, and much: more is likely to be there
@@ -38,14 +41,18 @@ type pipe struct {
 
 func newPipe(r, w, size int) *pipe {
 	p := &pipe{r: r, w: w, size: size}
+	p.from.init()
 	p.tryTurn = p.fill
 	p.fillTurn = func(fd uintptr) bool {
 		p.fill(fd)
 		return p.err != syscall.EAGAIN
 	}
 	p.drainTurn = func(fd uintptr) bool {
-		p.drain(fd)
-		return p.err != syscall.EAGAIN
+		if p.drain(fd); p.err != syscall.EAGAIN {
+			return true
+		}
+		p.from.hush()
+		return false
 	}
 	return p
 }
@@ -56,6 +63,7 @@ func (p *pipe) fill(fd uintptr) {
 	p.n, p.err = splice(int(fd), p.w, int(min(p.most, int64(p.size))), 0)
 	switch {
 	case p.n > 0:
+		p.from.got += int64(p.n)
 		p.more = p.n >= moreLeast && int64(p.n) < p.most
 	case p.err == nil:
 		p.err = io.EOF
@@ -209,6 +217,8 @@ func (a *http1Reply) splice(to answerWriter) error {
 	defer ps.put(p)
 	c := a.conn
 	c.large = true
+	p.from.begin(c.tells(), time.Now())
+	defer p.from.end()
 	err := p.tryFrom(c.raw, a.left)
 	flags := 0
 	if err == nil {
@@ -220,9 +230,7 @@ func (a *http1Reply) splice(to answerWriter) error {
 	for {
 		if err == syscall.EAGAIN {
 			p.push(w.conn.raw)
-			c.pipe, p.most = p, a.left
-			err = a.more()
-			c.pipe = nil
+			err = a.fill(p)
 		}
 		if err != nil {
 			return broken(err)
@@ -241,6 +249,27 @@ func (a *http1Reply) splice(to answerWriter) error {
 		}
 		err = p.tryFrom(c.raw, a.left)
 	}
+}
+
+// fill is more, but into a pipe.
+func (a *http1Reply) fill(p *pipe) error {
+	c := a.conn
+	c.pipe, p.most = p, a.left
+	defer func() { c.pipe = nil }()
+	if now := time.Now(); p.from.batch(now, a.left) {
+		err := c.arm(now, batchWait)
+		if err == nil {
+			err = c.await()
+		}
+		switch {
+		case err == nil:
+			return c.err
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return c.closed(a.ex, err)
+		}
+		p.from.each()
+	}
+	return a.more()
 }
 
 // clientError says that it is the client that does not take the answer.

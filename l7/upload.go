@@ -171,6 +171,8 @@ func (u *upload) splice(c *serverConn, ex *exchange, b *http1Body) (done bool, e
 		return false, nil
 	}
 	defer c.up.pipes.put(p)
+	p.from.begin(b.conn.raw, time.Now())
+	defer p.from.end()
 	first := b.first()
 	err = b.fill(p, false)
 	if len(first) > 0 {
