@@ -3,9 +3,12 @@ package l4
 import (
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Slow readers have no more of the machine's memory than that of so many pipes, and
@@ -36,6 +39,56 @@ func TestPipesAreBounded(t *testing.T) {
 	}
 	if len(l.spare) != spareBuffers {
 		t.Errorf("%d buffers are kept, want %d", len(l.spare), spareBuffers)
+	}
+}
+
+// A process without privileges gets tiny pipes once there are many: they are not used,
+// and nothing of them stays behind.
+func TestTinyPipesAreNotUsed(t *testing.T) {
+	runtime.LockOSThread() // which ends with the test, and its capabilities with it
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var have [2]unix.CapUserData
+	if err := unix.Capget(&head, &have[0]); err != nil {
+		t.Fatal(err)
+	}
+	have[0].Effective &^= 1<<unix.CAP_SYS_RESOURCE | 1<<unix.CAP_SYS_ADMIN
+	if err := unix.Capset(&head, &have[0]); err != nil {
+		t.Fatal(err)
+	}
+	descriptors := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	before, loops := descriptors(), make([]pipes, 2)
+	for i := range loops {
+		p := &loops[i]
+		var all []*pipe
+		for b := p.get(); b != nil; b = p.get() {
+			all = append(all, b)
+			if size, err := unix.FcntlInt(uintptr(b.r), unix.F_GETPIPE_SZ, 0); err != nil || size < leastPipe {
+				t.Errorf("pipe %d of %d holds %d, %v", len(all), i, size, err)
+			}
+		}
+		t.Logf("%d pipes", len(all))
+		if i == 0 {
+			defer func() {
+				for _, b := range all {
+					p.put(b)
+				}
+				p.close()
+				if after := descriptors(); after != before {
+					t.Errorf("%d descriptors are left of %d", after, before)
+				}
+			}()
+			continue
+		}
+		for _, b := range all {
+			p.put(b)
+		}
+		p.close()
 	}
 }
 
