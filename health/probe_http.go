@@ -35,6 +35,7 @@ type httpCheck struct {
 	passing []statusRange
 	status  string // passing, in the words of the file
 	want    pattern
+	unnamed string // the host asked for if the file names none
 }
 
 func newHTTPCheck(target Target) (*httpCheck, error) {
@@ -51,10 +52,12 @@ func newHTTPCheck(target Target) (*httpCheck, error) {
 	if err != nil {
 		return nil, err
 	}
+	unnamed := ""
 	if request.Host == "" {
-		request.Host = target.Address.Host()
+		unnamed = target.Address.Host()
+		request.Host = unnamed
 	}
-	return &httpCheck{request, passing, orDefault(check.Status, defaultStatus), want}, nil
+	return &httpCheck{request, passing, orDefault(check.Status, defaultStatus), want, unnamed}, nil
 }
 
 // judge passes an answer with a status in the check's list, and with a body that
@@ -62,6 +65,9 @@ func newHTTPCheck(target Target) (*httpCheck, error) {
 // status is 0 where err came before it.
 func (c *httpCheck) judge(status int, body []byte, err error) (finding, error) {
 	switch {
+	case (status == http.StatusBadRequest || status == http.StatusMisdirectedRequest) && !passes(c.passing, status) && c.unnamed != "":
+		// Django answers so to hosts that it does not know.
+		return finding{}, fmt.Errorf("status %d, want %s; the check asks for the host %s, name one of the site's with host", status, c.status, c.unnamed)
 	case status != 0 && !passes(c.passing, status):
 		return finding{}, fmt.Errorf("status %d, want %s", status, c.status)
 	case err != nil:

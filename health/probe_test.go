@@ -195,12 +195,18 @@ func TestHTTPStatus(t *testing.T) {
 	defer server.Close()
 	address := netip.MustParseAddrPort(server.Listener.Addr().String())
 	tests := []struct{ path, status, want string }{
+		{"/400", "", "down: status 400, want 200-399; the check asks for the host " + address.String() + ", name one of the site's with host"},
+		{"/400", "200,400", "up: status 400"},
 		{"/200", "", "up: status 200"},
 		{"/302", "", "up: status 302"},
 		{"/302", "200", "down: status 302, want 200"},
 		{"/404", "", "down: status 404, want 200-399"},
 		{"/500", "", "down: status 500, want 200-399"},
 		{"/404", "200-299,404", "up: status 404"},
+	}
+	named := Config{Type: HTTP, Timeout: ample, Path: "/400", Host: "blog.example.com"}
+	if got, want := verdictOf(t, address, named), "down: status 400, want 200-399"; got != want {
+		t.Errorf("with a host: %s, want %s", got, want)
 	}
 	for _, test := range tests {
 		t.Run(test.path+" "+test.status, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -245,7 +246,11 @@ func (p *Pool) SetAdmin(label string, a Admin) error {
 		return &st
 	})
 	if !found {
-		return fmt.Errorf("pool %s: server %s: %w", p.name, label, ErrUnknownServer)
+		var known []string
+		for _, s := range p.snap.Load().servers {
+			known = append(known, s.label)
+		}
+		return fmt.Errorf("pool %s: server %s: %w; known: %s", p.name, label, ErrUnknownServer, strings.Join(known, ", "))
 	}
 	return nil
 }
