@@ -117,7 +117,12 @@ func (u *upstream) openStream(ctx context.Context, st *muxStream, first bool) (k
 			set = &muxes{}
 			u.muxes[st.server.Endpoint()] = set
 		}
+		name := st.server.ServerName()
 		for _, c := range set.conns {
+			if c.name != name {
+				c.retire() // a reload has changed it
+				continue
+			}
 			if !first && c.open(st) {
 				u.mu.Unlock()
 				st.conn.flush()

@@ -24,6 +24,7 @@ import (
 type muxConn struct {
 	up     *upstream
 	server endpoint.Endpoint
+	name   string // the server's own for TLS, when the connection was made
 	tcp    streamConn
 
 	// The reader's own.
@@ -54,7 +55,7 @@ const maxStreams = 1000
 
 func newMuxConn(u *upstream, server *pool.Server, tcp streamConn, t *tls.Conn) *muxConn {
 	c := &muxConn{
-		up: u, server: server.Endpoint(), tcp: tcp, streams: make(map[uint32]*muxStream),
+		up: u, server: server.Endpoint(), name: server.ServerName(), tcp: tcp, streams: make(map[uint32]*muxStream),
 		next: 1, most: maxStreams, initial: 65535, window: 65535, // RFC 9113, section 6.9.2
 	}
 	c.conn, c.rw, c.limit, c.tasks = c, tcp, &writeLimit{on: tcp, patience: u.settings.response}, &u.tasks

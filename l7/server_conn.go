@@ -46,6 +46,7 @@ type serverConn struct {
 	tls   *tls.Conn
 	watch *closeWatch // below tls
 	up    *upstream
+	name  string       // the server's own for TLS, when the connection was made
 	of    *pool.Server // that it was used for last; under the upstream's lock
 	since time.Time    // when it became idle
 
@@ -93,7 +94,7 @@ func newServerConn(u *upstream, server *pool.Server, tcp streamConn) (*serverCon
 		tcp.Close()
 		return nil, err
 	}
-	c := &serverConn{tcp: tcp, raw: raw, rw: tcp, up: u, of: server}
+	c := &serverConn{tcp: tcp, raw: raw, rw: tcp, up: u, name: server.ServerName(), of: server}
 	c.turnFunc = c.turn
 	return c, nil
 }

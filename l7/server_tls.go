@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -69,10 +70,7 @@ func (u *upstream) handshake(ctx context.Context, server *pool.Server, below *cl
 // tlsConfig returns the configuration for a server, with the sessions that it has
 // given.
 func (u *upstream) tlsConfig(server *pool.Server) *tls.Config {
-	name := u.transport.name
-	if name == "" {
-		name = server.Host()
-	}
+	name := cmp.Or(server.ServerName(), u.transport.name, server.Host())
 	key := server.Address() + " " + name
 	u.mu.Lock()
 	defer u.mu.Unlock()

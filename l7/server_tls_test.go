@@ -13,9 +13,12 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"appliance/internal/pool"
 )
 
 // secureWeb starts an HTTPS server.
@@ -343,6 +346,44 @@ func TestReloadOfTransport(t *testing.T) {
 	}
 	if _, err := r.engine.Stage([]Config{cfg}, r.pools, r.wires); err == nil || !strings.Contains(err.Error(), "pool p: tls.ca_file: ") {
 		t.Errorf("%v", err)
+	}
+}
+
+// Each server is asked for its own name, if it has one, and a reload that changes that
+// has new connections made.
+func TestServersWithNamesOfTheirOwn(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		config, ca := serverConfig(t, "a.example", "b.example", "c.example")
+		h := func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.TLS.ServerName) }
+		start := func() string {
+			if http2 {
+				return http2Web(t, config.Clone(), nil, nil, h)
+			}
+			return secureWeb(t, config.Clone(), h)
+		}
+		wire := byTLS("a.example", ca)
+		if http2 {
+			wire.HTTP = HTTP2
+		}
+		one, two := start(), start()
+		r, addr := over(t, wire, one, two)
+		c := client(t, addr, protocolHTTP1)
+		names := func(second string) string {
+			t.Helper()
+			r.pools["p"].Update(pool.Config{Name: "p", Servers: []pool.ServerConfig{{Address: one}, {Address: two, ServerName: second}}}, nil)
+			got := []string{body(t, get(t, c, "http://a/")), body(t, get(t, c, "http://a/"))}
+			slices.Sort(got)
+			return strings.Join(got, " ")
+		}
+		for name, want := range map[string]string{"": "a.example a.example", "b.example": "a.example b.example", "c.example": "a.example c.example"} {
+			if got := names(name); got != want {
+				t.Errorf("HTTP/2 %t, a server with the name %q: asked for %s", http2, name, got)
+			}
+		}
+		r.pools["p"].Update(pool.Config{Name: "p", Servers: []pool.ServerConfig{{Address: one, ServerName: "other.example"}}}, nil)
+		if resp := get(t, c, "http://a/"); body(t, resp) == "" || resp.StatusCode != 502 {
+			t.Errorf("HTTP/2 %t, a name that the certificate is not for: %s", http2, resp.Status)
+		}
 	}
 }
 

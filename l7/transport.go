@@ -76,7 +76,7 @@ func (t Transport) Validate(problem func(key, message string)) {
 	if s == nil {
 		return
 	}
-	if s.ServerName != "" && !validServerName(s.ServerName) {
+	if s.ServerName != "" && !ValidServerName(s.ServerName) {
 		problem("tls.server_name", fmt.Sprintf("%q is no host name such as app.example.com, and no IP address", s.ServerName))
 	}
 	if s.CAFile != "" && !s.EffectiveVerify() {
@@ -90,8 +90,8 @@ func (t Transport) Validate(problem func(key, message string)) {
 	}
 }
 
-// validServerName reports whether name can be asked for.
-func validServerName(name string) bool {
+// ValidServerName reports whether name can be asked for.
+func ValidServerName(name string) bool {
 	return validHost(name) && !strings.HasPrefix(name, "*") || isIP(name)
 }
 

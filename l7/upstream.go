@@ -124,15 +124,19 @@ func (u *upstream) take(server *pool.Server) *serverConn {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	at := u.kept(server)
-	if at == nil || len(at.conns) == 0 {
-		return nil
+	for at != nil && len(at.conns) > 0 {
+		last := len(at.conns) - 1
+		c := at.conns[last]
+		at.conns[last] = nil
+		at.conns = at.conns[:last]
+		if c.name != server.ServerName() {
+			u.closeConn(c) // a reload has changed it
+			continue
+		}
+		c.of = server
+		return c
 	}
-	last := len(at.conns) - 1
-	c := at.conns[last]
-	at.conns[last] = nil
-	at.conns = at.conns[:last]
-	c.of = server
-	return c
+	return nil
 }
 
 // kept returns the connections to a server that are kept, nil if none has been since

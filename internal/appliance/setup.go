@@ -170,7 +170,7 @@ func (a *Appliance) buildPools(old map[string]*pool.Pool, cfgs map[string]config
 			if s.Down != "" {
 				continue // there is nothing to be checked
 			}
-			target, on := *cfg.CheckFor(address, s.Host, cfg.SendProxyTo(s)), subject{p, pool.ID{Label: s.Label(), Address: address}}
+			target, on := *cfg.CheckFor(address, s.Host, s.ServerName, cfg.SendProxyTo(s)), subject{p, pool.ID{Label: s.Label(), Address: address}}
 			if !slices.Contains(judges[target], on) {
 				judges[target] = append(judges[target], on)
 			}
@@ -214,7 +214,7 @@ func knownHealth(results map[health.Target]health.Result, cfg config.Pool) func(
 	}
 	return func(id pool.ID) (pool.Health, bool) {
 		server := servers[id.Label]
-		target := cfg.CheckFor(id.Address, server.Host, cfg.SendProxyTo(server))
+		target := cfg.CheckFor(id.Address, server.Host, server.ServerName, cfg.SendProxyTo(server))
 		if target == nil {
 			return pool.Health{}, false
 		}

@@ -246,7 +246,7 @@ func (a *Appliance) describePool(current *setup, name string, seen *kernelView) 
 		case server.Endpoint().Name() != "":
 			one.Check = s.Health.Reason // it has no address
 		case cfg.Check != nil:
-			r := results[*cfg.CheckFor(server.Endpoint(), server.Host(), server.SendProxy())]
+			r := results[*cfg.CheckFor(server.Endpoint(), server.Host(), server.ServerName(), server.SendProxy())]
 			one.Check, one.CheckWarning, one.LatencySeconds = r.Reason, r.Warning, r.Latency.Seconds()
 			one.ChecksPassed, one.ChecksFailed = r.Passed, r.Failed
 		}

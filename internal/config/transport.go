@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"net/netip"
 
 	"appliance/health"
@@ -9,16 +10,19 @@ import (
 )
 
 // CheckFor returns what checks a server of the pool, nil without a check: its
-// address is that of the server, host the name or IP address of its host, and
-// sendProxy the version of the PROXY header that it is sent, as pool.Server has them.
-func (p Pool) CheckFor(address endpoint.Endpoint, host, sendProxy string) *health.Target {
+// address is that of the server, host the name or IP address of its host, serverName
+// the name that it alone is asked for by TLS, and sendProxy the version of the PROXY
+// header that it is sent, as pool.Server has them.
+func (p Pool) CheckFor(address endpoint.Endpoint, host, serverName, sendProxy string) *health.Target {
 	if p.Check == nil {
 		return nil
 	}
 	check := *p.Check
-	_, notName := netip.ParseAddr(host)
-	if p.sharesTLS() && check.ServerName == "" && host != "" && notName != nil {
-		check.ServerName = host
+	if _, notName := netip.ParseAddr(host); notName == nil {
+		host = ""
+	}
+	if p.sharesTLS() && check.ServerName == "" {
+		check.ServerName = cmp.Or(serverName, p.TLS.ServerName, host)
 	}
 	if check.SendProxy == "" && p.checksSamePort() && check.Type.Connects() {
 		check.SendProxy = sendProxy
@@ -59,9 +63,6 @@ func (p *Pool) inherit() {
 		return
 	}
 	c.TLS = c.TLS || p.grpcByTLS()
-	if c.ServerName == "" {
-		c.ServerName = p.TLS.ServerName
-	}
 	if p.TLS.EffectiveVerify() && !c.Verify {
 		c.Verify, c.CAFile = true, p.TLS.CAFile
 	}
@@ -75,11 +76,25 @@ func (f *File) validateTransport(r *report, path string, p Pool) {
 	p.Transport.Validate(r.under(path))
 	if p.TLS != nil && p.TLS.EffectiveVerify() && p.TLS.ServerName == "" {
 		for i, s := range p.Servers {
-			if e, err := endpoint.Parse(s.Address); err == nil && e.Path() != "" {
+			if e, err := endpoint.Parse(s.Address); err == nil && e.Path() != "" && s.ServerName == "" {
 				r.invalid(index(path+".servers", i)+".address",
-					"the certificate of a server on a unix socket is for no name that is known; give the pool tls.server_name, or verify = false")
+					"the certificate of a server on a unix socket is for no name that is known; give it a server_name, or the pool tls.server_name or verify = false")
 			}
 		}
+	}
+	names := make(map[string]string) // by address
+	for i, s := range p.Servers {
+		at := index(path+".servers", i) + ".server_name"
+		other, twice := names[s.Address]
+		switch {
+		case s.ServerName != "" && p.TLS == nil:
+			r.invalid(at, "a name is asked for by TLS; give the pool tls")
+		case s.ServerName != "" && !l7.ValidServerName(s.ServerName):
+			r.invalid(at, "%q is no host name", s.ServerName)
+		case twice && other != s.ServerName:
+			r.invalid(at, "another server has this address and is asked for %q; connections are kept by address, so they must have the same name", other)
+		}
+		names[s.Address] = s.ServerName
 	}
 	if c := p.Check; p.TLS != nil && c != nil && c.Type == health.HTTP && p.checksSamePort() {
 		r.invalid(path+".check.type", "the pool's servers speak TLS; choose \"https\", or give the port that speaks plain HTTP")

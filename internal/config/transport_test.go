@@ -22,6 +22,10 @@ func TestTransportProblems(t *testing.T) {
 		{"key alone", web + "[pool.p]\nservers = [\"10.0.0.2:80\"]\ntls = { key = \"x\" }\n", "pool.p.tls.cert: a key goes with its certificate"},
 		{"certificate alone", web + "[pool.p]\nservers = [\"10.0.0.2:80\"]\ntls = { cert = \"x\" }\n", "pool.p.tls.key: a certificate is shown with its key"},
 		{"unix without a name", web + "[pool.p]\nservers = [\"unix:/run/a\"]\ntls = {}\n", "pool.p.servers[0].address: the certificate of a server on a unix socket"},
+		{"a server's name for nothing", web + "[pool.p]\nservers = [{ address = \"10.0.0.2:80\", server_name = \"a\" }]\n", "pool.p.servers[0].server_name: a name is asked for by TLS"},
+		{"a server's name", web + "[pool.p]\ntls = {}\nservers = [{ address = \"10.0.0.2:80\", server_name = \"a b\" }]\n", `pool.p.servers[0].server_name: "a b" is no host name`},
+		{"two names", web + "[pool.p]\ntls = {}\nservers = [{ address = \"10.0.0.2:80\" }, { name = \"b\", address = \"10.0.0.2:80\", server_name = \"a\" }]\n",
+			"pool.p.servers[1].server_name: another server has this address"},
 		{"plain check", web + "[pool.p]\nservers = [\"10.0.0.2:80\"]\ntls = {}\ncheck = { type = \"http\" }\n", `pool.p.check.type: the pool's servers speak TLS; choose "https"`},
 		{"l4", "[[l4]]\nname = \"raw\"\nlisten = [\"10.0.0.1:80\"]\npool = \"p\"\n[pool.p]\nservers = [\"10.0.0.2:80\"]\ntls = {}\n",
 			"pool.p.tls: service raw uses this pool, and services of [[l4]] pass on what clients send"},
@@ -70,7 +74,7 @@ func TestCheckSendsProxy(t *testing.T) {
 		"no connection":         {health.Config{Type: health.ICMP}, ""},
 	} {
 		p := Pool{Check: &test.check}
-		if got := p.CheckFor(at, "", "v2").Check.SendProxy; got != test.want {
+		if got := p.CheckFor(at, "", "", "v2").Check.SendProxy; got != test.want {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}
 	}
@@ -99,11 +103,21 @@ func TestCheckSharesTLS(t *testing.T) {
 		}
 		return e
 	}
-	if name := p.CheckFor(at("10.0.0.3:443"), "app.internal", "").Check.ServerName; name != "app.internal" {
+	if name := p.CheckFor(at("10.0.0.3:443"), "app.internal", "", "").Check.ServerName; name != "app.internal" {
 		t.Errorf("the check asks for %q", name)
 	}
-	if target := p.CheckFor(at("10.0.0.2:443"), "10.0.0.2", ""); *target != p.Check.For(at("10.0.0.2:443")) {
+	if target := p.CheckFor(at("10.0.0.2:443"), "10.0.0.2", "", ""); *target != p.Check.For(at("10.0.0.2:443")) {
 		t.Errorf("%+v", target)
+	}
+	p.TLS.ServerName = "pool.example"
+	for name, want := range map[string]string{"": "pool.example", "own.example": "own.example"} {
+		if got := p.CheckFor(at("10.0.0.3:443"), "app.internal", name, "").Check.ServerName; got != want {
+			t.Errorf("a server with the name %q: the check asks for %q, want %q", name, got, want)
+		}
+	}
+	p.Check.ServerName = "check.example"
+	if got := p.CheckFor(at("10.0.0.3:443"), "app.internal", "own.example", "").Check.ServerName; got != "check.example" {
+		t.Errorf("a check with a name of its own asks for %q", got)
 	}
 	p.Check, p.HTTP = &health.Config{Type: health.GRPC}, l7.HTTP2
 	if p.inherit(); !p.Check.TLS || p.Check.CAFile != "/ca.pem" || p.Check.HTTP != "" {

@@ -84,6 +84,9 @@ type ServerConfig struct {
 	// SendProxy is as in Config; "none" for no header where the pool asks for
 	// one.
 	SendProxy string `toml:"send_proxy"`
+	// ServerName is the name that this server is asked for by TLS, where its pool has
+	// that, and that its certificate must be for; default: as the pool has it.
+	ServerName string `toml:"server_name"`
 	// Host is the name of the host of Address before it was replaced; empty if
 	// there was none.
 	Host string `toml:"-"`

@@ -96,6 +96,7 @@ func (p *Pool) Update(cfg Config, known func(ID) (Health, bool)) {
 		}
 		st := *s.state.Load()
 		st.maxConnections, st.slowStart, st.host, st.sendProxy = sc.MaxConnections, cfg.SlowStart, sc.Host, cfg.SendProxyTo(sc)
+		st.serverName = sc.ServerName
 		st.weight, st.backup = sc.EffectiveWeight(), sc.Backup
 		if cfg.Outlier == nil {
 			st.ejection = Ejection{}

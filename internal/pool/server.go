@@ -45,6 +45,7 @@ type state struct {
 	maxConnections int // 0: any number
 	sendProxy      string
 	host           string
+	serverName     string
 	slowStart      time.Duration
 	rampFrom       time.Time // when the server became usable again
 }
@@ -94,6 +95,10 @@ func (s *Server) Host() string {
 	}
 	return s.address.IP().Addr().WithZone("").String()
 }
+
+// ServerName returns the name of its own that the server is to be asked for by TLS;
+// empty if it has none.
+func (s *Server) ServerName() string { return s.state.Load().serverName }
 
 // Keeps reports whether what the server carries may stay: it is neither down nor
 // in maintenance, and the configuration still has it. Connections may stay in any
