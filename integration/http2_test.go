@@ -101,10 +101,24 @@ func TestHTTP2(t *testing.T) {
 			t.Errorf("%s: %s", site, out)
 		}
 	}
-	// HTTP/1.1 is served at the same ports.
+	// HTTP/1 is served at the same ports; answers are of version 1.1 (RFC 9110, section 6.2).
 	for _, site := range []string{"https://192.168.15.3/", "http://192.168.15.3/"} {
-		if got := run(curl, "-q", "--silent", "--show-error", "--insecure", "--http1.1", "--write-out", " %{http_version}", site); got != "hello 1.1" {
-			t.Errorf("%s: %q", site, got)
+		for _, how := range []string{"--http1.0", "--http1.1"} {
+			ask := func(args ...string) string {
+				t.Helper()
+				return run(curl, append([]string{"-q", "--silent", "--show-error", "--insecure", how, "--write-out", " %{http_version}"}, args...)...)
+			}
+			if got := ask(site); got != "hello 1.1" {
+				t.Errorf("%s by %s: %q", site, how, got)
+			}
+			got := filepath.Join(t.TempDir(), "got")
+			ask("--output", got, site+"large")
+			if b, err := os.ReadFile(got); err != nil || !bytes.Equal(b, large) {
+				t.Errorf("%s by %s: %d bytes of %d, %v", site, how, len(b), len(large), err)
+			}
+			if text := ask("--upload-file", file, site+"up"); text != fmt.Sprintf("%d true <nil> 1.1", len(large)) {
+				t.Errorf("%s by %s: %q", site, how, text)
+			}
 		}
 	}
 }

@@ -111,7 +111,7 @@ func (st *state) tlsConfig() *tls.Config {
 	cfg := &tls.Config{
 		MinVersion:   tls.VersionTLS12,
 		CipherSuites: ciphers,
-		NextProtos:   []string{protocolHTTP2, protocolHTTP1},
+		NextProtos:   []string{protocolHTTP2, protocolHTTP1, protocolHTTP10},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return st.certs.choose(hello), nil
 		},
@@ -120,7 +120,7 @@ func (st *state) tlsConfig() *tls.Config {
 		DynamicRecordSizingDisabled: true,
 	}
 	if !st.cfg.HTTP2.EffectiveEnabled(true) {
-		cfg.NextProtos = []string{protocolHTTP1}
+		cfg.NextProtos = []string{protocolHTTP1, protocolHTTP10}
 	}
 	st.clients.apply(cfg)
 	return cfg
@@ -141,7 +141,10 @@ func (s *service) handshake(*tls.ClientHelloInfo) (*tls.Config, error) {
 // The protocols of HTTP as ALPN names them (RFC 7301).
 const (
 	protocolHTTP1 = "http/1.1"
-	protocolHTTP2 = "h2"
+	// protocolHTTP10 is what clients offer that will have no other version, such as
+	// curl --http1.0; it is served by the same door.
+	protocolHTTP10 = "http/1.0"
+	protocolHTTP2  = "h2"
 )
 
 // protocolName2 is what access logs call HTTP/2.

@@ -60,6 +60,7 @@ func TestTLSVersionsAndALPN(t *testing.T) {
 	}{
 		{[]string{"h2", "http/1.1"}, "h2"},
 		{[]string{"http/1.1"}, "http/1.1"},
+		{[]string{"http/1.0"}, "http/1.0"},
 		{nil, ""},
 	} {
 		if _, got, err := presented(t, addr, "", tc.offer...); got != tc.want || err != nil {
