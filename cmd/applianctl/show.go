@@ -91,7 +91,7 @@ func renderServiceDetails(w io.Writer, services []control.Service) {
 			usable = "NONE"
 		}
 		t.add(s.Name, layer(s), strings.Join(s.Listen, " "), strings.Join(s.Pools, " "), usable, s.Current, fmt.Sprintf("%d/s", s.Rate), s.Total,
-			s.NoServer, s.Errors["limited"], s.Errors["malformed"], s.Errors["broken"], s.Errors["timed_out"], s.Errors["lost"],
+			s.NoServer, s.Errors["limited"]+s.Errors["too_many_connections"], s.Errors["malformed"], s.Errors["broken"], s.Errors["timed_out"], s.Errors["lost"],
 			size(s.BytesIn), size(s.BytesOut), s.Fault)
 	}
 	t.write(w)
