@@ -1,42 +1,29 @@
 package l4
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"appliance/internal/epoll"
 )
 
-// maxEvents is how many events a loop takes from the kernel at a time.
-const maxEvents = 256
-
-// passed stands for a deadline that is over.
-const passed time.Duration = -1
+// timed is what is told when a time that it has set is over.
+type timed interface{ timeout() }
 
 // loop carries sessions on one goroutine: everything of a session is touched by
 // that goroutine alone. Others leave it mail.
 //
-// It has an epoll descriptor of its own and waits for that one with the
-// runtime's poller, as if it were a socket. So a loop that waits takes up
-// neither a thread nor one of the runtime's processors, which the election in
-// the same process is in need of.
+// While it waits it takes up neither a thread nor one of the runtime's processors,
+// see internal/epoll.
 type loop struct {
-	epoll  *os.File // run closes it
-	fd     int      // of epoll
-	raw    syscall.RawConn
-	poll   func(fd uintptr) bool // the method ask, made a value once
-	events [maxEvents]unix.EpollEvent
-	n      int // how many of events are new
+	poller *epoll.Poller // run closes it
 
 	epoch  time.Time
 	now    time.Duration // since epoch, read once a turn
-	armed  time.Duration // when the poller ends the wait; 0 if not at all, or passed
-	timers timers
+	timers epoll.Timers[timed]
 
 	sides     []*side // by descriptor
 	nonce     uint32  // of the latest side
@@ -48,33 +35,20 @@ type loop struct {
 	datagrams *batch    // the same for datagrams; nil before there are any
 
 	mu      sync.Mutex
-	mail    []func()    // guarded by mu
-	closed  bool        // guarded by mu: no more mail
-	mailed  atomic.Bool // there may be mail
-	stopped bool        // run is to end when there are no more sessions
+	mail    []func() // guarded by mu
+	closed  bool     // guarded by mu: no more mail
+	stopped bool     // run is to end when there are no more sessions
 	done    chan struct{}
 }
 
 // newLoop starts a loop. Whoever has it calls stop.
 func newLoop() (*loop, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	epoch := time.Now()
+	p, err := epoll.New(epoch)
 	if err != nil {
-		return nil, fmt.Errorf("l4: %w", os.NewSyscallError("epoll_create1", err))
-	}
-	// Package os hands only non-blocking descriptors to the runtime's poller.
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("l4: %w", os.NewSyscallError("fcntl", err))
-	}
-	l := &loop{fd: fd, epoll: os.NewFile(uintptr(fd), "epoll"), epoch: time.Now(), done: make(chan struct{})}
-	l.poll = l.ask
-	if l.raw, err = l.epoll.SyscallConn(); err == nil {
-		err = l.epoll.SetReadDeadline(time.Time{}) // fails if the poller did not take it
-	}
-	if err != nil {
-		l.epoll.Close()
 		return nil, fmt.Errorf("l4: %w", err)
 	}
+	l := &loop{poller: p, epoch: epoch, done: make(chan struct{})}
 	go l.run()
 	return l, nil
 }
@@ -84,9 +58,7 @@ func (l *loop) post(f func()) bool {
 	if !l.enqueue(f) {
 		return false
 	}
-	if !l.mailed.Swap(true) {
-		_ = l.epoll.SetReadDeadline(time.Unix(1, 0)) // fails only if the loop has ended
-	}
+	l.poller.Wake()
 	return true
 }
 
@@ -120,10 +92,10 @@ func (l *loop) stop() {
 func (l *loop) run() {
 	defer close(l.done)
 	for {
-		l.wait()
+		events := l.wait()
 		l.now = time.Since(l.epoch)
-		for i := range l.events[:l.n] {
-			l.event(&l.events[i])
+		for i := range events {
+			l.event(&events[i])
 		}
 		l.goOn()
 		l.open()
@@ -143,53 +115,17 @@ func (l *loop) end() bool {
 	}
 	l.closed = true
 	l.pipes.close()
-	_ = l.epoll.Close()
+	l.poller.Close()
 	return true
 }
 
 // wait returns when there are events, mail, or a timer is due; at once if there
 // is work left over.
-func (l *loop) wait() {
-	l.n = 0
+func (l *loop) wait() []unix.EpollEvent {
 	if len(l.again) > 0 {
-		l.ask(uintptr(l.fd))
-		return
+		return l.poller.Look()
 	}
-	l.arm()
-	// Whoever leaves mail says so before it ends the wait, so that the deadline
-	// that arm has set does not take the place of theirs unnoticed.
-	if l.mailed.Load() {
-		l.ask(uintptr(l.fd))
-		return
-	}
-	if err := l.raw.Read(l.poll); errors.Is(err, os.ErrDeadlineExceeded) {
-		l.armed = passed
-	}
-}
-
-// arm has the wait end when the first timer is due.
-func (l *loop) arm() {
-	due := l.timers.first()
-	switch {
-	case due == l.armed, l.armed > 0 && due == 0, l.armed > 0 && l.armed < due:
-		return // waking up too early costs less than moving the deadline each time
-	case due == 0:
-		_ = l.epoll.SetReadDeadline(time.Time{}) // fails only if closed
-	default:
-		_ = l.epoll.SetReadDeadline(l.epoch.Add(due))
-	}
-	l.armed = due
-}
-
-// ask reports whether there are events; if not, the runtime waits for some
-// before it calls ask again.
-func (l *loop) ask(fd uintptr) bool {
-	n, err := rawEpollWait(int(fd), l.events[:])
-	if err != nil {
-		n = 0 // EINTR
-	}
-	l.n = n
-	return n > 0
+	return l.poller.Wait(l.timers.First())
 }
 
 // event passes an event on to the session that it concerns.
@@ -236,10 +172,9 @@ func (l *loop) goOn() {
 
 // open reads the mail.
 func (l *loop) open() {
-	if !l.mailed.Swap(false) {
+	if !l.poller.Woken() {
 		return
 	}
-	l.armed = passed // the deadline was used to wake up
 	l.mu.Lock()
 	mail := l.mail
 	l.mail = nil
@@ -252,11 +187,11 @@ func (l *loop) open() {
 // expire tells the sessions whose time has come.
 func (l *loop) expire() {
 	for {
-		t := l.timers.pop(l.now)
+		t := l.timers.Pop(l.now)
 		if t == nil {
 			return
 		}
-		t.owner.timeout()
+		t.Owner.timeout()
 	}
 }
 
@@ -270,8 +205,8 @@ func (l *loop) watch(d *side) error {
 		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET,
 		Fd:     int32(d.fd), Pad: int32(d.nonce),
 	}
-	if err := rawWatch(l.fd, d.fd, &e); err != nil {
-		return os.NewSyscallError("epoll_ctl", err)
+	if err := l.poller.Watch(&e); err != nil {
+		return err
 	}
 	for len(l.sides) <= d.fd {
 		l.sides = append(l.sides, nil)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"appliance/internal/epoll"
 	"appliance/internal/pool"
 )
 
@@ -68,7 +69,7 @@ type session struct {
 	tries              int
 	failure            error // why the latest server was not to be had
 
-	timer timer
+	timer epoll.Timer[timed]
 	since time.Duration // when the present timeout became the one that counts
 	look  time.Duration // the pause before the next look
 	why   error         // the end of a settling session
@@ -84,7 +85,7 @@ func newSession(l *loop, d *door, fd int, local, peer netip.AddrPort) *session {
 	s.server = side{session: s, fd: -1}
 	s.toServer = flow{src: &s.client, dst: &s.server, way: "client to server"}
 	s.toClient = flow{src: &s.server, dst: &s.client, way: "server to client"}
-	s.timer.owner = s
+	s.timer.Owner = s
 	return s
 }
 
@@ -141,7 +142,7 @@ func (s *session) leave() {
 // alarm has timeout called when limit is over.
 func (s *session) alarm(limit time.Duration) {
 	s.since = s.loop.now
-	s.loop.timers.set(&s.timer, s.loop.now+limit)
+	s.loop.timers.Set(&s.timer, s.loop.now+limit)
 }
 
 // step does what there is to do after an event.
@@ -253,7 +254,7 @@ func (s *session) timeout() {
 			s.abort(err)
 			return
 		}
-		s.loop.timers.set(&s.timer, s.loop.now+wait)
+		s.loop.timers.Set(&s.timer, s.loop.now+wait)
 	case settling:
 		s.settle()
 	case ended:
@@ -290,7 +291,7 @@ func (s *session) settle() {
 		s.end()
 		return
 	}
-	s.loop.timers.set(&s.timer, min(s.loop.now+s.look, limit))
+	s.loop.timers.Set(&s.timer, min(s.loop.now+s.look, limit))
 	s.look = min(2*s.look, longestLook)
 }
 
@@ -362,7 +363,7 @@ func (s *session) end() {
 // remove is the last thing done for a session.
 func (s *session) remove() {
 	s.phase = ended
-	s.loop.timers.remove(&s.timer)
+	s.loop.timers.Remove(&s.timer)
 	if s.prev != nil {
 		s.prev.next = s.next
 	} else {

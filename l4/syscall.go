@@ -35,13 +35,6 @@ func rawSplice(from, to, size int) (int, error) {
 	return rawResult(n, errno)
 }
 
-// rawEpollWait returns what has happened, without waiting for it.
-func rawEpollWait(fd int, events []unix.EpollEvent) (int, error) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(events))),
-		uintptr(len(events)), 0, 0, 0)
-	return rawResult(n, errno)
-}
-
 func rawResult(n uintptr, errno unix.Errno) (int, error) {
 	switch errno {
 	case 0:
@@ -91,12 +84,6 @@ func rawUnacknowledged(fd int) (n int32, err error) {
 // rawConnect begins to connect to the address of size bytes at sa.
 func rawConnect(fd int, sa unsafe.Pointer, size uintptr) error {
 	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(sa), size)
-	return rawError(errno)
-}
-
-// rawWatch has an epoll descriptor report e of the descriptor fd.
-func rawWatch(epoll, fd int, e *unix.EpollEvent) error {
-	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epoll), unix.EPOLL_CTL_ADD, uintptr(fd), uintptr(unsafe.Pointer(e)), 0, 0)
 	return rawError(errno)
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"appliance/internal/epoll"
 	"appliance/internal/listen"
 )
 
@@ -35,8 +36,8 @@ type udpPort struct {
 	side     side
 	watched  bool
 	sessions map[udpKey]*udpSession
-	fault    error // why clients are not served, as the engine's owner was told
-	retry    timer // set while there is a fault
+	fault    error              // why clients are not served, as the engine's owner was told
+	retry    epoll.Timer[timed] // set while there is a fault
 }
 
 // openUDP opens the socket of a port. It is not watched yet.
@@ -51,7 +52,7 @@ func openUDP(addr netip.AddrPort, l *loop) (*udpPort, error) {
 	}
 	p := &udpPort{addr: addr, loop: l, sessions: make(map[udpKey]*udpSession)}
 	p.side = side{fd: fd, ready: p.receive}
-	p.retry.owner = p
+	p.retry.Owner = p
 	options := []struct{ level, name int }{{level, freebind}}
 	if addr.Addr().IsUnspecified() {
 		options = append(options, struct{ level, name int }{level, info})
@@ -101,7 +102,7 @@ func (p *udpPort) close() {
 		for _, s := range p.sessions {
 			s.end()
 		}
-		p.loop.timers.remove(&p.retry)
+		p.loop.timers.Remove(&p.retry)
 		p.works()
 		p.side.close(p.loop)
 	})
@@ -115,7 +116,7 @@ func (p *udpPort) fail(err error) {
 		d.log.Error().Err(err).Stringer("listen", p.addr).Msg("cannot take datagrams")
 		d.engine.fault(p.addr, p.fault)
 	}
-	p.loop.timers.set(&p.retry, p.loop.now+udpRetry)
+	p.loop.timers.Set(&p.retry, p.loop.now+udpRetry)
 }
 
 // works ends the fault, if there is one.
@@ -141,10 +142,10 @@ func (p *udpPort) timeout() {
 	if !p.watched {
 		p.watch()
 	}
-	if !p.retry.set {
+	if !p.retry.IsSet() {
 		p.loop.serve(&p.side, 0)
 	}
-	if !p.retry.set {
+	if !p.retry.IsSet() {
 		p.works()
 	}
 }
@@ -232,9 +233,9 @@ func (p *udpPort) begin(key udpKey) *udpSession {
 		s.admitted = true
 	}
 	s.side = side{fd: -1}
-	s.timer.owner = s
+	s.timer.Owner = s
 	p.sessions[key] = s
-	p.loop.timers.set(&s.timer, p.loop.now+d.timeouts.idle)
+	p.loop.timers.Set(&s.timer, p.loop.now+d.timeouts.idle)
 	return s
 }
 

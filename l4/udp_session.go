@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"appliance/internal/epoll"
 	"appliance/internal/pool"
 )
 
@@ -30,7 +31,7 @@ type udpSession struct {
 	target   *pool.Server
 	tried    []*pool.Server // refused what is under way
 	side     side           // towards the server
-	timer    timer
+	timer    epoll.Timer[timed]
 	last     time.Duration // when the latest datagram passed
 	answers  int
 
@@ -225,7 +226,7 @@ func (s *udpSession) answer(b *batch, n int) {
 func (s *udpSession) timeout() {
 	l := s.port.loop
 	if due := s.last + s.door.timeouts.idle; due > l.now {
-		l.timers.set(&s.timer, due)
+		l.timers.Set(&s.timer, due)
 		return
 	}
 	if s.answers == 0 {
@@ -236,7 +237,7 @@ func (s *udpSession) timeout() {
 
 func (s *udpSession) end() {
 	s.letGo()
-	s.port.loop.timers.remove(&s.timer)
+	s.port.loop.timers.Remove(&s.timer)
 	delete(s.port.sessions, s.key)
 	if s.admitted {
 		s.door.service.clients.leave(s.key.client.Addr(), s.door.limits.rate)

@@ -1,28 +1,33 @@
-package l4
+package epoll
 
 import "time"
 
-// timer is when its owner wants to be told, in its loop's time.
-type timer struct {
-	owner interface{ timeout() }
+// Timer is when its owner wants to be told.
+type Timer[Owner any] struct {
+	// Owner is who is to be told. It is there before the timer is set.
+	Owner Owner
 	due   time.Duration
 	index int // in the heap; meaningless if not set
 	set   bool
 }
 
-// timers is a heap of those that are set, the first one due on top.
-type timers struct{ heap []*timer }
+// IsSet reports whether t is set.
+func (t *Timer[Owner]) IsSet() bool { return t.set }
 
-// first returns when the first timer is due; 0 if there is none.
-func (h *timers) first() time.Duration {
+// Timers is a heap of those that are set, the first one due on top. Its times are
+// durations since whatever its user counts from. The zero value is empty.
+type Timers[Owner any] struct{ heap []*Timer[Owner] }
+
+// First returns when the first timer is due; 0 if there is none.
+func (h *Timers[Owner]) First() time.Duration {
 	if len(h.heap) == 0 {
 		return 0
 	}
 	return h.heap[0].due
 }
 
-// set sets t, or moves it.
-func (h *timers) set(t *timer, due time.Duration) {
+// Set sets t, or moves it.
+func (h *Timers[Owner]) Set(t *Timer[Owner], due time.Duration) {
 	t.due = due
 	if !t.set {
 		t.set, t.index = true, len(h.heap)
@@ -31,8 +36,8 @@ func (h *timers) set(t *timer, due time.Duration) {
 	h.down(h.up(t.index))
 }
 
-// remove unsets t.
-func (h *timers) remove(t *timer) {
+// Remove unsets t, if it is set.
+func (h *Timers[Owner]) Remove(t *Timer[Owner]) {
 	if !t.set {
 		return
 	}
@@ -46,24 +51,24 @@ func (h *timers) remove(t *timer) {
 	}
 }
 
-// pop unsets and returns a timer that is due at now; nil if there is none.
-func (h *timers) pop(now time.Duration) *timer {
+// Pop unsets and returns a timer that is due at now; nil if there is none.
+func (h *Timers[Owner]) Pop(now time.Duration) *Timer[Owner] {
 	if len(h.heap) == 0 || h.heap[0].due > now {
 		return nil
 	}
 	t := h.heap[0]
-	h.remove(t)
+	h.Remove(t)
 	return t
 }
 
-func (h *timers) swap(i, j int) {
+func (h *Timers[Owner]) swap(i, j int) {
 	h.heap[i], h.heap[j] = h.heap[j], h.heap[i]
 	h.heap[i].index, h.heap[j].index = i, j
 }
 
 // up moves the timer at i towards the top as far as it belongs, and returns
 // where it is then. down does so the other way.
-func (h *timers) up(i int) int {
+func (h *Timers[Owner]) up(i int) int {
 	for i > 0 {
 		parent := (i - 1) / 2
 		if h.heap[parent].due <= h.heap[i].due {
@@ -75,7 +80,7 @@ func (h *timers) up(i int) int {
 	return i
 }
 
-func (h *timers) down(i int) int {
+func (h *Timers[Owner]) down(i int) int {
 	for {
 		least := i
 		for child := 2*i + 1; child <= 2*i+2 && child < len(h.heap); child++ {
