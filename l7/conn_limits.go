@@ -35,14 +35,14 @@ type connCounts struct {
 
 // letIn finds out who a connection is from and lets it in if there may be one more;
 // if not, it has closed it. counted says that it is counted for its client. In
-// either case connCounts.leave is due.
+// either case over is due.
 func (d *door) letIn(tcp *listen.Conn) (client netip.Addr, counted, ok bool) {
 	s, st := d.service, d.service.state.Load()
 	if n := s.conns.all.Add(1); st.cfg.MaxConnections > 0 && n > int64(st.cfg.MaxConnections) {
 		s.refuse(tcp, plainAddr(tcp.Peer().Addr()), errFullService)
 		return client, false, false
 	}
-	client, err := st.clientOf(d.ctx, tcp)
+	client, err := st.clientOf(d.engine.ctx, tcp)
 	if err != nil {
 		s.pipeline.log.Debug().Stringer("proxy", client).Err(err).Msg("no PROXY header")
 		tcp.Close()

@@ -78,8 +78,9 @@
 //     servers that understand more must guard themselves.
 //
 // Goroutines: each connection has that of the listener, which by HTTP/1 does all
-// the work and by HTTP/2 begins one for each request; uploads and the tunnels of
-// upgraded connections have one each, which the exchange waits for. A connection
-// has ended when all of them have. Shutdown waits for all connections, and for
-// those to servers by HTTP/2, whose goroutines an upstream owns.
+// the work, and is given back while the connection is idle, and by HTTP/2 begins one
+// for each request; uploads and the tunnels of upgraded connections have one each,
+// which the exchange waits for. A connection has ended when all of them have. Shutdown
+// waits for all connections, and for those to servers by HTTP/2, whose goroutines an
+// upstream owns.
 package l7

@@ -25,17 +25,16 @@ type doorSettings struct {
 
 // door takes the connections of one service at one local address.
 type door struct {
+	engine  *Engine
 	service *service
 	place   *place
-	ctx     context.Context // ends when all connections are to be cut
-	workers *workers        // of the engine
 	server  atomic.Pointer[server]
 }
 
 // newDoor opens a door; with keep false no connection is kept for a second
 // request. retire ends it.
-func newDoor(ctx context.Context, s *service, at *place, ws *workers, keep bool) *door {
-	d := &door{service: s, place: at, ctx: ctx, workers: ws}
+func newDoor(e *Engine, s *service, at *place, keep bool) *door {
+	d := &door{engine: e, service: s, place: at}
 	d.renew(keep)
 	return d
 }
@@ -66,27 +65,30 @@ func (d *door) retire() { d.server.Load().retire() }
 // secure reports whether the door's connections begin with TLS.
 func (d *door) secure() bool { return d.service.state.Load().certs != nil }
 
-// serve serves the connection of a client and returns when that is closed and
-// all its requests have ended. The stacks of idle connections begin with its
-// frame and those below: they are to be small, so that the collector can shrink
-// them.
-func (d *door) serve(tcp *listen.Conn, client netip.Addr) {
+// serve serves the connection of a client, which is counted for it or not, and returns
+// when that is closed and all its requests have ended, or it is parked. The stacks of idle connections begin
+// with its frame and those below: they are to be small, so that the collector can
+// shrink them.
+func (d *door) serve(tcp *listen.Conn, client netip.Addr, counted bool) (parked bool) {
+	who := newPeer(client)
+	who.counted = counted
 	if d.secure() {
-		if c := d.encrypted(tcp, client); c != nil {
-			d.run(c)
-		}
-		return
+		c := d.encrypted(tcp, who)
+		return c != nil && d.run(c)
 	}
-	h1 := newHTTP1Conn(d.server.Load(), tcp, nil, newPeer(client))
-	d.run(h1)
+	h1 := newHTTP1Conn(d.server.Load(), tcp, nil, who)
+	if d.run(h1) {
+		return true
+	}
 	if h1.preface != nil {
 		d.run(newHTTP2Conn(h1.server, tcp, nil, h1.peer, h1.preface))
 	}
+	return false
 }
 
 // encrypted does the TLS handshake and returns what the connection is then, which
 // counts already; nil if the handshake has failed.
-func (d *door) encrypted(tcp *listen.Conn, client netip.Addr) runningConn {
+func (d *door) encrypted(tcp *listen.Conn, who *peer) runningConn {
 	raw, _ := tcp.SyscallConn() // fails only without a connection
 	c := &conn{Conn: tcp, raw: raw, stall: stallOf(d.service.state.Load().cfg.Timeouts.EffectiveIdle()), began: time.Now()}
 	d.place.add(c)
@@ -94,14 +96,13 @@ func (d *door) encrypted(tcp *listen.Conn, client netip.Addr) runningConn {
 	t := tls.Server(c, d.service.tls)
 	judge := d.service.state.Load().clients
 	err := d.handshake(t, c)
-	who := newPeer(client)
 	who.session = newSession(t.ConnectionState())
 	if judge == d.service.state.Load().clients {
 		who.session.judge.Store(judge)
 	}
 	if err != nil {
 		d.service.failedHandshake(who, c.began, err)
-		d.service.pipeline.log.Debug().Stringer("client", client).Err(err).Msg("TLS handshake failed")
+		d.service.pipeline.log.Debug().Str("client", who.text).Err(err).Msg("TLS handshake failed")
 		c.Close()
 		return nil
 	}
@@ -119,14 +120,24 @@ func (d *door) encrypted(tcp *listen.Conn, client netip.Addr) runningConn {
 type runningConn interface {
 	clientConn
 	// run serves the connection and closes it, unless it is to be served by
-	// another version.
-	run()
+	// another version. If it has been parked the goroutine that goes on with it does
+	// so, and what else is due at its end.
+	run() (parked bool)
 }
 
-func (d *door) run(c runningConn) {
+func (d *door) run(c runningConn) (parked bool) {
 	d.place.add(c)
-	defer d.place.remove(c)
-	c.run()
+	if c.run() {
+		return true
+	}
+	d.place.remove(c)
+	return false
+}
+
+// over is the end of a connection that letIn has counted.
+func (d *door) over(client netip.Addr, counted bool) {
+	d.service.conns.leave(client, counted)
+	d.engine.conns.Done()
 }
 
 // handshake does the TLS handshake within the time for a request's head.

@@ -25,6 +25,7 @@ type Engine struct {
 	conns   sync.WaitGroup // one for each connection
 	workers workers        // of the streams of HTTP/2
 	clock   accesslog.Clock
+	awake   time.Duration // for which an idle connection keeps its goroutine, or a quarter more
 
 	// mu guards what is below: the things that a configuration or a new
 	// connection changes. Requests do without it.
@@ -56,6 +57,7 @@ func New(log zerolog.Logger) *Engine {
 		log:      log,
 		ctx:      ctx,
 		cut:      cut,
+		awake:    stayAwake,
 		services: make(map[string]*service),
 		doors:    make(map[doorKey]*door),
 		places:   make(map[netip.Addr]*place),
@@ -224,7 +226,7 @@ func (e *Engine) admit(en *entrance, tcp *listen.Conn) *door {
 	}
 	d := e.doors[key]
 	if d == nil {
-		d = newDoor(e.ctx, en.service, at, &e.workers, e.keeps(key))
+		d = newDoor(e, en.service, at, e.keeps(key))
 		e.doors[key] = d
 	}
 	e.conns.Add(1)

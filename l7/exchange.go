@@ -286,6 +286,7 @@ type peer struct {
 	// the client is who connected.
 	proxy   string
 	session *session // of TLS; nil: there is none
+	counted bool     // the connection is, among those of its client
 
 	// What Forwarded was for the last host, for most clients ask for one.
 	host, scheme, forwarded string

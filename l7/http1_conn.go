@@ -28,7 +28,7 @@ const (
 // that reads its requests, carries them out and writes the answers.
 //
 // While it is idle it holds no buffer: the rest of what a request needs is
-// http1Work.
+// http1Work. When it has been idle for a while it holds no goroutine, either.
 type http1Conn struct {
 	server *server
 	tcp    *listen.Conn
@@ -82,6 +82,9 @@ type http1Work struct {
 	body   http1Body
 }
 
+// stayAwake is for how long an idle connection keeps its goroutine, or up to twice that.
+const stayAwake = 500 * time.Millisecond
+
 const (
 	workSize = 4 << 10  // of the buffers to begin with
 	workMost = 16 << 10 // of the buffers that are kept
@@ -127,27 +130,46 @@ func (c *http1Conn) end() {
 	works.Put(w)
 }
 
-// run serves the connection and closes it.
-func (c *http1Conn) run() {
-	defer c.close()
-	if c.armRead(c.began, c.server.set.header) != nil {
+// run is described at runningConn.
+func (c *http1Conn) run() (parked bool) {
+	if c.armRead(c.began, c.server.set.header) == nil && c.serve() {
+		return true
+	}
+	c.close()
+	return false
+}
+
+// ServeConn goes on with a connection that was parked.
+func (c *http1Conn) ServeConn(*listen.Conn) {
+	if c.serve() {
 		return
 	}
+	c.close()
+	d := c.server.door
+	d.place.remove(c)
+	d.over(c.peer.addr, c.peer.counted)
+}
+
+// serve serves the connection until it is to be closed, or has been parked.
+func (c *http1Conn) serve() (parked bool) {
 	for {
 		err := c.raw.Read(c.turnFunc)
 		c.fd = -1
 		switch {
 		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded):
+			// It is to be parked, was woken, or its time is up.
 			if c.stays() {
+				if c.tcp.Park(c) {
+					return true
+				}
 				continue
 			}
-			// It was woken, or its time is up.
 			if !c.lastLook() {
-				return
+				return false
 			}
 		default:
-			return
+			return false
 		}
 		if c.next == nextMore || c.next == nextRequest {
 			c.next = c.outside()
@@ -155,10 +177,10 @@ func (c *http1Conn) run() {
 		if c.next == nextHTTP2 {
 			in := &c.work.in
 			c.preface = append(c.preface, in.b[in.r:in.w]...)
-			return
+			return false
 		}
 		if c.next == nextClose {
-			return
+			return false
 		}
 	}
 }
@@ -170,7 +192,7 @@ func (c *http1Conn) run() {
 //
 // That holds for what comes after the poller was asked last. A read that has filled
 // its buffer has left something, perhaps, that the poller has told of already, so
-// another one follows. See also soonLook.
+// another one follows. See also stays.
 func (c *http1Conn) turn(fd uintptr) bool {
 	c.begin()
 	c.fd = int(fd)
@@ -235,27 +257,17 @@ func (c *http1Conn) drained(served bool) bool {
 	return c.next != nextWait
 }
 
-// soonLook is how long after a request an idle connection is looked at in any case.
-// A client that closes its side together with its last request (shutdown(2)) is
-// noticed once, by the poller, which tells of something to read and not of what. To
-// look for the end after each request would be a system call for each.
-const soonLook = 250 * time.Millisecond
-
-// idle makes the connection wait for another request.
+// idle makes the connection wait for another request: with its goroutine at first,
+// which costs less than to come back without one.
 func (c *http1Conn) idle() next {
 	c.end()
-	soon := min(soonLook, c.server.set.idle/2)
+	soon := min(c.server.awake, c.server.set.idle/2)
 	if left := c.readBy.Sub(c.now); left < soon || left > 2*soon {
 		c.readBy = c.now.Add(2 * soon)
 		if c.tcp.SetReadDeadline(c.readBy) != nil {
 			return nextClose
 		}
 	}
-	return c.rest()
-}
-
-// rest makes the connection idle, with the deadline that there is.
-func (c *http1Conn) rest() next {
 	c.state.Store(stateIdle)
 	if !c.server.keep.Load() {
 		return nextClose
@@ -263,19 +275,20 @@ func (c *http1Conn) rest() next {
 	return nextWait
 }
 
-// stays reports whether a connection whose deadline has passed goes on waiting,
-// having been idle for soonLook, or a while more, and not for as long as it may. The
-// wait begins with a look.
+// stays reports whether a connection whose deadline has passed goes on waiting: it has
+// been idle for a while, and not for as long as it may. The wait begins with a look. A
+// client that closes its side together with its last request (shutdown(2)) is noticed
+// once, by the poller, which tells of something to read and not of what; and to look for
+// the end after each request would be a system call for each.
 func (c *http1Conn) stays() bool {
-	if c.state.Load() != stateIdle {
+	c.waking.Lock() // or wake's deadline could be replaced by this one
+	defer c.waking.Unlock()
+	until := c.now.Add(c.server.set.idle)
+	if c.state.Load() != stateIdle || !time.Now().Before(until) {
 		return false
 	}
-	left := c.server.set.idle - time.Since(c.now)
-	if left <= 0 {
-		return false
-	}
-	c.awake(stateReading) // or wake's deadline could be replaced by this one
-	return c.armExactly(left) == nil && c.rest() == nextWait
+	c.readBy = until
+	return c.tcp.SetReadDeadline(until) == nil
 }
 
 // awake ends the state idle, in which wake may interfere.

@@ -157,7 +157,7 @@ func (c *http1Conn) exchange() bool {
 	c.awake(stateBusy)
 	c.holding.Store(ex)
 	d := c.server.door
-	err := d.service.pipeline.serve(d.ctx, d.service.state.Load(), ex)
+	err := d.service.pipeline.serve(d.engine.ctx, d.service.state.Load(), ex)
 	c.holding.Store(nil)
 	c.now = ex.now
 	if c.waited {

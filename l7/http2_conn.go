@@ -88,7 +88,7 @@ func newHTTP2Conn(s *server, tcp *listen.Conn, t *tls.Conn, p *peer, read []byte
 }
 
 // run serves the connection and closes it.
-func (c *http2Conn) run() {
+func (c *http2Conn) run() (parked bool) {
 	defer c.close()
 	c.hello()
 	err := c.readPreface()
@@ -98,6 +98,7 @@ func (c *http2Conn) run() {
 		}
 	}
 	c.giveUp(err)
+	return false
 }
 
 // hello sends our settings, which may come first (RFC 9113, section 3.4).

@@ -287,7 +287,7 @@ func (st *http2Stream) begin() {
 	}
 	c.mu.Unlock()
 	c.tasks.Add(1)
-	c.server.door.workers.serve(st)
+	c.server.door.engine.workers.serve(st)
 }
 
 // wholeMost is the largest body that is sent in one piece with its head.

@@ -50,7 +50,7 @@ func (st *http2Stream) serve() {
 	d := st.conn.server.door
 	defer st.conn.tasks.Done()
 	// What the error says shows in the answer: it is not finished.
-	_ = d.service.pipeline.serve(d.ctx, d.service.state.Load(), &st.ex)
+	_ = d.service.pipeline.serve(d.engine.ctx, d.service.state.Load(), &st.ex)
 	st.finish()
 }
 

@@ -9,9 +9,10 @@ import (
 // server is what the connections of a door have in common. It is replaced, not
 // changed, when the door's settings change.
 type server struct {
-	door *door
-	set  doorSettings
-	keep atomic.Bool // connections are kept for another request
+	door  *door
+	set   doorSettings
+	awake time.Duration // for which an idle connection keeps its goroutine, at least
+	keep  atomic.Bool   // connections are kept for another request
 	// leaving: answers of HTTP/1.1 say that no request may follow, and idle
 	// connections are kept for one more.
 	leaving atomic.Bool
@@ -19,7 +20,7 @@ type server struct {
 }
 
 func newServer(d *door, set doorSettings, keep bool) *server {
-	s := &server{door: d, set: set}
+	s := &server{door: d, set: set, awake: d.engine.awake}
 	s.keep.Store(keep)
 	return s
 }

@@ -146,17 +146,16 @@ type entrance struct {
 func (en *entrance) ClientsFirst() bool { return true }
 
 // ServeConn serves one connection, which it owns, and returns when that is
-// closed and all its requests have ended.
+// closed and all its requests have ended, or it is parked.
 func (en *entrance) ServeConn(tcp *listen.Conn) {
 	d := en.engine.admit(en, tcp)
 	if d == nil {
 		tcp.Close()
 		return
 	}
-	defer en.engine.conns.Done()
 	client, counted, ok := d.letIn(tcp)
-	if ok {
-		d.serve(tcp, client)
+	if ok && d.serve(tcp, client, counted) {
+		return
 	}
-	d.service.conns.leave(client, counted)
+	d.over(client, counted)
 }

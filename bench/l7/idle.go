@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -26,10 +27,14 @@ type opened struct {
 	err   error
 }
 
-// idle returns the memory of an idle connection in KiB: what a new process, which
+// settle is how long connections have been idle when they are looked at.
+const settle = 5 * time.Second
+
+// idle returns the memory of an idle connection: what a new process, which
 // has answered two requests, has grown by when there are many that have carried one
-// request each.
-func idle(p *proxy, secure bool) (float64, error) {
+// request each. And it returns what another request costs on each of them, one after
+// the other.
+func idle(p *proxy, secure bool) (sample, error) {
 	o := &opened{}
 	defer func() {
 		for _, c := range o.conns {
@@ -52,10 +57,28 @@ func idle(p *proxy, secure bool) (float64, error) {
 	}
 	group.Wait()
 	if o.err != nil {
-		return 0, o.err
+		return sample{}, o.err
 	}
-	time.Sleep(time.Second)
-	return float64(contest.Memory(p.pid())-before) / float64(len(o.conns)-2) / 1024, nil
+	time.Sleep(settle)
+	s := sample{Memory: float64(contest.Memory(p.pid())-before) / float64(len(o.conns)-2) / 1024}
+	return s, o.wake(p, &s)
+}
+
+// wake puts a second request on each connection and notes what that costs.
+func (o *opened) wake(p *proxy, s *sample) error {
+	took := make([]time.Duration, 0, len(o.conns))
+	used := contest.CPU(p.pid())
+	for _, c := range o.conns {
+		began := time.Now()
+		if err := put(c, p); err != nil {
+			return err
+		}
+		took = append(took, time.Since(began))
+	}
+	s.CPU = (contest.CPU(p.pid()) - used).Seconds() * 1e6 / float64(len(took))
+	slices.Sort(took)
+	s.P50, s.P99 = took[len(took)/2], took[len(took)*99/100]
+	return nil
 }
 
 // open opens a connection, and keeps it when it has carried a request.
@@ -81,19 +104,25 @@ func ask(p *proxy, secure bool) (net.Conn, error) {
 	if secure {
 		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
 	}
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: "+p.address+"\r\n\r\n"); err != nil {
+	if err := put(c, p); err != nil {
 		c.Close()
 		return nil, err
+	}
+	return c, nil
+}
+
+// put puts a request on a connection.
+func put(c net.Conn, p *proxy) error {
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: "+p.address+"\r\n\r\n"); err != nil {
+		return err
 	}
 	resp, err := http.ReadResponse(bufio.NewReaderSize(c, 512), nil)
 	if err != nil {
-		c.Close()
-		return nil, err
+		return err
 	}
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != 200 {
-		c.Close()
-		return nil, fmt.Errorf("%s, %v", resp.Status, err)
+		return fmt.Errorf("%s, %v", resp.Status, err)
 	}
-	return c, nil
+	return nil
 }

@@ -187,12 +187,12 @@ func (r *rig) measureIdle(t *table) error {
 			if err := p.start(r.dir); err != nil {
 				return err
 			}
-			n, err := idle(p, w.secure)
+			s, err := idle(p, w.secure)
 			p.stop()
 			if err != nil {
 				return fmt.Errorf("%s, %s: %w", p.name, w.name, err)
 			}
-			t.add(w.name, p.name, sample{Memory: n})
+			t.add(w.name, p.name, s)
 		}
 	}
 	return nil

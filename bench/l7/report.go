@@ -78,18 +78,34 @@ throws it away without a copy. What is large is not stored by any of the proxies
 	for _, w := range workloads {
 		t.rows(&b, w)
 	}
-	fmt.Fprintf(&b, "\nMemory that a new process, which has answered two requests, takes more for each of %d idle connections that have carried one\nrequest, in KiB:\n\n| | %s |\n| --- |%s\n",
-		idleConnections, strings.Join(order, " | "), strings.Repeat(" --- |", len(order)))
-	for _, w := range idles {
-		name := w.name
-		fmt.Fprintf(&b, "| %s |", strings.TrimPrefix(name, "idle, "))
-		for _, p := range order {
-			if s := t.Samples[name][p]; len(s) > 0 {
-				fmt.Fprintf(&b, " %.1f", contest.Median(s, func(s sample) float64 { return s.Memory }))
+	fmt.Fprintf(&b, "\nWhat each of %d connections takes of a new process, which has answered two requests before, when they have carried one request\n"+
+		"each and been idle for %v; then what another request on each costs, one after the other:\n\n| | %s |\n| --- |%s\n",
+		idleConnections, settle, strings.Join(order, " | "), strings.Repeat(" --- |", len(order)))
+	for _, row := range []struct {
+		what string
+		text func(s []sample) string
+	}{
+		{"KiB", func(s []sample) string {
+			return fmt.Sprintf("%.1f", contest.Median(s, func(s sample) float64 { return s.Memory }))
+		}},
+		{"CPU us of the next request", func(s []sample) string {
+			return fmt.Sprintf("%.1f", contest.Median(s, func(s sample) float64 { return s.CPU }))
+		}},
+		{"its p50, p99", func(s []sample) string {
+			return fmt.Sprint(contest.Median(s, func(s sample) time.Duration { return s.P50 }).Round(time.Microsecond), ", ",
+				contest.Median(s, func(s sample) time.Duration { return s.P99 }).Round(time.Microsecond))
+		}},
+	} {
+		for _, w := range idles {
+			fmt.Fprintf(&b, "| %s, %s |", strings.TrimPrefix(w.name, "idle, "), row.what)
+			for _, p := range order {
+				if s := t.Samples[w.name][p]; len(s) > 0 {
+					b.WriteString(" " + row.text(s))
+				}
+				b.WriteString(" |")
 			}
-			b.WriteString(" |")
+			b.WriteString("\n")
 		}
-		b.WriteString("\n")
 	}
 	return b.String()
 }

@@ -29,9 +29,13 @@ type Conn struct {
 	// polled is what waits, nil before the first wait. It owns the descriptor.
 	polled atomic.Pointer[polled]
 
+	parks  bool                   // the connection is a Set's, which can have it wait
+	next   *parked                // where the connection is to wait when ServeConn has returned
+	parked atomic.Pointer[parked] // where it waits
+
 	mu              sync.Mutex
 	users           int       // calls that use fd without polled
-	readBy, writeBy time.Time // deadlines that polled is to begin with
+	readBy, writeBy time.Time // the deadlines
 	closed          bool
 }
 
@@ -149,7 +153,7 @@ func (c *Conn) reset() {
 func (c *Conn) SetDeadline(t time.Time) error { return c.setDeadlines(&t, &t) }
 
 // SetReadDeadline sets the deadline for reading. After it nothing is read, be it there
-// already.
+// already. A connection that is parked goes on.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadlines(&t, nil) }
 
 // SetWriteDeadline sets the deadline for writing. After it nothing is written.
@@ -157,6 +161,16 @@ func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadlines(nil, 
 
 // setDeadlines sets the deadlines that are not nil.
 func (c *Conn) setDeadlines(read, write *time.Time) error {
+	if err := c.changeDeadlines(read, write); err != nil {
+		return err
+	}
+	if read != nil {
+		c.unpark().goOn()
+	}
+	return nil
+}
+
+func (c *Conn) changeDeadlines(read, write *time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -164,20 +178,40 @@ func (c *Conn) setDeadlines(read, write *time.Time) error {
 	}
 	p := c.polled.Load()
 	if read != nil {
-		if p == nil {
-			c.readBy = *read
-		} else if err := p.SetReadDeadline(*read); err != nil {
-			return err
+		c.readBy = *read
+		if p != nil {
+			if err := p.SetReadDeadline(*read); err != nil {
+				return err
+			}
 		}
 	}
 	if write != nil {
-		if p == nil {
-			c.writeBy = *write
-		} else if err := p.SetWriteDeadline(*write); err != nil {
-			return err
+		c.writeBy = *write
+		if p != nil {
+			return p.SetWriteDeadline(*write)
 		}
 	}
 	return nil
+}
+
+// fate returns the deadline for reading, and whether the connection has been closed.
+func (c *Conn) fate() (readBy time.Time, closed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.readBy, c.closed
+}
+
+// Park has the connection wait without a goroutine: when a Read would not wait any
+// more, or a deadline for reading is set, h.ServeConn is called with it. The ServeConn
+// that calls Park returns next, and does nothing more with the connection, which it
+// has not closed. If the connection cannot wait so, for want of descriptors perhaps,
+// h.ServeConn is called at once, and is to wait. Park is false, and has done nothing,
+// if no Set has accepted the connection.
+func (c *Conn) Park(h Handler) bool {
+	if c.parks {
+		c.next = &parked{conn: c, handler: h}
+	}
+	return c.parks
 }
 
 // Close closes the connection. Calls under way fail soon. Once the poller knows the
@@ -195,6 +229,8 @@ func (c *Conn) Close() error {
 		_ = p.SetDeadline(time.Unix(1, 0))
 	}
 	c.mu.Unlock()
+	// Before another connection can have the descriptor.
+	defer c.unpark().goOn()
 	if used {
 		return nil
 	}

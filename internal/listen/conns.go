@@ -10,28 +10,29 @@ import (
 // idleWorkers is how many goroutines wait for another connection at most.
 const idleWorkers = 64
 
-// The stack of a goroutine that has served something is twice as large as an idle
-// one needs. The collector halves it, but it is begun for the growth of the heap, of
-// which connections take little. So it is begun here, too: when there are
-// collectLeast connections, for each quarter more, and not twice in collectPause.
+// What the stacks of goroutines have taken is given back to the system after a
+// collection, which also halves the stacks of those that stay. But the collector is
+// begun for the growth of the heap, of which connections take little. So it is begun
+// here, too: when there are collectLeast connections, for each quarter more, and
+// collectAfter later, when those that are idle have been parked.
 const (
 	collectLeast = 1000
-	collectPause = 100 * time.Millisecond
+	collectAfter = 2 * time.Second
 )
 
 // conns are the connections that handlers serve. The zero value is empty and
 // ready to use.
 type conns struct {
-	workers sync.WaitGroup // one for each goroutine
+	tasks sync.WaitGroup // one for each goroutine, and for each connection in lot
+	lot   lot            // where connections wait without one
 
 	mu    sync.Mutex
 	all   map[*Conn]struct{}
 	idle  []chan<- work // of workers; who became idle last comes first
 	ended bool          // no worker is to become idle any more
 
-	collectAt  int       // how many connections begin a collection
-	collected  time.Time // when the last one was begun
-	collecting bool
+	collectAt  int         // how many connections begin a collection
+	collection *time.Timer // that is to come, or under way; nil: there is none
 }
 
 // work is a connection and who serves it.
@@ -41,35 +42,61 @@ type work struct {
 }
 
 // serve hands c to h, on a goroutine of its own as long as ServeConn lasts.
+func (s *conns) serve(h Handler, c *Conn) {
+	c.parks = true
+	s.add(c)
+	s.hand(work{h, c})
+}
+
+// hand hands w to a goroutine.
 //
 // Goroutines are kept for other connections, a few of them: the stack of a new
 // one has to grow several times before it is large enough for a handler, which
 // is more than a tenth of what a short connection costs.
-func (s *conns) serve(h Handler, c *Conn) {
-	w := work{h, c}
-	if next := s.add(c); next != nil {
+func (s *conns) hand(w work) {
+	if next := s.worker(); next != nil {
 		next <- w // has room for it
 		return
 	}
-	s.workers.Go(func() { s.work(w) })
+	s.tasks.Go(func() { s.work(w) })
 }
 
 // work serves w, and what comes after it.
 func (s *conns) work(w work) {
 	next := make(chan work, 1)
 	for ok := true; ok; w, ok = <-next {
-		w.handler.ServeConn(w.conn)
-		if !s.remove(w.conn, next) {
+		if !s.finish(w) {
+			s.remove(w.conn)
+		}
+		if !s.rest(next) {
 			return
 		}
 		w = work{} // nothing of it is kept meanwhile
 	}
 }
 
-// wait returns when every ServeConn has returned. None must begin any more.
+// finish serves w until its connection has ended, or waits without a goroutine: then it
+// is true, and others may have the connection already.
+func (s *conns) finish(w work) (parked bool) {
+	for {
+		w.handler.ServeConn(w.conn)
+		p := w.conn.next
+		if p == nil {
+			return false
+		}
+		w.conn.next = nil
+		if s.park(p) {
+			return true
+		}
+		w.handler = p.handler
+	}
+}
+
+// wait returns when every connection has ended. None must begin any more.
 func (s *conns) wait() {
 	s.dismiss()
-	s.workers.Wait()
+	s.lot.end()
+	s.tasks.Wait()
 }
 
 // dismiss ends the workers: the idle ones now, the others when they would be idle.
@@ -81,6 +108,9 @@ func (s *conns) dismiss() {
 		close(next)
 	}
 	s.idle = nil
+	if s.collection != nil && s.collection.Stop() {
+		s.tasks.Done()
+	}
 }
 
 // cut resets the connections to vips and returns how many those are.
@@ -105,17 +135,25 @@ func (s *conns) to(vips []netip.Addr) []*Conn {
 	return list
 }
 
-// add notes c and takes a worker for it, nil if none is idle.
-func (s *conns) add(c *Conn) chan<- work {
+// add notes c.
+func (s *conns) add(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.all == nil {
 		s.all = make(map[*Conn]struct{})
 	}
 	s.all[c] = struct{}{}
-	if len(s.all) >= s.collectAt {
-		s.collect()
+	s.collectAt = max(s.collectAt, collectLeast)
+	if len(s.all) >= s.collectAt && s.collection == nil && !s.ended {
+		s.tasks.Add(1)
+		s.collection = time.AfterFunc(collectAfter, s.collect)
 	}
+}
+
+// worker returns a worker that was idle, nil if none is.
+func (s *conns) worker() chan<- work {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	last := len(s.idle) - 1
 	if last < 0 {
 		return nil
@@ -125,33 +163,31 @@ func (s *conns) add(c *Conn) chan<- work {
 	return next
 }
 
-// collect begins a collection if it is time for one. The caller holds the lock.
+// collect carries a collection out, and another one: after the first the runtime keeps
+// what the heap may grow by until the next, the more the more it has grown before.
 func (s *conns) collect() {
+	defer s.tasks.Done()
+	runtime.GC()
+	runtime.GC()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.collection = nil
 	s.collectAt = max(collectLeast, len(s.all)+len(s.all)/4)
-	now := time.Now()
-	if len(s.all) < collectLeast || s.collecting || s.ended {
-		return
-	}
-	if now.Sub(s.collected) < collectPause {
-		s.collectAt = len(s.all) + collectLeast/10 // ask again soon
-		return
-	}
-	s.collecting, s.collected = true, now
-	s.workers.Go(func() {
-		runtime.GC()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.collecting = false
-	})
 }
 
-// remove forgets c, which has been served. It reports whether the worker is
-// idle now and waits for what comes by next; if not, it is to end.
-func (s *conns) remove(c *Conn, next chan<- work) bool {
+// remove forgets c, which has ended.
+func (s *conns) remove(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.all, c)
 	s.collectAt = min(s.collectAt, max(collectLeast, 2*len(s.all)))
+}
+
+// rest reports whether a worker is idle now and waits for what comes by next; if not,
+// it is to end.
+func (s *conns) rest(next chan<- work) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.ended || len(s.idle) >= idleWorkers {
 		return false
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -198,38 +199,50 @@ func adopt(t *testing.T, c *net.TCPConn) *Conn {
 // Many connections begin a collection, which is waited for; few begin none, and as many
 // as there were before begin no other one.
 func TestCollect(t *testing.T) {
-	var s conns
-	var held []*Conn
-	add := func(n int) {
-		for range n {
-			c := &Conn{}
-			s.add(c)
-			held = append(held, c)
+	synctest.Test(t, func(t *testing.T) {
+		var s conns
+		var held []*Conn
+		coming := func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.collection != nil
 		}
-		s.workers.Wait()
-	}
-	add(collectLeast - 1)
-	if !s.collected.IsZero() {
-		t.Error("few connections began a collection")
-	}
-	add(1)
-	first := s.collected
-	if first.IsZero() || s.collecting {
-		t.Fatalf("%d connections: begun at %v, goes on: %v", collectLeast, first, s.collecting)
-	}
-	s.collected = first.Add(-time.Hour)
-	add(collectLeast / 8)
-	if s.collected != first.Add(-time.Hour) {
-		t.Error("an eighth more began another collection")
-	}
-	add(collectLeast / 8)
-	if s.collected == first.Add(-time.Hour) {
-		t.Error("a quarter more began no other collection")
-	}
-	for _, c := range held {
-		s.remove(c, make(chan work, 1))
-	}
-	if s.collectAt != collectLeast {
-		t.Errorf("when all have gone, %d connections begin a collection, want %d", s.collectAt, collectLeast)
-	}
+		add := func(n int) (collects bool) {
+			for range n {
+				c := &Conn{}
+				s.add(c)
+				held = append(held, c)
+			}
+			collects = coming()
+			s.tasks.Wait()
+			return collects
+		}
+		if add(collectLeast - 1) {
+			t.Error("few connections begin a collection")
+		}
+		began := time.Now()
+		if !add(1) || time.Since(began) < collectAfter || coming() {
+			t.Errorf("%d connections begin none, or it was not waited for", collectLeast)
+		}
+		if add(collectLeast/4 - 1) {
+			t.Error("less than a quarter more begins another collection")
+		}
+		if !add(1) {
+			t.Error("a quarter more begins no other collection")
+		}
+		for _, c := range held {
+			s.remove(c)
+		}
+		if s.collectAt != collectLeast {
+			t.Errorf("when all have gone, %d connections begin a collection, want %d", s.collectAt, collectLeast)
+		}
+		// One that is to come does not hold up the end.
+		for range collectLeast {
+			s.add(&Conn{})
+		}
+		began = time.Now()
+		if s.wait(); time.Since(began) > 0 {
+			t.Error("the end waits for a collection")
+		}
+	})
 }

@@ -16,5 +16,8 @@
 // to be waited for.
 //
 // Every listener has one goroutine that accepts, which Close waits for, and
-// every connection one that runs Handler.ServeConn, which Wait waits for.
+// every connection one that runs Handler.ServeConn. A handler may park its connection
+// while there is nothing to do, see Conn.Park: then it has no goroutine, only a place
+// among those that one goroutine waits for, and another call of ServeConn goes on with
+// it. Wait waits for all of them.
 package listen

@@ -16,7 +16,8 @@ import (
 // Handler serves the connections of a listener.
 type Handler interface {
 	// ServeConn serves one connection, on a goroutine of its own, and closes it
-	// before it returns. Keep-alive is on and Nagle's algorithm off.
+	// before it returns, unless it parks it. Keep-alive is on and Nagle's algorithm
+	// off.
 	ServeConn(c *Conn)
 }
 
@@ -36,7 +37,7 @@ type Set struct {
 	log   zerolog.Logger
 	fault func(addr netip.AddrPort, err error)
 
-	conns conns // those with a ServeConn under way
+	conns conns // those with a ServeConn under way, and parked ones
 
 	mu        sync.Mutex // guards what follows; changes are rare
 	listeners map[netip.AddrPort]*listener
@@ -254,8 +255,9 @@ func (s *Set) closeAll() (closed []*listener) {
 	return closed
 }
 
-// Wait returns when every ServeConn has returned. Call it after Close, and
-// after the handlers have been told to end their connections.
+// Wait returns when every connection has ended: no ServeConn is under way, and none is
+// parked. Call it after Close, and after the handlers have been told to end their
+// connections.
 func (s *Set) Wait() { s.conns.wait() }
 
 // Cut resets the connections under way whose local address is one of vips, and
