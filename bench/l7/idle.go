@@ -28,7 +28,7 @@ type opened struct {
 }
 
 // settle is how long connections have been idle when they are looked at.
-const settle = 5 * time.Second
+const settle = 10 * time.Second
 
 // idle returns the memory of an idle connection: what a new process, which
 // has answered two requests, has grown by when there are many that have carried one

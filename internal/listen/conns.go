@@ -10,11 +10,13 @@ import (
 // idleWorkers is how many goroutines wait for another connection at most.
 const idleWorkers = 64
 
-// What the stacks of goroutines have taken is given back to the system after a
-// collection, which also halves the stacks of those that stay. But the collector is
-// begun for the growth of the heap, of which connections take little. So it is begun
-// here, too: when there are collectLeast connections, for each quarter more, and
-// collectAfter later, when those that are idle have been parked.
+// What handshakes and the stacks of goroutines have taken is given back to the system
+// after a collection, which also halves the stacks of those that stay. But the collector
+// is begun for the growth of the heap, and when many connections have come and are idle
+// that does not grow any more. So it is begun here, too: if there are collectLeast
+// connections, when as many, and an eighth of all, have come since it was the last time,
+// and not more than a tenth of that in the latest collectAfter. By then the idle ones
+// have been parked.
 const (
 	collectLeast = 1000
 	collectAfter = 2 * time.Second
@@ -31,7 +33,8 @@ type conns struct {
 	idle  []chan<- work // of workers; who became idle last comes first
 	ended bool          // no worker is to become idle any more
 
-	collectAt  int         // how many connections begin a collection
+	added      int         // how many connections have come since the latest collection
+	before     int         // added when it was looked at last
 	collection *time.Timer // that is to come, or under way; nil: there is none
 }
 
@@ -143,9 +146,10 @@ func (s *conns) add(c *Conn) {
 		s.all = make(map[*Conn]struct{})
 	}
 	s.all[c] = struct{}{}
-	s.collectAt = max(s.collectAt, collectLeast)
-	if len(s.all) >= s.collectAt && s.collection == nil && !s.ended {
+	s.added++
+	if s.collection == nil && s.added >= max(collectLeast, len(s.all)/8) && len(s.all) >= collectLeast && !s.ended {
 		s.tasks.Add(1)
+		s.before = s.added
 		s.collection = time.AfterFunc(collectAfter, s.collect)
 	}
 }
@@ -163,16 +167,32 @@ func (s *conns) worker() chan<- work {
 	return next
 }
 
-// collect carries a collection out, and another one: after the first the runtime keeps
-// what the heap may grow by until the next, the more the more it has grown before.
+// collect carries a collection out if few connections come now, and another one: after
+// the first the runtime keeps what the heap may grow by until the next, the more the more
+// it has grown before.
 func (s *conns) collect() {
+	if s.many() {
+		return
+	}
 	defer s.tasks.Done()
 	runtime.GC()
 	runtime.GC()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.collection = nil
-	s.collectAt = max(collectLeast, len(s.all)+len(s.all)/4)
+	s.collection, s.added = nil, 0
+}
+
+// many reports whether many connections have come lately; then it is looked again later.
+func (s *conns) many() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	came := s.added - s.before
+	s.before = s.added
+	if came <= collectLeast/10 || s.ended {
+		return false
+	}
+	s.collection.Reset(collectAfter)
+	return true
 }
 
 // remove forgets c, which has ended.
@@ -180,7 +200,6 @@ func (s *conns) remove(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.all, c)
-	s.collectAt = min(s.collectAt, max(collectLeast, 2*len(s.all)))
 }
 
 // rest reports whether a worker is idle now and waits for what comes by next; if not,

@@ -196,50 +196,62 @@ func adopt(t *testing.T, c *net.TCPConn) *Conn {
 	return NewConn(fd, c.LocalAddr().(*net.TCPAddr).AddrPort(), c.RemoteAddr().(*net.TCPAddr).AddrPort())
 }
 
-// Many connections begin a collection, which is waited for; few begin none, and as many
-// as there were before begin no other one.
+// Many connections begin a collection when no more come, which is waited for; few begin
+// none, and neither do few that come after many.
 func TestCollect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s conns
-		var held []*Conn
+		add := func(n int) {
+			for range n {
+				s.add(&Conn{})
+			}
+		}
 		coming := func() bool {
+			synctest.Wait()
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			return s.collection != nil
 		}
-		add := func(n int) (collects bool) {
-			for range n {
-				c := &Conn{}
-				s.add(c)
-				held = append(held, c)
-			}
-			collects = coming()
-			s.tasks.Wait()
-			return collects
-		}
-		if add(collectLeast - 1) {
+		add(collectLeast - 1)
+		if coming() {
 			t.Error("few connections begin a collection")
 		}
+		add(1)
+		for range 10 {
+			add(collectLeast/10 + 1)
+			time.Sleep(collectAfter)
+			if !coming() {
+				t.Error("a collection while many connections come")
+			}
+		}
+		add(collectLeast / 10)
+		time.Sleep(collectAfter)
+		if coming() {
+			t.Error("no collection when no more come")
+		}
+		add(collectLeast - 1)
+		if coming() {
+			t.Error("few more begin another collection")
+		}
 		began := time.Now()
-		if !add(1) || time.Since(began) < collectAfter || coming() {
-			t.Errorf("%d connections begin none, or it was not waited for", collectLeast)
+		add(1)
+		s.tasks.Wait()
+		if d := time.Since(began); d != collectAfter || coming() {
+			t.Errorf("the collection has ended after %v", d)
 		}
-		if add(collectLeast/4 - 1) {
-			t.Error("less than a quarter more begins another collection")
-		}
-		if !add(1) {
-			t.Error("a quarter more begins no other collection")
-		}
-		for _, c := range held {
+		for c := range s.all {
 			s.remove(c)
 		}
-		if s.collectAt != collectLeast {
-			t.Errorf("when all have gone, %d connections begin a collection, want %d", s.collectAt, collectLeast)
+		for range 2 * collectLeast {
+			c := &Conn{}
+			s.add(c)
+			s.remove(c)
+		}
+		if coming() {
+			t.Error("connections that end begin a collection")
 		}
 		// One that is to come does not hold up the end.
-		for range collectLeast {
-			s.add(&Conn{})
-		}
+		add(collectLeast)
 		began = time.Now()
 		if s.wait(); time.Since(began) > 0 {
 			t.Error("the end waits for a collection")
