@@ -516,7 +516,7 @@ NOINLINE struct flow *begin(struct __sk_buff *skb, const struct packet *p, __u32
 	copy_addr(k.saddr, f->daddr);
 	copy_addr(k.daddr, f->saddr);
 	k.sport = f->dport;
-	long err = -1;
+	int err = -1; // before Linux 6.4 the tables have no more than 32 bits of it right
 	for (int i = 0; i < 8; i++) {
 		k.dport = f->sport;
 		back->addr_diff = bpf_csum_diff(k.saddr, 32, back->saddr, 32, 0);
