@@ -1,9 +1,14 @@
 package l7
 
 import (
+	"errors"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // isGRPC reports whether a request is a call of gRPC. Such a client looks for the
@@ -22,6 +27,7 @@ func isGRPC(ex *exchange) bool {
 // document "HTTP to gRPC Status Code Mapping".
 const (
 	grpcUnknown         = 2
+	grpcDeadline        = 4
 	grpcPermission      = 7
 	grpcExhausted       = 8
 	grpcUnimplemented   = 12
@@ -52,10 +58,15 @@ func grpcCode(status int) int {
 // tellGRPC gives an error of our own to a client of gRPC: an answer that has no
 // body, and the outcome in its head ("Trailers-Only").
 func (p *pipeline) tellGRPC(ex *exchange, status int, more []field) error {
+	return p.tellOutcome(ex, status, grpcCode(status), more)
+}
+
+// tellOutcome is tellGRPC with another code than that of the status.
+func (p *pipeline) tellOutcome(ex *exchange, status, code int, more []field) error {
 	p.count.answered(status)
 	head := append(fields{
 		{Name: "Content-Type", Value: "application/grpc"},
-		{Name: "Grpc-Status", Value: strconv.Itoa(grpcCode(status))},
+		{Name: "Grpc-Status", Value: strconv.Itoa(code)},
 		{Name: "Grpc-Message", Value: strconv.Itoa(status) + " " + http.StatusText(status)},
 	}, more...)
 	if err := p.writeHead(ex, http.StatusOK, head); err != nil {
@@ -66,4 +77,35 @@ func (p *pipeline) tellGRPC(ex *exchange, status int, more []field) error {
 	}
 	ex.because(ownEnd(status), nil)
 	return nil
+}
+
+// grpcOverdue reports whether err is that a server has given a call up whose deadline
+// is over. Servers know it as well as the client that has set it, and may be quicker
+// than that.
+func grpcOverdue(ex *exchange, err error) bool {
+	var reset *resetError
+	if !errors.As(err, &reset) || reset.code != http2.ErrCodeCancel || !isGRPC(ex) || ex.trail.began.IsZero() {
+		return false
+	}
+	limit, ok := grpcTimeout(ex.fields.get("Grpc-Timeout"))
+	return ok && time.Since(ex.trail.began) >= limit
+}
+
+// grpcTimeout reads a timeout, at most eight digits and a unit; ok is false if it is
+// none.
+func grpcTimeout(text string) (limit time.Duration, ok bool) {
+	if len(text) < 2 || len(text) > 9 {
+		return 0, false
+	}
+	last := len(text) - 1
+	n, err := strconv.ParseUint(text[:last], 10, 32)
+	unit, known := grpcUnits[text[last]]
+	if err != nil || !known {
+		return 0, false
+	}
+	return min(time.Duration(n), math.MaxInt64/unit) * unit, true
+}
+
+var grpcUnits = map[byte]time.Duration{
+	'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond,
 }

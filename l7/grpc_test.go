@@ -1,10 +1,16 @@
 package l7
 
 import (
+	"math"
 	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"appliance/internal/pool"
 )
 
 // An error of our own has the form that a client of gRPC understands, and all others
@@ -100,6 +106,46 @@ func TestHeadThatIsTheEnd(t *testing.T) {
 				t.Error("the head is not the end")
 			}
 			return
+		}
+	}
+}
+
+// A call that its server gives up because its deadline is over has failed by that, and
+// the server has not.
+func TestGRPCDeadline(t *testing.T) {
+	server := frames(t, func(p *muxPeer) {
+		for {
+			id, _, _ := p.request()
+			if id == 0 {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+			_ = p.framer.WriteRSTStream(id, http2.ErrCodeCancel)
+		}
+	})
+	r, addr := over(t, byHTTP2, server)
+	r.pools["p"] = pool.New(pool.Config{Name: "p", Outlier: &pool.Outlier{ConsecutiveFailures: 1}, Servers: []pool.ServerConfig{{Address: server}, {Address: closed(t), Backup: true}}})
+	yes := true
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p", HTTP2: HTTP2Config{Enabled: &yes}})
+	for _, tc := range []struct {
+		timeout, want string
+		failed        bool
+	}{
+		{"1m", "4", false}, {"999u", "4", false}, {"2n", "4", false},
+		{"1H", "14", true},
+	} {
+		p := http2Dial(t, addr)
+		p.ask(1, true, "POST", "/", "content-type", "application/grpc", "grpc-timeout", tc.timeout)
+		if got := p.answer(1).get("grpc-status"); got != tc.want {
+			t.Errorf("a call with %s: outcome %q, want %q", tc.timeout, got, tc.want)
+		}
+		if out := r.pools["p"].Servers()[0].Stats().Ejection.Out(time.Now()); out != tc.failed {
+			t.Errorf("a call with %s: the server is ejected %t, want %t", tc.timeout, out, tc.failed)
+		}
+	}
+	for text, want := range map[string]time.Duration{"": -1, "5": -1, "5x": -1, "S": -1, "-1S": -1, "+1S": -1, "123456789S": -1, "99999999H": math.MaxInt64 / time.Hour * time.Hour, "5S": 5 * time.Second} {
+		if got, ok := grpcTimeout(text); ok != (want >= 0) || ok && got != want {
+			t.Errorf("%q: %v, %t", text, got, ok)
 		}
 	}
 }

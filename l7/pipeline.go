@@ -359,6 +359,10 @@ func (p *pipeline) failed(ctx context.Context, server *pool.Server, ex *exchange
 	if gone {
 		return errAborted
 	}
+	if grpcOverdue(ex, err) {
+		ex.because(accesslog.ServerSlow, err) // which is for the client to say, and no failure of the server
+		return p.tellOutcome(ex, http.StatusGatewayTimeout, grpcDeadline, nil)
+	}
 	server.Failed(time.Now())
 	p.log.Debug().Str("server", server.Label()).Err(err).Msg("no answer from server")
 	if isLost(err) && idempotent(ex) {
