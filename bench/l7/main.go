@@ -18,6 +18,7 @@ import (
 
 var (
 	binary  = flag.String("appliance", "build/applianctl", "the binary to measure")
+	before  = flag.String("before", "", "another build of ours, which is measured in the same rounds; none: without it")
 	caddy   = flag.String("caddy", "", "the program caddy; none: without it")
 	report  = flag.String("report", "", "the file whose section l7 is to be written; none: only print")
 	rounds  = flag.Int("rounds", 5, "how many times everything is measured")

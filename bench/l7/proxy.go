@@ -118,11 +118,12 @@ http { access_log off; keepalive_requests 1000000000; keepalive_timeout 300; cli
 		command []string // and the configuration
 	}{
 		{"applianctl", []string{*binary, "version"}, applianceConfig, []string{*binary, "run", "--config"}},
+		{earlier, []string{*before, "version"}, applianceConfig, []string{*before, "run", "--config"}},
 		{"nginx", []string{nginx, "-v"}, nginxConfig, []string{nginx, "-e", dir + "/nginx.log", "-c"}},
 		{"HAProxy", []string{haproxy, "-v"}, haproxyConfig, []string{haproxy, "-db", "-f"}},
 		{"Caddy", []string{*caddy, "version"}, caddyConfig, []string{*caddy, "run", "--adapter", "caddyfile", "--config"}},
 	} {
-		if one.name == "Caddy" && *caddy == "" || *peers != "" && !slices.Contains(strings.Split(*peers, ","), one.name) {
+		if one.name == "Caddy" && *caddy == "" || one.name == earlier && *before == "" || *peers != "" && !slices.Contains(strings.Split(*peers, ","), one.name) {
 			continue
 		}
 		p := &proxy{name: one.name, ours: i == 0, address: fmt.Sprint("127.0.3.", i+1), log: filepath.Join(dir, strconv.Itoa(i)+".log")}
@@ -208,7 +209,7 @@ func moduleVersion(path string) string {
 func applianceConfig(dir, address string, _ int) string {
 	return fmt.Sprintf(`
 [admin]
-socket = "%[1]s/a.sock"
+socket = "%[1]s/%[2]s.sock"
 [[l7]]
 name    = "plain"
 listen  = ["%[2]s:80"]
@@ -217,7 +218,7 @@ servers = ["%[3]s"]
 name       = "logged"
 listen     = ["%[2]s:81"]
 servers    = ["%[3]s"]
-access_log = { path = "%[1]s/a.access", format = "combined" }
+access_log = { path = "%[1]s/%[2]s.access", format = "combined" }
 [[l7]]
 name    = "upload"
 listen  = ["%[2]s:82"]
@@ -325,7 +326,7 @@ func writeCertificate(dir, kind string) error {
 		return err
 	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour)}
-	for i := range 4 {
+	for i := range 5 {
 		template.IPAddresses = append(template.IPAddresses, net.IPv4(127, 0, 3, byte(i+1)))
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)

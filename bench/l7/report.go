@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,7 +60,10 @@ func (t *table) add(workload, proxy string, s sample) {
 	t.Samples[workload][proxy] = append(t.Samples[workload][proxy], s)
 }
 
-var order = []string{"applianctl", "nginx", "HAProxy", "Caddy"}
+// earlier is the name of the build that is given by -before. It is no peer.
+const earlier = "before"
+
+var order = []string{"applianctl", earlier, "nginx", "HAProxy", "Caddy"}
 
 func (t *table) text() string {
 	var b strings.Builder
@@ -78,9 +82,10 @@ throws it away without a copy. What is large is not stored by any of the proxies
 	for _, w := range workloads {
 		t.rows(&b, w)
 	}
+	shown := slices.DeleteFunc(slices.Clone(order), func(p string) bool { return p == earlier && *before == "" })
 	fmt.Fprintf(&b, "\nWhat each of %d connections takes of a new process, which has answered two requests before, when they have carried one request\n"+
 		"each and been idle for %v; then what another request on each costs, one after the other:\n\n| | %s |\n| --- |%s\n",
-		idleConnections, settle, strings.Join(order, " | "), strings.Repeat(" --- |", len(order)))
+		idleConnections, settle, strings.Join(shown, " | "), strings.Repeat(" --- |", len(shown)))
 	for _, row := range []struct {
 		what string
 		text func(s []sample) string
@@ -98,7 +103,7 @@ throws it away without a copy. What is large is not stored by any of the proxies
 	} {
 		for _, w := range idles {
 			fmt.Fprintf(&b, "| %s, %s |", strings.TrimPrefix(w.name, "idle, "), row.what)
-			for _, p := range order {
+			for _, p := range shown {
 				if s := t.Samples[w.name][p]; len(s) > 0 {
 					b.WriteString(" " + row.text(s))
 				}
@@ -119,7 +124,7 @@ func (t *table) rows(b *strings.Builder, w workload) {
 		return contest.Median(t.Samples[w.name][p], func(s sample) float64 { return s.CPU })
 	}
 	bestRate, bestCPU := 0.0, 0.0
-	for _, p := range order[1:] {
+	for _, p := range order[2:] {
 		bestRate = max(bestRate, rate(p))
 		if c := cpu(p); c > 0 && (bestCPU == 0 || c < bestCPU) {
 			bestCPU = c
