@@ -131,7 +131,7 @@ func TestNoPipes(t *testing.T) {
 func TestClientThatNeverReads(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
-	h.serve(Timeouts{Idle: time.Second}, backend(t, func(c *net.TCPConn) {
+	h.serve(Timeouts{Idle: 3 * time.Second}, backend(t, func(c *net.TCPConn) {
 		_, _ = io.ReadFull(c, make([]byte, 1))
 		for {
 			if _, err := c.Write(make([]byte, 1<<20)); err != nil {

@@ -111,11 +111,15 @@ func (t *traffic) drain(ctx context.Context, all bool) (moved []control.MovedSer
 func (t *traffic) outlast(ctx context.Context, since, begun, until time.Time) {
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	// The two counts are not of the same moment: one glance is not enough.
-	calm := lull{since: time.Now()}
+	// The two counts are not of the same moment: one glance is not enough, however
+	// long ago the one before it was.
+	glances := 0
 	waitFor(ctx, holdPace, func() bool {
 		later := t.underWay(begun)
-		return calm.lasts(time.Now(), t.underWay(since)-later) >= 4*holdPace
+		if glances++; t.underWay(since) > later {
+			glances = 0
+		}
+		return glances > 4
 	})
 }
 
