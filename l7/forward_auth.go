@@ -86,7 +86,7 @@ type verdict struct {
 func (p *pipeline) permit(ctx context.Context, st *state, fa *forwardAuth, ex *exchange) (done bool, err error) {
 	v, err := p.ask(ctx, st, fa, ex)
 	switch {
-	case ctx.Err() != nil || ex.over():
+	case ctx.Err() != nil || ex.over() || err == errAborted:
 		return true, errAborted
 	case errors.Is(err, pool.ErrNoServer), errors.Is(err, pool.ErrQueueFull), errors.Is(err, errQueueTimeout):
 		p.count.noServer.Add(1)
@@ -113,7 +113,8 @@ func (p *pipeline) permit(ctx context.Context, st *state, fa *forwardAuth, ex *e
 	return false, nil
 }
 
-// ask puts the question to one of the servers.
+// ask puts the question to one of the servers. The error is errAborted if there is
+// nobody to answer any more.
 func (p *pipeline) ask(ctx context.Context, st *state, fa *forwardAuth, ex *exchange) (*verdict, error) {
 	sub := &exchange{
 		method: http.MethodGet, target: fa.path, scheme: ex.scheme, host: ex.host, fields: withoutBody(ex.fields), peer: ex.peer,
@@ -128,6 +129,8 @@ func (p *pipeline) ask(ctx context.Context, st *state, fa *forwardAuth, ex *exch
 	if st.identity.requestID != "" {
 		sub.out.request = append(sub.out.request.withoutLike(st.identity.requestID), field{Name: st.identity.requestID, Value: ex.id})
 	}
+	sub.trail.protocol = ex.trail.protocol
+	st.identity.via.tell(sub)
 	if !ex.hold.take(sub) {
 		return nil, errAborted
 	}
@@ -141,7 +144,7 @@ func (p *pipeline) ask(ctx context.Context, st *state, fa *forwardAuth, ex *exch
 			server, none = p.wait(ctx, fa.pool, ex.peer.addr, sub, tried[:n])
 		}
 		switch {
-		case none == errQueueTimeout:
+		case none == errQueueTimeout, none == errAborted:
 			return nil, none
 		case none != nil:
 			return nil, cmp.Or(err, none)
@@ -150,6 +153,9 @@ func (p *pipeline) ask(ctx context.Context, st *state, fa *forwardAuth, ex *exch
 		var v *verdict
 		if v, err = p.askServer(ctx, fa.up, server, sub); err == nil {
 			return v, nil
+		}
+		if sub.over() {
+			return nil, errAborted
 		}
 		var ce *connectError
 		if !errors.As(err, &ce) || ctx.Err() != nil {

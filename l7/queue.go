@@ -14,11 +14,14 @@ import (
 var errQueueTimeout = errors.New("no server became free in time")
 
 // wait waits in the queue of a pool whose servers are all full, but for those in tried,
-// and returns one that has become free, picked. The error is errAborted if there is nobody to answer any
-// more, else pool.ErrQueueFull or errQueueTimeout.
+// and returns one that has become free, picked. The error is errAborted if there is
+// nobody to answer any more, else pool.ErrQueueFull or errQueueTimeout.
 func (p *pipeline) wait(ctx context.Context, from *pool.Pool, client netip.Addr, ex *exchange, tried []*pool.Server) (*pool.Server, error) {
 	free := make(chan *pool.Server, 1)
-	ticket, err := from.Queue(client, func(s *pool.Server) { free <- s }, tried...)
+	join := func() (*pool.Ticket, error) {
+		return from.Queue(client, func(s *pool.Server) { free <- s }, tried...)
+	}
+	ticket, err := join()
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +34,13 @@ func (p *pipeline) wait(ctx context.Context, from *pool.Pool, client netip.Addr,
 	for {
 		select {
 		case s := <-free:
-			return s, nil
+			if s.Keeps() {
+				return s, nil
+			}
+			s.Done() // it has died, or gone, while it was on its way here
+			if ticket, err = join(); err != nil {
+				return nil, err
+			}
 		case <-late.C:
 			err = errQueueTimeout
 		case <-ctx.Done():
@@ -53,7 +62,7 @@ func (p *pipeline) wait(ctx context.Context, from *pool.Pool, client netip.Addr,
 			return nil, err
 		}
 		s := <-free // just now
-		if err == errQueueTimeout {
+		if err == errQueueTimeout && s.Keeps() {
 			return s, nil
 		}
 		s.Done()

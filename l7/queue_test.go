@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -178,6 +179,83 @@ func TestQueueAfterAFailure(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 		})
+	}
+}
+
+// Who waited gets no server that has died on its way to it.
+func TestQueueWhoseServerDies(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // who waited goes on when we wait, not before
+	for name, other := range map[string]bool{"another one is free": true, "there is no other one": false} {
+		t.Run(name, func(t *testing.T) {
+			cfg := pool.Config{Name: "p", Queue: 1, QueueTimeout: 100 * time.Millisecond, Servers: []pool.ServerConfig{
+				{Address: "192.0.2.1:1", MaxConnections: 1}, {Address: "192.0.2.2:1", MaxConnections: 1}}}
+			if other {
+				cfg.QueueTimeout = time.Minute
+			}
+			from := pool.New(cfg)
+			one, _ := from.Pick()
+			two, _ := from.Pick(one)
+			type outcome struct {
+				s   *pool.Server
+				err error
+			}
+			got := make(chan outcome, 1)
+			go func() {
+				s, err := new(pipeline).wait(t.Context(), from, netip.Addr{}, new(exchange), nil)
+				got <- outcome{s, err}
+			}()
+			for from.Waiting() == 0 {
+				runtime.Gosched()
+			}
+			one.Done() // it is given to who waits
+			from.SetHealth(one.Address(), pool.Health{State: pool.Down})
+			want := outcome{err: errQueueTimeout}
+			if other {
+				two.Done()
+				want = outcome{s: two}
+			}
+			if o := <-got; o != want {
+				t.Errorf("%+v, want %+v", o, want)
+			}
+			if n := one.Current(); n != 0 {
+				t.Errorf("%d connections of the dead server", n)
+			}
+		})
+	}
+}
+
+// A client that leaves while the question whether it may pass waits, with a server
+// or without, has gone: nothing was refused.
+func TestQuestionThatIsLeft(t *testing.T) {
+	for name, bad := range map[string][]pool.ServerConfig{"at first": nil, "after a failure": {{Address: closed(t)}}} {
+		for _, at := range []string{"in the queue", "at the server"} {
+			t.Run(name+" "+at, func(t *testing.T) {
+				free := make(chan struct{})
+				server := web(t, func(w http.ResponseWriter, r *http.Request) { <-free })
+				r := newRig(t)
+				p := pool.New(pool.Config{Name: "p", Queue: 1, QueueTimeout: time.Minute, Balance: pool.First,
+					Servers: append(bad, pool.ServerConfig{Address: server, MaxConnections: 1})})
+				r.pools["p"] = p
+				addr := r.addr()
+				r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p", Rules: Rules{ForwardAuth: &ForwardAuth{Pool: "p"}}})
+				busy := p.Servers()[len(bad)]
+				if at == "in the queue" && !p.Take(busy) {
+					t.Fatal("the server is full")
+				}
+				c, _ := dial(t, addr, nil)
+				io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+				r.until("the question waits", func() bool { return busy.Current() == 1 && (at == "at the server" || p.Waiting() == 1) })
+				c.(*net.TCPConn).Close()
+				r.until("it does not wait any more", func() bool { return r.stats("web").Current == 0 })
+				close(free)
+				if at == "in the queue" {
+					busy.Done()
+				}
+				if s := r.stats("web"); s.Troubles["client_gone"] != 1 || s.Responses != [5]int64{} {
+					t.Errorf("%+v", s)
+				}
+			})
+		}
 	}
 }
 

@@ -47,3 +47,18 @@ func TestVia(t *testing.T) {
 		t.Errorf("%d requests until the circle was noticed", n)
 	}
 }
+
+// A circle by way of the question whether a request may pass ends, too.
+func TestViaOfQuestions(t *testing.T) {
+	r := newRig(t)
+	r.pool("p", named(t, "hello"))
+	addr := r.addr()
+	r.pool("auth", addr.String())
+	r.apply(Config{Name: "web", Listen: []netip.AddrPort{addr}, Pool: "p", Via: "edge", Rules: Rules{ForwardAuth: &ForwardAuth{Pool: "auth"}}})
+	if resp := get(t, client(t, addr, protocolHTTP1), "http://a/"); body(t, resp) == "" || resp.StatusCode != 502 {
+		t.Errorf("%s", resp.Status)
+	}
+	if n := r.stats("web").Requests; n != 2 {
+		t.Errorf("%d requests until the circle was noticed", n)
+	}
+}
