@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// transferSize is several times the memory that the appliance may take.
-const transferSize = 400 << 20
+// transferSize is as much as people send.
+const transferSize = 1 << 30
 
 // transferBody is a stream of bytes that depends on the seed, which is summed as
 // it is read.
@@ -40,7 +40,7 @@ func (b *transferBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Uploads and downloads of 400 MiB arrive as they were sent, with their length told
+// Uploads and downloads of 1 GiB arrive as they were sent, with their length told
 // or in chunks, plain and encrypted, by both versions of HTTP, and cost the
 // appliance no memory to speak of.
 func TestLargeTransfers(t *testing.T) {

@@ -153,12 +153,12 @@ func TestClientThatNeverReads(t *testing.T) {
 	eventually(t, "all have been ended", func() bool { return h.engine.Active(nil) == 0 })
 }
 
-// 20,000 connections that end in every way leave nothing behind.
+// 100,000 connections that end in every way leave nothing behind.
 func TestNothingLeaksOverManyConnections(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a while")
 	}
-	const clients, each = 25, 800
+	const clients, each = 25, 4000
 	h := newHouse(t)
 	h.serve(Timeouts{}, backend(t, echo))
 	to := h.set.Addr(entrance).String()
