@@ -121,7 +121,7 @@ func (a *Addresses) routed(l, main netlink.Link, addresses []netip.Prefix) (func
 	if same && !slices.ContainsFunc(addresses, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
 		return func(netip.Prefix) bool { return false }, nil
 	}
-	list, err := a.handle.AddrList(main, family(addresses[0].Addr()))
+	list, err := listAddresses(a.handle, main, family(addresses[0].Addr()))
 	if err != nil {
 		return nil, fmt.Errorf("list addresses of %s: %w", main.Attrs().Name, err)
 	}
@@ -159,7 +159,7 @@ func (a *Addresses) releaseVirtual(l netlink.Link, missing error, addresses []ne
 		if err := a.release(l, addresses); err != nil {
 			return errors.Join(err, a.virtual.lower(a.handle))
 		}
-		left, err := a.handle.AddrList(l, netlink.FAMILY_ALL)
+		left, err := listAddresses(a.handle, l, netlink.FAMILY_ALL)
 		if err == nil && len(left) > 0 {
 			return nil
 		}
@@ -193,7 +193,7 @@ func (a *Addresses) Sweep(addresses []netip.Prefix) ([]netip.Prefix, error) {
 			return nil, err
 		}
 	}
-	list, err := a.handle.AddrList(l, netlink.FAMILY_ALL)
+	list, err := listAddresses(a.handle, l, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses of %s: %w", a.name, err)
 	}

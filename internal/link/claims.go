@@ -149,7 +149,7 @@ func (w *claimWatcher) flush(now time.Time) error {
 // ours says whether a hardware address is one of this machine.
 func (w *claimWatcher) ours(now time.Time, mac [6]byte) (bool, error) {
 	if now.Sub(w.ownAt) >= ownMACsFor {
-		links, err := w.handle.LinkList()
+		links, err := listLinks(w.handle)
 		if err != nil {
 			return false, fmt.Errorf("list interfaces: %w", err)
 		}

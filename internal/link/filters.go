@@ -130,7 +130,7 @@ func OurFilters() (ours []Filter, err error) {
 		return nil, err
 	}
 	defer f.Close()
-	links, err := f.handle.LinkList()
+	links, err := listLinks(f.handle)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}

@@ -34,7 +34,7 @@ func IsAbsent(err error) bool {
 // subnet of prefix. It is an error if none has, or more than one. Those of virtual
 // MAC addresses do not count: what they have is virtual.
 func InterfaceFor(prefix netip.Prefix) (string, error) {
-	links, err := netlink.LinkList()
+	links, err := listLinks(&netlink.Handle{})
 	if err != nil {
 		return "", fmt.Errorf("list interfaces: %w", err)
 	}
@@ -61,7 +61,7 @@ func InterfaceFor(prefix netip.Prefix) (string, error) {
 // hasSubnet says whether an address of l has a subnet that holds prefix's
 // address. The virtual address itself, left by a crash, does not count.
 func hasSubnet(l netlink.Link, prefix netip.Prefix) (bool, error) {
-	list, err := netlink.AddrList(l, family(prefix.Addr()))
+	list, err := listAddresses(&netlink.Handle{}, l, family(prefix.Addr()))
 	if err != nil {
 		return false, fmt.Errorf("list addresses of %s: %w", l.Attrs().Name, err)
 	}
@@ -97,7 +97,7 @@ func (c SourceChoice) keeping(a netip.Addr) SourceChoice {
 
 // among chooses among the addresses of l.
 func (c SourceChoice) among(handle *netlink.Handle, l netlink.Link) (netip.Addr, error) {
-	list, err := handle.AddrList(l, family(c.Near))
+	list, err := listAddresses(handle, l, family(c.Near))
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("list addresses: %w", err)
 	}

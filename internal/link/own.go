@@ -14,7 +14,7 @@ func (a *Addresses) Missing(addresses []netip.Addr) ([]netip.Addr, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := a.handle.AddrList(l, netlink.FAMILY_ALL)
+	list, err := listAddresses(a.handle, l, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses of %s: %w", a.name, err)
 	}

@@ -98,7 +98,7 @@ const (
 // that have them and are meant. The kernel makes the route to an address of IPv6 in
 // its own time, also where there is nothing to be waited for.
 func (p *Parked) settle(meant func(index int) bool) error {
-	list, err := p.handle.AddrList(nil, netlink.FAMILY_V6)
+	list, err := listAddresses(p.handle, nil, netlink.FAMILY_V6)
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
@@ -108,9 +108,11 @@ func (p *Parked) settle(meant func(index int) bool) error {
 			continue
 		}
 		for deadline := time.Now().Add(settleTime); ; time.Sleep(settlePace) {
-			routes, err := p.handle.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{
-				Table: unix.RT_TABLE_LOCAL, LinkIndex: addr.LinkIndex, Dst: onLoopback(own.Addr()).IPNet,
-			}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
+			routes, err := whole(func() ([]netlink.Route, error) {
+				return p.handle.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{
+					Table: unix.RT_TABLE_LOCAL, LinkIndex: addr.LinkIndex, Dst: onLoopback(own.Addr()).IPNet,
+				}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
+			})
 			if err != nil {
 				return fmt.Errorf("list routes: %w", err)
 			}
@@ -130,7 +132,7 @@ func (p *Parked) look(lo netlink.Link) error {
 	if p.looked {
 		return nil
 	}
-	list, err := p.handle.AddrList(lo, netlink.FAMILY_ALL)
+	list, err := listAddresses(p.handle, lo, netlink.FAMILY_ALL)
 	if err != nil {
 		return fmt.Errorf("list addresses of %s: %w", loopback, err)
 	}

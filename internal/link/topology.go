@@ -189,7 +189,7 @@ func (t *Topology) HasAddress(addr netip.Addr) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("interface %s: %w", loopback, err)
 	}
-	list, err := t.handle.AddrList(nil, netlink.FAMILY_ALL)
+	list, err := listAddresses(t.handle, nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return false, fmt.Errorf("listing addresses: %w", err)
 	}
