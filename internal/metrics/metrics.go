@@ -172,7 +172,12 @@ func (to sink) service(s control.Service) {
 		to.add(l7Sent, float64(s.BytesOut), s.Name)
 		each(to, l7Responses, s.Responses, s.Name)
 		each(to, l7Errors, s.Errors, s.Name)
+		shown := make(map[string]bool) // a file may name one twice
 		for _, c := range s.Certificates {
+			if shown[c.Path] {
+				continue
+			}
+			shown[c.Path] = true
 			to.add(certificateEnd, float64(c.NotAfter.Unix()), s.Name, c.Path)
 		}
 		return

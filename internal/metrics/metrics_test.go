@@ -122,6 +122,22 @@ func TestDocumentation(t *testing.T) {
 	}
 }
 
+// A file that names a certificate twice has metrics all the same.
+func TestCertificateThatIsNamedTwice(t *testing.T) {
+	status := everything
+	twice := func() control.Status {
+		s := status()
+		c := &s.Services[1].Certificates
+		*c = append(*c, (*c)[0])
+		return s
+	}
+	w := httptest.NewRecorder()
+	Handler(twice).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if w.Code != 200 || strings.Count(w.Body.String(), "\napplianctl_certificate_not_after_time_seconds{") != 1 {
+		t.Errorf("status %d: %.300s", w.Code, w.Body)
+	}
+}
+
 // The alerts ask for metrics and labels that there are.
 func TestAlertsAskForWhatThereIs(t *testing.T) {
 	text, err := os.ReadFile("../../packaging/applianctl.rules.yml")
