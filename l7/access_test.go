@@ -554,7 +554,7 @@ func TestServersThatMoveAllTheTime(t *testing.T) {
 		if got := s.value(p, p.Servers()[0]); got != first {
 			t.Fatalf("at %s the value is %s", address, got)
 		}
-		u.tlsConfig(p.Servers()[0])
+		u.tlsConfig(u.destination(p.Servers()[0]))
 	}
 	n := 0
 	s.names.Range(func(any, any) bool { n++; return true })

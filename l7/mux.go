@@ -110,19 +110,15 @@ func (ex *exchange) resendable() bool {
 // enough, on a connection that has room for it or else a new one; always on a new
 // one, as its first stream, if that is wanted. kept says that it was no new one.
 func (u *upstream) openStream(ctx context.Context, st *muxStream, first bool) (kept bool, err error) {
+	to := u.destination(st.server)
 	for kept = true; ; {
 		u.mu.Lock()
-		set := u.muxes[st.server.Endpoint()]
+		set := u.muxes[to]
 		if set == nil {
 			set = &muxes{}
-			u.muxes[st.server.Endpoint()] = set
+			u.muxes[to] = set
 		}
-		name := st.server.ServerName()
 		for _, c := range set.conns {
-			if c.name != name {
-				c.retire() // a reload has changed it
-				continue
-			}
 			if !first && c.open(st) {
 				u.mu.Unlock()
 				st.conn.flush()
@@ -144,7 +140,7 @@ func (u *upstream) openStream(ctx context.Context, st *muxStream, first bool) (k
 		set.dialing = d
 		u.mu.Unlock()
 
-		c, err := u.dialMux(ctx, st.server)
+		c, err := u.dialMux(ctx, st.server, to)
 		kept = false
 		u.mu.Lock()
 		set.dialing = nil
@@ -168,7 +164,7 @@ func (u *upstream) openStream(ctx context.Context, st *muxStream, first bool) (k
 		d.err = err
 		close(d.done)
 		if len(set.conns) == 0 {
-			delete(u.muxes, st.server.Endpoint())
+			delete(u.muxes, to)
 		}
 		u.mu.Unlock()
 		return false, err
@@ -199,13 +195,13 @@ func (st *muxStream) waitFor(ctx context.Context, d *muxDial) error {
 
 // dialMux opens a connection to a server for HTTP/2 and waits until that has shown
 // that it speaks it.
-func (u *upstream) dialMux(ctx context.Context, server *pool.Server) (*muxConn, error) {
+func (u *upstream) dialMux(ctx context.Context, server *pool.Server, to destination) (*muxConn, error) {
 	until := time.Now().Add(u.settings.connect)
-	tcp, t, _, err := u.connect(ctx, server)
+	tcp, t, _, err := u.connect(ctx, server, to)
 	if err != nil {
 		return nil, err
 	}
-	c := newMuxConn(u, server, tcp, t)
+	c := newMuxConn(u, to, tcp, t)
 	stop := context.AfterFunc(ctx, func() { tcp.Close() })
 	defer stop()
 	if err := c.greet(until); err != nil {
@@ -221,10 +217,10 @@ func (u *upstream) dialMux(ctx context.Context, server *pool.Server) (*muxConn, 
 func (u *upstream) forget(c *muxConn) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if set := u.muxes[c.server]; set != nil {
+	if set := u.muxes[c.to]; set != nil {
 		set.conns = slices.DeleteFunc(set.conns, func(other *muxConn) bool { return other == c })
 		if len(set.conns) == 0 && set.dialing == nil {
-			delete(u.muxes, c.server)
+			delete(u.muxes, c.to)
 		}
 	}
 }

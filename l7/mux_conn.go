@@ -12,7 +12,6 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
-	"appliance/internal/endpoint"
 	"appliance/internal/pool"
 )
 
@@ -22,10 +21,9 @@ import (
 // one of the exchanges writes it, or, if the reader has to say something, one that
 // is started for that.
 type muxConn struct {
-	up     *upstream
-	server endpoint.Endpoint
-	name   string // the server's own for TLS, when the connection was made
-	tcp    streamConn
+	up  *upstream
+	to  destination
+	tcp streamConn
 
 	// The reader's own.
 	framer  *http2.Framer
@@ -53,9 +51,9 @@ type muxConn struct {
 // there are in any case.
 const maxStreams = 1000
 
-func newMuxConn(u *upstream, server *pool.Server, tcp streamConn, t *tls.Conn) *muxConn {
+func newMuxConn(u *upstream, to destination, tcp streamConn, t *tls.Conn) *muxConn {
 	c := &muxConn{
-		up: u, server: server.Endpoint(), name: server.ServerName(), tcp: tcp, streams: make(map[uint32]*muxStream),
+		up: u, to: to, tcp: tcp, streams: make(map[uint32]*muxStream),
 		next: 1, most: maxStreams, initial: 65535, window: 65535, // RFC 9113, section 6.9.2
 	}
 	c.conn, c.rw, c.limit, c.tasks = c, tcp, &writeLimit{on: tcp, patience: u.settings.response}, &u.tasks

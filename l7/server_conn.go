@@ -46,7 +46,7 @@ type serverConn struct {
 	tls   *tls.Conn
 	watch *closeWatch // below tls
 	up    *upstream
-	name  string       // the server's own for TLS, when the connection was made
+	to    destination
 	of    *pool.Server // that it was used for last; under the upstream's lock
 	since time.Time    // when it became idle
 
@@ -88,13 +88,13 @@ func putInbox(in *inbox) {
 	}
 }
 
-func newServerConn(u *upstream, server *pool.Server, tcp streamConn) (*serverConn, error) {
+func newServerConn(u *upstream, server *pool.Server, to destination, tcp streamConn) (*serverConn, error) {
 	raw, err := tcp.SyscallConn()
 	if err != nil {
 		tcp.Close()
 		return nil, err
 	}
-	c := &serverConn{tcp: tcp, raw: raw, rw: tcp, up: u, name: server.ServerName(), of: server}
+	c := &serverConn{tcp: tcp, raw: raw, rw: tcp, up: u, to: to, of: server}
 	c.turnFunc = c.turn
 	return c, nil
 }

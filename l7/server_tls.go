@@ -1,7 +1,6 @@
 package l7
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -12,8 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"appliance/internal/pool"
 )
 
 // errNoHTTP2 says that a server does not agree on HTTP/2.
@@ -53,11 +50,11 @@ func (w *closeWatch) Read(p []byte) (int, error) {
 func (w *closeWatch) Write(p []byte) (int, error) { return writeConn(w.raw, p) }
 
 // handshake makes a connection to a server encrypted.
-func (u *upstream) handshake(ctx context.Context, server *pool.Server, below *closeWatch, until time.Time) (*tls.Conn, error) {
+func (u *upstream) handshake(ctx context.Context, to destination, below *closeWatch, until time.Time) (*tls.Conn, error) {
 	if err := below.SetDeadline(until); err != nil {
 		return nil, err
 	}
-	t := tls.Client(below, u.tlsConfig(server))
+	t := tls.Client(below, u.tlsConfig(to))
 	if err := t.HandshakeContext(ctx); err != nil {
 		return nil, inTLSWords(err)
 	}
@@ -67,22 +64,20 @@ func (u *upstream) handshake(ctx context.Context, server *pool.Server, below *cl
 	return t, below.SetDeadline(time.Time{})
 }
 
-// tlsConfig returns the configuration for a server, with the sessions that it has
+// tlsConfig returns the configuration for a destination, with the sessions that it has
 // given.
-func (u *upstream) tlsConfig(server *pool.Server) *tls.Config {
-	name := cmp.Or(server.ServerName(), u.transport.name, server.Host())
-	key := server.Address() + " " + name
+func (u *upstream) tlsConfig(to destination) *tls.Config {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	c := u.configs[key]
+	c := u.configs[to]
 	if c == nil {
 		if len(u.configs) >= maxConfigs {
 			clear(u.configs)
 		}
 		c = u.transport.tls.Clone()
-		c.ServerName = name
+		c.ServerName = to.name
 		c.ClientSessionCache = tls.NewLRUClientSessionCache(sessionsPerServer)
-		u.configs[key] = c
+		u.configs[to] = c
 	}
 	return c
 }

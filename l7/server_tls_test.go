@@ -349,6 +349,38 @@ func TestReloadOfTransport(t *testing.T) {
 	}
 }
 
+// Servers that share an address and have different names share no connection, and each
+// has its own kept.
+func TestNamesAtOneAddress(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		config, ca := serverConfig(t, "a.example", "b.example", "c.example")
+		var hellos atomic.Int64
+		config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			hellos.Add(1)
+			return nil, nil
+		}
+		h := func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.TLS.ServerName) }
+		wire, one := byTLS("", ca), ""
+		if http2 {
+			wire.HTTP = HTTP2
+			one = http2Web(t, config, nil, nil, h)
+		} else {
+			one = secureWeb(t, config, h)
+		}
+		r, addr := over(t, wire, one)
+		r.pools["p"].Update(pool.Config{Name: "p", Servers: []pool.ServerConfig{
+			{Name: "own", Address: one, ServerName: "a.example"}, {Name: "b", Address: one, Host: "b.example"}, {Name: "c", Address: one, Host: "c.example"},
+		}}, nil)
+		c, got := client(t, addr, protocolHTTP1), make(map[string]int)
+		for range 12 {
+			got[body(t, get(t, c, "http://a/"))]++
+		}
+		if got["a.example"] != 4 || got["b.example"] != 4 || got["c.example"] != 4 || hellos.Load() != 3 {
+			t.Errorf("HTTP/2 %t: %v by %d connections", http2, got, hellos.Load())
+		}
+	}
+}
+
 // Each server is asked for its own name, if it has one, and a reload that changes that
 // has new connections made.
 func TestServersWithNamesOfTheirOwn(t *testing.T) {

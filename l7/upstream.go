@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"net"
@@ -47,22 +48,41 @@ type upstream struct {
 	tasks     sync.WaitGroup // of connections by HTTP/2
 
 	mu      sync.Mutex
-	idle    map[endpoint.Endpoint]*idleConns
-	quick   map[*pool.Server]*idleConns  // the same, found without a look at the endpoint's texts
-	open    map[*serverConn]struct{}     // all that there are
-	muxes   map[endpoint.Endpoint]*muxes // by HTTP/2
-	configs map[string]*tls.Config       // by server and name, each with the sessions of its own
-	sweep   *time.Timer                  // runs while something is idle
+	idle    map[destination]*idleConns
+	quick   map[*pool.Server]*idleConns // the same, found without a look at the endpoint's texts
+	open    map[*serverConn]struct{}    // all that there are
+	muxes   map[destination]*muxes      // by HTTP/2
+	configs map[destination]*tls.Config // each with the sessions of its own
+	sweep   *time.Timer                 // runs while something is idle
 	retired bool
 }
 
-// idleConns are the kept connections to one server; the last one was used last.
-type idleConns struct{ conns []*serverConn }
+// destination is what connections are kept for. Servers with the same one, of several
+// pools perhaps, share them.
+type destination struct {
+	at   endpoint.Endpoint
+	name string // asked for by TLS: who answers depends on it; empty without TLS
+}
+
+// destination returns the one of a server, which a reload may change.
+func (u *upstream) destination(server *pool.Server) destination {
+	to := destination{at: server.Endpoint()}
+	if u.transport.tls != nil {
+		to.name = cmp.Or(server.ServerName(), u.transport.name, server.Host())
+	}
+	return to
+}
+
+// idleConns are the kept connections to one destination; the last one was used last.
+type idleConns struct {
+	to    destination
+	conns []*serverConn
+}
 
 func newUpstream(set upstreamSettings, t *transport) *upstream {
 	return &upstream{
-		settings: set, transport: t, idle: make(map[endpoint.Endpoint]*idleConns), quick: make(map[*pool.Server]*idleConns), open: make(map[*serverConn]struct{}),
-		configs: make(map[string]*tls.Config), muxes: make(map[endpoint.Endpoint]*muxes),
+		settings: set, transport: t, idle: make(map[destination]*idleConns), quick: make(map[*pool.Server]*idleConns), open: make(map[*serverConn]struct{}),
+		configs: make(map[destination]*tls.Config), muxes: make(map[destination]*muxes),
 	}
 }
 
@@ -105,7 +125,10 @@ func (u *upstream) reset(server *pool.Server) {
 			c.tcp.Close() // whoever uses it does the rest; if nobody does, it is found closed
 		}
 	}
-	if set := u.muxes[server.Endpoint()]; set != nil {
+	for to, set := range u.muxes {
+		if to.at != server.Endpoint() {
+			continue
+		}
 		for _, c := range set.conns {
 			c.reset(server)
 		}
@@ -124,28 +147,25 @@ func (u *upstream) take(server *pool.Server) *serverConn {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	at := u.kept(server)
-	for at != nil && len(at.conns) > 0 {
-		last := len(at.conns) - 1
-		c := at.conns[last]
-		at.conns[last] = nil
-		at.conns = at.conns[:last]
-		if c.name != server.ServerName() {
-			u.closeConn(c) // a reload has changed it
-			continue
-		}
-		c.of = server
-		return c
+	if at == nil || len(at.conns) == 0 {
+		return nil
 	}
-	return nil
+	last := len(at.conns) - 1
+	c := at.conns[last]
+	at.conns[last] = nil
+	at.conns = at.conns[:last]
+	c.of = server
+	return c
 }
 
 // kept returns the connections to a server that are kept, nil if none has been since
 // they expired. The caller holds the lock.
 func (u *upstream) kept(server *pool.Server) *idleConns {
-	if at := u.quick[server]; at != nil {
+	to := u.destination(server)
+	if at := u.quick[server]; at != nil && at.to.name == to.name {
 		return at
 	}
-	at := u.idle[server.Endpoint()]
+	at := u.idle[to]
 	if at != nil {
 		u.quick[server] = at
 	}
@@ -157,13 +177,16 @@ func (u *upstream) keep(c *serverConn, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	at := u.kept(c.of)
+	if at == nil || at.to.name != c.to.name {
+		at = u.idle[c.to] // a reload has changed the server's
+	}
 	if u.retired || at != nil && len(at.conns) >= maxIdlePerServer {
 		u.closeConn(c)
 		return
 	}
 	if at == nil {
-		at = &idleConns{}
-		u.idle[c.of.Endpoint()], u.quick[c.of] = at, at
+		at = &idleConns{to: c.to}
+		u.idle[c.to] = at
 	}
 	c.since = now
 	at.conns = append(at.conns, c)
@@ -181,14 +204,14 @@ func (u *upstream) expire() {
 	}
 	now, next := time.Now(), time.Duration(0)
 	clear(u.quick) // of servers that are no more
-	for server, at := range u.idle {
+	for to, at := range u.idle {
 		conns, old := at.conns, 0
 		for old < len(conns) && now.Sub(conns[old].since) >= keepIdle {
 			u.closeConn(conns[old])
 			old++
 		}
 		if conns = slices.Delete(conns, 0, old); len(conns) == 0 {
-			delete(u.idle, server)
+			delete(u.idle, to)
 			continue
 		}
 		at.conns = conns
@@ -202,11 +225,12 @@ func (u *upstream) expire() {
 	}
 }
 
-// connect opens a connection to a server, encrypted if there is to be TLS.
-func (u *upstream) connect(ctx context.Context, server *pool.Server) (streamConn, *tls.Conn, *closeWatch, error) {
+// connect opens a connection to a server, encrypted if there is to be TLS. to is its
+// destination.
+func (u *upstream) connect(ctx context.Context, server *pool.Server, to destination) (streamConn, *tls.Conn, *closeWatch, error) {
 	began := time.Now()
 	d := net.Dialer{Timeout: u.settings.connect}
-	nc, err := d.DialContext(ctx, server.Endpoint().Network(), server.Endpoint().Dial())
+	nc, err := d.DialContext(ctx, to.at.Network(), to.at.Dial())
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -221,7 +245,7 @@ func (u *upstream) connect(ctx context.Context, server *pool.Server) (streamConn
 		return nil, nil, nil, err
 	}
 	watch := &closeWatch{streamConn: tcp, raw: raw}
-	t, err := u.handshake(ctx, server, watch, began.Add(u.settings.connect))
+	t, err := u.handshake(ctx, to, watch, began.Add(u.settings.connect))
 	if err != nil {
 		tcp.Close()
 		return nil, nil, nil, err
@@ -232,11 +256,12 @@ func (u *upstream) connect(ctx context.Context, server *pool.Server) (streamConn
 
 // dial opens a connection to a server for HTTP/1.1.
 func (u *upstream) dial(ctx context.Context, server *pool.Server) (*serverConn, error) {
-	tcp, t, watch, err := u.connect(ctx, server)
+	to := u.destination(server)
+	tcp, t, watch, err := u.connect(ctx, server, to)
 	if err != nil {
 		return nil, err
 	}
-	c, err := newServerConn(u, server, tcp)
+	c, err := newServerConn(u, server, to, tcp)
 	if err != nil {
 		return nil, err
 	}

@@ -82,19 +82,14 @@ func (f *File) validateTransport(r *report, path string, p Pool) {
 			}
 		}
 	}
-	names := make(map[string]string) // by address
 	for i, s := range p.Servers {
 		at := index(path+".servers", i) + ".server_name"
-		other, twice := names[s.Address]
 		switch {
 		case s.ServerName != "" && p.TLS == nil:
 			r.invalid(at, "a name is asked for by TLS; give the pool tls")
 		case s.ServerName != "" && !l7.ValidServerName(s.ServerName):
 			r.invalid(at, "%q is no host name", s.ServerName)
-		case twice && other != s.ServerName:
-			r.invalid(at, "another server has this address and is asked for %q; connections are kept by address, so they must have the same name", other)
 		}
-		names[s.Address] = s.ServerName
 	}
 	if c := p.Check; p.TLS != nil && c != nil && c.Type == health.HTTP && p.checksSamePort() {
 		r.invalid(path+".check.type", "the pool's servers speak TLS; choose \"https\", or give the port that speaks plain HTTP")

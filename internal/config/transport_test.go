@@ -24,8 +24,6 @@ func TestTransportProblems(t *testing.T) {
 		{"unix without a name", web + "[pool.p]\nservers = [\"unix:/run/a\"]\ntls = {}\n", "pool.p.servers[0].address: the certificate of a server on a unix socket"},
 		{"a server's name for nothing", web + "[pool.p]\nservers = [{ address = \"10.0.0.2:80\", server_name = \"a\" }]\n", "pool.p.servers[0].server_name: a name is asked for by TLS"},
 		{"a server's name", web + "[pool.p]\ntls = {}\nservers = [{ address = \"10.0.0.2:80\", server_name = \"a b\" }]\n", `pool.p.servers[0].server_name: "a b" is no host name`},
-		{"two names", web + "[pool.p]\ntls = {}\nservers = [{ address = \"10.0.0.2:80\" }, { name = \"b\", address = \"10.0.0.2:80\", server_name = \"a\" }]\n",
-			"pool.p.servers[1].server_name: another server has this address"},
 		{"plain check", web + "[pool.p]\nservers = [\"10.0.0.2:80\"]\ntls = {}\ncheck = { type = \"http\" }\n", `pool.p.check.type: the pool's servers speak TLS; choose "https"`},
 		{"l4", "[[l4]]\nname = \"raw\"\nlisten = [\"10.0.0.1:80\"]\npool = \"p\"\n[pool.p]\nservers = [\"10.0.0.2:80\"]\ntls = {}\n",
 			"pool.p.tls: service raw uses this pool, and services of [[l4]] pass on what clients send"},

@@ -95,8 +95,8 @@ func (p *Pool) Update(cfg Config, known func(ID) (Health, bool)) {
 			s.state.Store(&st)
 		}
 		st := *s.state.Load()
-		st.maxConnections, st.slowStart, st.host, st.sendProxy = sc.MaxConnections, cfg.SlowStart, sc.Host, cfg.SendProxyTo(sc)
-		st.serverName = sc.ServerName
+		st.maxConnections, st.slowStart, st.sendProxy = sc.MaxConnections, cfg.SlowStart, cfg.SendProxyTo(sc)
+		st.host, st.serverName = hostOf(sc, address), sc.ServerName
 		st.weight, st.backup = sc.EffectiveWeight(), sc.Backup
 		if cfg.Outlier == nil {
 			st.ejection = Ejection{}

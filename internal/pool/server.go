@@ -86,14 +86,14 @@ func (s *Server) Endpoint() endpoint.Endpoint { return s.address }
 
 // Host returns the name by which the server's host is known, or else its IP
 // address; empty for a server on a unix socket.
-func (s *Server) Host() string {
-	switch h := s.state.Load().host; {
-	case h != "":
-		return h
-	case s.address.Path() != "":
-		return ""
+func (s *Server) Host() string { return s.state.Load().host }
+
+// hostOf returns what Host returns for a server of the configuration.
+func hostOf(cfg ServerConfig, address endpoint.Endpoint) string {
+	if cfg.Host != "" || address.Path() != "" {
+		return cfg.Host
 	}
-	return s.address.IP().Addr().WithZone("").String()
+	return address.IP().Addr().WithZone("").String()
 }
 
 // ServerName returns the name of its own that the server is to be asked for by TLS;
