@@ -43,7 +43,7 @@ type Store struct {
 // is to believe that they are for it.
 func Open() (*Store, map[string]*os.File) {
 	s := &Store{socket: os.Getenv(socketVariable), most: mostOfUnit}
-	if n, err := strconv.Atoi(os.Getenv(mostVariable)); err == nil {
+	if n, err := strconv.Atoi(os.Getenv(mostVariable)); err == nil && n >= 0 {
 		s.most = n
 	}
 	left := inherited(os.Getenv(pidVariable), os.Getenv(countVariable), os.Getenv(namesVariable))

@@ -120,6 +120,19 @@ func TestKeepMoreThanThereIsRoomFor(t *testing.T) {
 	}
 }
 
+// A bound that is none is not believed.
+func TestKeepWithABoundThatIsNone(t *testing.T) {
+	m := newManager(t)
+	t.Setenv(mostVariable, "-1")
+	s, _ := Open()
+	if err := s.Keep(map[string]*os.File{"flows": os.Stdin}); err != nil {
+		t.Error(err)
+	}
+	if text, _ := m.next(); !strings.Contains(text, "FDNAME=flows") {
+		t.Errorf("%q", text)
+	}
+}
+
 func TestWithoutAManager(t *testing.T) {
 	for _, v := range []string{socketVariable, pidVariable, countVariable, namesVariable, mostVariable} {
 		t.Setenv(v, "")
