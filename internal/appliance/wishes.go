@@ -94,11 +94,12 @@ func (w *wishes) keep(pools map[string]*pool.Pool) error {
 	return nil
 }
 
-// write writes the file as a whole, and returns when it is on the disk.
+// write writes the file as a whole, or removes it where nothing is set, and returns
+// when that is on the disk.
 func (w *wishes) write(states adminStates) error {
 	if len(states) == 0 {
-		if err := os.Remove(w.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		if err := os.Remove(w.path); !errors.Is(err, fs.ErrNotExist) {
+			return errors.Join(err, flushFolder(w.path))
 		}
 		return nil
 	}
@@ -118,5 +119,17 @@ func (w *wishes) write(states adminStates) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(draft, w.path)
+	if err := os.Rename(draft, w.path); err != nil {
+		return err
+	}
+	return flushFolder(w.path)
+}
+
+// flushFolder returns when it is on the disk which files the folder of path has.
+func flushFolder(path string) error {
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
 }
