@@ -20,8 +20,15 @@ const (
 	// moreLeast is how much at a time says that the sender is quick, so that more is
 	// likely to be there already.
 	moreLeast = 64 << 10
-	// maxPipes bounds the pipes that are kept for others.
-	maxPipes = 64
+	// leastPipe is what it must hold: to copy costs less than to splice a few KiB.
+	leastPipe = 64 << 10
+	// sparePipes is how many an upstream keeps for others. The size of those that are
+	// empty, too, counts for what the user may have, see makePipe.
+	sparePipes = 16
+	// mostPipes is how many an upstream lends at most. What is in a pipe counts for no
+	// socket, so the kernel does not bound it otherwise: clients that read slowly would
+	// each have a pipe's worth of the machine's memory.
+	mostPipes = 256
 )
 
 // pipe is where splice(2) puts what is on its way between two sockets.
@@ -151,40 +158,57 @@ func (p *pipe) close() {
 	unix.Close(p.w)
 }
 
-// pipes are pipes that wait for use. The zero value is empty.
+// pipes are the pipes of an upstream. The zero value has none.
 type pipes struct {
 	mu     sync.Mutex
-	free   []*pipe
+	free   []*pipe // not in use: all empty
+	lent   int
 	closed bool
 }
 
-// get returns an empty pipe, nil if there cannot be one.
+// get returns an empty pipe, nil if there is none to be had.
 func (ps *pipes) get() *pipe {
 	ps.mu.Lock()
-	if n := len(ps.free); n > 0 {
-		p := ps.free[n-1]
-		ps.free = ps.free[:n-1]
-		ps.mu.Unlock()
-		return p
+	defer ps.mu.Unlock()
+	if ps.lent == mostPipes {
+		return nil
 	}
-	ps.mu.Unlock()
+	var p *pipe
+	if n := len(ps.free); n > 0 {
+		p, ps.free = ps.free[n-1], ps.free[:n-1]
+	} else if p = makePipe(); p == nil {
+		return nil
+	}
+	ps.lent++
+	return p
+}
+
+// makePipe makes a pipe that is large enough; nil if it cannot. The kernel makes tiny
+// ones once a user has many (fs.pipe-user-pages-soft, 64 MiB), unless the process has
+// CAP_SYS_RESOURCE, which a service need not have.
+func makePipe() *pipe {
 	var fds [2]int
 	if unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
 		return nil
 	}
-	// Who may not have that much gets what is usual.
 	size, err := unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, pipeSize)
 	if err != nil {
-		size = 64 << 10
+		size, err = unix.FcntlInt(uintptr(fds[1]), unix.F_GETPIPE_SZ, 0)
 	}
-	return newPipe(fds[0], fds[1], size)
+	p := newPipe(fds[0], fds[1], size)
+	if err != nil || size < leastPipe {
+		p.close()
+		return nil
+	}
+	return p
 }
 
 // put gives a pipe back.
 func (ps *pipes) put(p *pipe) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if p.n > 0 || ps.closed || len(ps.free) >= maxPipes {
+	ps.lent--
+	if p.n > 0 || ps.closed || len(ps.free) >= sparePipes {
 		p.close()
 		return
 	}

@@ -11,7 +11,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Bodies that go from socket to socket arrive as they were, in both directions,
@@ -66,6 +69,58 @@ func openPipes(t *testing.T) (n int) {
 		}
 	}
 	return n
+}
+
+// No more pipes are lent than may be, few are kept, and none is used that holds next to
+// nothing: a process without privileges gets such ones once there are many.
+func TestPipesThatThereAre(t *testing.T) {
+	for _, privileged := range []bool{true, false} {
+		t.Run(fmt.Sprint("privileged ", privileged), func(t *testing.T) {
+			if !privileged {
+				runtime.LockOSThread() // which ends with the test, and its capabilities with it
+				head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+				var have [2]unix.CapUserData
+				if err := unix.Capget(&head, &have[0]); err != nil {
+					t.Fatal(err)
+				}
+				have[0].Effective &^= 1<<unix.CAP_SYS_RESOURCE | 1<<unix.CAP_SYS_ADMIN
+				if err := unix.Capset(&head, &have[0]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := openPipes(t)
+			var ps pipes
+			var all []*pipe
+			for p := ps.get(); p != nil && len(all) <= mostPipes; p = ps.get() {
+				all = append(all, p)
+				if size, err := unix.FcntlInt(uintptr(p.r), unix.F_GETPIPE_SZ, 0); err != nil || size < leastPipe || size != p.size {
+					t.Fatalf("pipe %d holds %d, not %d, %v", len(all), size, p.size, err)
+				}
+			}
+			t.Logf("%d pipes", len(all))
+			if len(all) > mostPipes || len(all) == 0 {
+				t.Errorf("%d pipes", len(all))
+			}
+			if n := openPipes(t) - before; n != 2*len(all) {
+				t.Errorf("%d ends of %d pipes", n, len(all))
+			}
+			for _, p := range all {
+				ps.put(p)
+			}
+			if n := openPipes(t) - before; n > 2*sparePipes {
+				t.Errorf("%d ends of pipes are kept", n)
+			}
+			p := ps.get()
+			if p == nil {
+				t.Fatal("none came back")
+			}
+			ps.close()
+			ps.put(p)
+			if n := openPipes(t) - before; n != 0 {
+				t.Errorf("%d ends of pipes are left", n)
+			}
+		})
+	}
 }
 
 // A large answer that breaks off, and a client that goes in the midst of one,
