@@ -229,7 +229,7 @@ func (a *Appliance) undo() []link.Filter {
 	if len(removed) > 0 {
 		a.log.Warn().Strs("interfaces", removed).Msg("removed interfaces that a crash left")
 	}
-	filters, err := link.OurFilters()
+	filters, err := link.LeftFilters()
 	if err != nil {
 		a.log.Error().Err(err).Msg("filters that a crash left may be there; they do nothing")
 	}

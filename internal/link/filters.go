@@ -1,8 +1,11 @@
 package link
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -13,8 +16,9 @@ import (
 // kernel has no tcx (before Linux 6.6): filters of a clsact queueing discipline, in
 // direct action. What others have there stays as it is. A discipline that is missing is
 // made, and the last filter of ours takes it away again, unless somebody else uses it by
-// then. Filters stay until they are removed, whatever becomes of the process; that the discipline
-// is ours is part of their names, so that anybody can remove them as we would.
+// then. Filters stay until they are removed, whatever becomes of the process. Whose they
+// are, and that the discipline is ours, is part of their names, so that anybody can remove
+// them as we would.
 //
 // Its network is that of the thread that opened it. The caller closes it.
 type Filters struct {
@@ -31,6 +35,8 @@ type Filter struct {
 const (
 	// filterName begins the names of all filters of ours.
 	filterName = "applianctl "
+	// filterOwner comes before the process that a filter is of, see filterProcess.
+	filterOwner = ", process "
 	// filterMade ends the names of those at a discipline of ours.
 	filterMade = " clsact"
 	// handleMinEgress is TC_H_MIN_EGRESS of linux/pkt_sched.h, at clsact.
@@ -76,7 +82,7 @@ func (f *Filters) Put(at Filter, preference uint16, name string, program int) (e
 		FilterAttrs: netlink.FilterAttrs{
 			LinkIndex: at.Interface, Parent: netlink.HANDLE_MIN_INGRESS, Priority: preference, Protocol: unix.ETH_P_ALL,
 		},
-		Fd: program, Name: filterName + name, DirectAction: true,
+		Fd: program, Name: filterName + name + filterOwner + filterProcess(os.Getpid()), DirectAction: true,
 	}
 	if made {
 		filter.Name += filterMade
@@ -122,9 +128,19 @@ func (f *Filters) Remove(at Filter) error {
 	return f.remove(b)
 }
 
-// OurFilters returns all filters of ours in the namespace of the calling thread. At a
-// start these are what processes have left that could not remove them.
-func OurFilters() (ours []Filter, err error) {
+// OurFilters returns all filters of ours in the namespace of the calling thread,
+// whatever process they are of.
+func OurFilters() ([]Filter, error) {
+	return ourFilters(func(string) bool { return true })
+}
+
+// LeftFilters returns those whose processes are dead, and could not remove them.
+func LeftFilters() ([]Filter, error) {
+	return ourFilters(func(name string) bool { return !livingFilter(name) })
+}
+
+// ourFilters returns those whose names are wanted.
+func ourFilters(wanted func(name string) bool) (ours []Filter, err error) {
 	f, err := OpenFilters()
 	if err != nil {
 		return nil, err
@@ -139,12 +155,37 @@ func OurFilters() (ours []Filter, err error) {
 		all, err := f.list(l.Attrs().Index, netlink.HANDLE_MIN_INGRESS)
 		errs = append(errs, err)
 		for _, one := range all {
-			if b := asOurs(one); b != nil {
+			if b := asOurs(one); b != nil && wanted(b.Name) {
 				ours = append(ours, Filter{Interface: l.Attrs().Index, Program: uint32(b.Id)})
 			}
 		}
 	}
 	return ours, errors.Join(errs...)
+}
+
+// livingFilter reports whether the process lives that a filter of that name is of.
+func livingFilter(name string) bool {
+	_, owner, _ := strings.Cut(strings.TrimSuffix(name, filterMade), filterOwner)
+	number, _, _ := strings.Cut(owner, " ")
+	pid, err := strconv.Atoi(number)
+	return err == nil && filterProcess(pid) == owner
+}
+
+// filterProcess returns what no other process has had since the machine was started: its
+// number, and when it began, in ticks. It is empty if there is no such process.
+func filterProcess(pid int) string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return ""
+	}
+	// The second field, in parentheses, may have any byte. The third is the state, the
+	// 22nd the start (proc_pid_stat(5)).
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	const state, start = 0, 22 - 3
+	if len(fields) <= start || fields[state] == "Z" {
+		return ""
+	}
+	return fmt.Sprintf("%d of %s", pid, fields[start])
 }
 
 // RemoveFilters removes filters in the namespace of the calling thread as Remove does.

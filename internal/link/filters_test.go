@@ -1,9 +1,13 @@
 package link
 
 import (
+	"os"
+	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -38,7 +42,7 @@ func seen(t *testing.T, l netlink.Link) (disciplines, filters []string) {
 		for _, f := range list {
 			name := f.Type()
 			if b, ok := f.(*netlink.BpfFilter); ok {
-				name = b.Name
+				name = strings.Replace(b.Name, filterOwner+filterProcess(os.Getpid()), "", 1)
 			}
 			filters = append(filters, name)
 		}
@@ -171,6 +175,58 @@ func TestTwoFilters(t *testing.T) {
 	if all, err := OurFilters(); len(all) > 0 || err != nil {
 		t.Error(all, err)
 	}
+}
+
+// What a living process has put stays at the start of another one; what a dead one has
+// left goes.
+func TestFiltersThatAreLeft(t *testing.T) {
+	privateNamespace(t)
+	v0, _ := vethPair(t)
+	fd, id := bpfProgram(t)
+	must(t, openFilters(t).Put(Filter{v0.Attrs().Index, id}, 7112, "one", fd))
+	other := exec.Command("sleep", "1000")
+	must(t, other.Start())
+	ended := false
+	defer func() {
+		if !ended {
+			other.Process.Kill()
+			other.Wait()
+		}
+	}()
+	put := func(owner string) uint32 {
+		fd, id := bpfProgram(t)
+		must(t, netlink.FilterAdd(&netlink.BpfFilter{Fd: fd, Name: filterName + "two" + owner + filterMade, DirectAction: true, FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: v0.Attrs().Index, Parent: netlink.HANDLE_MIN_INGRESS, Priority: 7113, Protocol: unix.ETH_P_ALL,
+		}}))
+		return id
+	}
+	theirs := put(filterOwner + filterProcess(other.Process.Pid))
+	dead := []uint32{
+		put(filterOwner + strconv.Itoa(other.Process.Pid) + " of 1"), // had the same number
+		put(filterOwner),
+		put(""),
+	}
+	left := func(what string, want ...uint32) {
+		t.Helper()
+		all, err := LeftFilters()
+		must(t, err)
+		var got []uint32
+		for _, f := range all {
+			got = append(got, f.Program)
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: left are %v; want %v", what, got, want)
+		}
+	}
+	left("it lives", dead...)
+	must(t, other.Process.Kill())
+	eventually(t, 10*time.Second, "it is dead", func() bool { return filterProcess(other.Process.Pid) == "" })
+	left("nobody has waited for it", append(dead, theirs)...)
+	_ = other.Wait() // killed, as it should be
+	ended = true
+	left("it is gone", append(dead, theirs)...)
 }
 
 // addClsact gives an interface somebody else's discipline, and returns its ingress.
