@@ -29,6 +29,10 @@ const (
 	// socket, so the kernel does not bound it otherwise: clients that read slowly would
 	// each have a pipe's worth of the machine's memory.
 	mostPipes = 256
+	// pipePause is how often an upstream does without a pipe when there was none to be
+	// had, and none has come back, before it tries again: one is asked for before each
+	// part of a large body.
+	pipePause = 1000
 )
 
 // pipe is where splice(2) puts what is on its way between two sockets.
@@ -163,6 +167,7 @@ type pipes struct {
 	mu     sync.Mutex
 	free   []*pipe // not in use: all empty
 	lent   int
+	pause  int // see pipePause
 	closed bool
 }
 
@@ -174,10 +179,17 @@ func (ps *pipes) get() *pipe {
 		return nil
 	}
 	var p *pipe
-	if n := len(ps.free); n > 0 {
+	switch n := len(ps.free); {
+	case n > 0:
 		p, ps.free = ps.free[n-1], ps.free[:n-1]
-	} else if p = makePipe(); p == nil {
+	case ps.pause > 0:
+		ps.pause--
 		return nil
+	default:
+		if p = makePipe(); p == nil {
+			ps.pause = pipePause
+			return nil
+		}
 	}
 	ps.lent++
 	return p
@@ -208,6 +220,7 @@ func (ps *pipes) put(p *pipe) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	ps.lent--
+	ps.pause = 0
 	if p.n > 0 || ps.closed || len(ps.free) >= sparePipes {
 		p.close()
 		return

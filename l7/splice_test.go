@@ -104,6 +104,9 @@ func TestPipesThatThereAre(t *testing.T) {
 			if n := openPipes(t) - before; n != 2*len(all) {
 				t.Errorf("%d ends of %d pipes", n, len(all))
 			}
+			if ps.pause == 0 && len(all) < mostPipes {
+				t.Error("the kernel is asked again at once")
+			}
 			for _, p := range all {
 				ps.put(p)
 			}

@@ -138,12 +138,11 @@ func (u *upload) run(ex *exchange) {
 }
 
 func (u *upload) carry(ex *exchange) error {
-	for splices := u.plain != nil; ; {
-		if b, ok := ex.body.(*http1Body); ok && splices && b.spliceable() {
+	for {
+		if b, ok := ex.body.(*http1Body); ok && u.plain != nil && b.spliceable() {
 			if done, err := u.splice(u.plain, ex, b); done || err != nil {
 				return err
 			}
-			splices = false // there was no pipe
 		}
 		b := u.replay.room()
 		n, err := ex.body.Read(b)
