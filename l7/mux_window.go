@@ -43,13 +43,13 @@ func (r *answerRoom) give(n int64) {
 }
 
 // gotPart takes n bytes of the window, and reports false if there were not so many.
-// With the first one that is not the last, the window becomes as large as it may: what is
-// short does without. conn.mu is held.
+// Once a quarter has come that is not the end, the window becomes as large as it may:
+// what is short does without, be there trailers behind it. conn.mu is held.
 func (st *muxStream) gotPart(n int64, last bool) bool {
 	if st.taken += n; st.taken > muxLeast+st.widened {
 		return false
 	}
-	if !last && st.widened == 0 {
+	if !last && st.widened == 0 && st.taken >= muxLeast/4 {
 		st.open(0)
 	}
 	return true

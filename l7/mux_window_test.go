@@ -80,3 +80,46 @@ func TestHTTP2ClientThatReadsNothing(t *testing.T) {
 		return n == 0 && len(list) == 1 && list[0].room.left.Load() == answerRoomMost
 	})
 }
+
+// What is short leaves the window as it is, though more may follow, such as the trailers
+// of gRPC: there is nothing to be told to the server.
+func TestShortAnswersByHTTP2(t *testing.T) {
+	more := make(chan struct{})
+	server := http2Web(t, nil, nil, nil, func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "hello")
+		w.(http.Flusher).Flush()
+		<-more
+		io.CopyN(w, zeros{}, 1<<20)
+	})
+	r, addr := over(t, byHTTP2, server)
+	resp := get(t, client(t, addr, protocolHTTP1), "http://a/")
+	widened := func() (n int64) {
+		for u := range r.engine.ups {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			for _, set := range u.muxes {
+				for _, c := range set.conns {
+					c.mu.Lock()
+					defer c.mu.Unlock()
+					for _, st := range c.streams {
+						n += st.widened
+					}
+				}
+			}
+		}
+		return n
+	}
+	if _, err := io.ReadFull(resp.Body, make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	if n := widened(); n != 0 {
+		t.Errorf("for 5 bytes the window was made wider by %d", n)
+	}
+	close(more)
+	if n, err := io.CopyN(io.Discard, resp.Body, 512<<10); err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if n, err := io.Copy(io.Discard, resp.Body); n != 512<<10 || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+}
