@@ -270,7 +270,8 @@ func (c *http1Conn) idle() next {
 	}
 	c.state.Store(stateIdle)
 	if !c.server.keep.Load() {
-		return nextClose
+		// The latest answer did not say that it was the last: another request may be here.
+		c.wake(c.server)
 	}
 	return nextWait
 }

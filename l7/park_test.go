@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -308,4 +309,94 @@ func TestQuiesceWhileParking(t *testing.T) {
 			p.engine.Quiesce(vips, false)
 		}
 	})
+}
+
+// A request that has come before its client is let go gets its answer, however late the
+// connection gets to see it: the answer before did not say that it was the last.
+func TestRequestBeforeQuiesce(t *testing.T) {
+	vips := []netip.Addr{netip.MustParseAddr("127.0.0.1")}
+	const request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+	t.Run("parked", func(t *testing.T) {
+		eachParking(t, ok(t), func(t *testing.T, p *parking) {
+			for range 5 {
+				var answers []*bufio.Reader
+				var clients []net.Conn
+				for range 8 {
+					c, in := p.dial()
+					clients, answers = append(clients, c), append(answers, in)
+				}
+				p.parked()
+				rest := busy()
+				for _, c := range clients {
+					io.WriteString(c, request)
+				}
+				p.engine.Quiesce(vips, true)
+				for _, in := range answers {
+					if got := body(t, answerTo(t, in, "GET")); got != "ok" {
+						t.Errorf("%q", got)
+					}
+				}
+				rest()
+				p.none()
+				p.engine.Quiesce(vips, false)
+			}
+		})
+	})
+	t.Run("during an answer", func(t *testing.T) {
+		goOn := make(chan struct{}, 1)
+		server := web(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "2")
+			io.WriteString(w, "o")
+			w.(http.Flusher).Flush()
+			<-goOn
+			io.WriteString(w, "k")
+		})
+		eachParking(t, server, func(t *testing.T, p *parking) {
+			c, in := dial(t, p.set.Addr(p.listen), p.tls)
+			io.WriteString(c, request)
+			resp := answerTo(t, in, "GET")
+			io.WriteString(c, request)
+			p.engine.Quiesce(vips, true)
+			goOn <- struct{}{}
+			if got := body(t, resp); got != "ok" || resp.Close {
+				t.Errorf("%q, close %v", got, resp.Close)
+			}
+			goOn <- struct{}{}
+			if resp = answerTo(t, in, "GET"); body(t, resp) != "ok" || !resp.Close {
+				t.Errorf("close %v", resp.Close)
+			}
+			p.none()
+		})
+	})
+}
+
+// The time that a connection may be idle begins when the answer is there, also if that took
+// longer.
+func TestIdleAfterSlowAnswer(t *testing.T) {
+	const idle = 300 * time.Millisecond
+	server := web(t, func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(idle + 400*time.Millisecond)
+		io.WriteString(w, "ok")
+	})
+	eachParking(t, server, func(t *testing.T, p *parking) {
+		p.cfg.Timeouts.Idle = idle
+		p.commit()
+		c, in := p.dial()
+		time.Sleep(idle / 10)
+		p.ask(c, in)
+	})
+}
+
+// busy has all processors be busy until rest is called.
+func busy() (rest func()) {
+	var tasks sync.WaitGroup
+	var over atomic.Bool
+	for range 2 * runtime.GOMAXPROCS(0) {
+		tasks.Go(func() {
+			for !over.Load() {
+				runtime.KeepAlive(over.Load())
+			}
+		})
+	}
+	return func() { over.Store(true); tasks.Wait() }
 }

@@ -224,6 +224,9 @@ func (c *serverConn) more(ex *exchange, limit time.Duration) error {
 			continue
 		}
 		if err == nil {
+			if v.look > firstLook {
+				ex.now = time.Now() // or it could be lastLook ago
+			}
 			return c.err
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
