@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -22,7 +23,8 @@ import (
 //
 // Its network is that of the thread that opened it. The caller closes it.
 type Filters struct {
-	handle *netlink.Handle
+	handle  *netlink.Handle
+	network *os.File // its namespace, see alone
 }
 
 // Filter tells which program it is at the ingress of which interface. Another process
@@ -45,20 +47,48 @@ const (
 
 // OpenFilters returns the filters of the calling thread's network namespace.
 func OpenFilters() (*Filters, error) {
+	network, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, fmt.Errorf("open the network namespace: %w", err)
+	}
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, fmt.Errorf("open netlink: %w", err)
+		return nil, errors.Join(fmt.Errorf("open netlink: %w", err), network.Close())
 	}
-	return &Filters{handle: h}, nil
+	return &Filters{handle: h, network: network}, nil
 }
 
-// Close releases the socket. The filters stay.
-func (f *Filters) Close() { f.handle.Close() }
+// Close releases what is open. The filters stay.
+func (f *Filters) Close() {
+	f.handle.Close()
+	f.network.Close()
+}
+
+// aloneTime bounds how long is waited for others, alonePace is how often.
+const (
+	aloneTime = 500 * time.Millisecond
+	alonePace = time.Millisecond
+)
+
+// alone waits until nobody else of ours, in this process or another, puts or removes
+// filters in this network namespace; done lets them. Else one might remove the
+// discipline that another one has just found. The lock is the namespace's own file,
+// which goes with a process; but anybody can open that, so the wait has an end.
+func (f *Filters) alone() (done func()) {
+	fd := int(f.network.Fd())
+	for begun := time.Now(); unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != nil; time.Sleep(alonePace) {
+		if time.Since(begun) > aloneTime {
+			return func() {}
+		}
+	}
+	return func() { _ = unix.Flock(fd, unix.LOCK_UN) } // cannot fail
+}
 
 // Put adds a filter, of which program is a descriptor and name says what it does.
 // Filters of smaller preferences see packets first, and of equal ones the latest. An
 // error means that nothing has changed.
 func (f *Filters) Put(at Filter, preference uint16, name string, program int) (err error) {
+	defer f.alone()()
 	made, err := f.discipline(at.Interface)
 	if err != nil {
 		return err
@@ -121,6 +151,7 @@ func (f *Filters) Has(at Filter) (bool, error) {
 // Remove removes a filter, and the discipline, if it is ours and nobody uses it any
 // more. It is no error if the filter is not there.
 func (f *Filters) Remove(at Filter) error {
+	defer f.alone()()
 	b, err := f.find(at)
 	if err != nil || b == nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -175,6 +176,34 @@ func TestTwoFilters(t *testing.T) {
 	if all, err := OurFilters(); len(all) > 0 || err != nil {
 		t.Error(all, err)
 	}
+}
+
+// Whoever puts and removes filters at the same time, each is there until it is removed,
+// and with the last one goes the discipline.
+func TestFiltersAtTheSameTime(t *testing.T) {
+	privateNamespace(t)
+	v0, _ := vethPair(t)
+	const parties, rounds = 4, 50
+	var all sync.WaitGroup
+	for range parties {
+		fd, id := bpfProgram(t)
+		f, at := openFilters(t), Filter{v0.Attrs().Index, id}
+		all.Go(func() {
+			for range rounds {
+				if err := f.Put(at, 7113, "one", fd); err != nil {
+					t.Error(err)
+				}
+				if has, err := f.Has(at); !has || err != nil {
+					t.Error("it is not there", err)
+				}
+				if err := f.Remove(at); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	wantSeen(t, "in the end", v0, "", "")
 }
 
 // What a living process has put stays at the start of another one; what a dead one has
