@@ -181,15 +181,31 @@ func (b *http1Body) first() []byte {
 	return p
 }
 
+// fillWait says how long fill waits.
+type fillWait uint8
+
+const (
+	fillNow   fillWait = iota // not at all
+	fillBatch                 // for a batch, not much longer than it should take
+	fillAny                   // also after that, for anything
+)
+
 // fill is Read, but into a pipe, and not of what came with the head. Unless it
-// waits, syscall.EAGAIN says that nothing has come.
-func (b *http1Body) fill(p *pipe, wait bool) error {
-	var err error
-	if wait {
-		err = b.await(p)
-	} else if err = b.check(time.Now()); err == nil {
-		if err = p.tryFrom(b.conn.raw, b.left); err == syscall.EAGAIN {
-			return err
+// waits for anything, syscall.EAGAIN says that nothing has come.
+func (b *http1Body) fill(p *pipe, wait fillWait) error {
+	err := error(syscall.EAGAIN)
+	if wait != fillNow {
+		err = b.collect(p)
+	}
+	if err == syscall.EAGAIN && wait == fillAny {
+		if err = b.arm(); err == nil {
+			err = p.fillFrom(b.conn.raw, b.left)
+		}
+	} else if err == syscall.EAGAIN {
+		if err = b.check(time.Now()); err == nil {
+			if err = p.tryFrom(b.conn.raw, b.left); err == syscall.EAGAIN {
+				return err
+			}
 		}
 	}
 	if err != nil {
@@ -203,21 +219,22 @@ func (b *http1Body) fill(p *pipe, wait bool) error {
 	return nil
 }
 
-// await waits for more and moves it into the pipe.
-func (b *http1Body) await(p *pipe) error {
-	if now := time.Now(); p.from.batch(now, b.left) {
-		if err := b.armFor(now, batchWait); err != nil {
-			return err
-		}
-		if err := p.fillFrom(b.conn.raw, b.left); !errors.Is(err, os.ErrDeadlineExceeded) {
-			return err
-		}
-		p.from.each()
+// collect waits for a batch and moves it into the pipe. syscall.EAGAIN says that
+// none is to be waited for any longer.
+func (b *http1Body) collect(p *pipe) error {
+	now := time.Now()
+	if !p.from.batch(now, min(b.left, int64(p.size))) {
+		return syscall.EAGAIN
 	}
-	if err := b.arm(); err != nil {
+	if err := b.armFor(now, batchWait); err != nil {
 		return err
 	}
-	return p.fillFrom(b.conn.raw, b.left)
+	err := p.fillFrom(b.conn.raw, b.left)
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	p.from.each()
+	return syscall.EAGAIN
 }
 
 // readChunks reads into p and leaves there what is data.

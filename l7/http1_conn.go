@@ -51,6 +51,7 @@ type http1Conn struct {
 	next    next       // what turn has come to
 	lingers bool       // the client may be sending still
 	broken  bool       // what the client has got is not whole
+	pace    int64      // of the last body that was spliced: see intake
 	waited  bool       // for the client to take what there is of an answer, perhaps
 	holding atomic.Pointer[exchange]
 	// busySince is when the exchange under way began, in nanoseconds of Unix time.

@@ -2,6 +2,7 @@ package l7
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net"
 	"syscall"
@@ -63,10 +64,18 @@ func TestIntake(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var in intake
 			in.init()
-			in.begin(raw, began)
+			var pace int64
+			if in.begin(raw, &pace, began) {
+				t.Error("waits for who was never quick")
+			}
 			in.got = tt.got
-			if got := in.batch(began.Add(tt.in), tt.left); got != (tt.want > 1) || lowWater(t, raw) != tt.want {
-				t.Errorf("batch %v, woken by %d bytes, want %d", got, lowWater(t, raw), tt.want)
+			if got := in.batch(began.Add(tt.in), min(tt.left, pipeSize)); got != (tt.want > 1) {
+				t.Errorf("batch %v, want %d bytes", got, tt.want)
+			}
+			var ready bool
+			_ = raw.Control(func(fd uintptr) { ready = in.ready(fd) })
+			if ready != (tt.want == 1) || lowWater(t, raw) != tt.want {
+				t.Errorf("ready %v, woken by %d bytes, want %d", ready, lowWater(t, raw), tt.want)
 			}
 			in.hush()
 			if got := lowWater(t, raw); got < 32<<10 {
@@ -89,7 +98,10 @@ func TestIntake(t *testing.T) {
 func TestIntakeOfNothing(t *testing.T) {
 	var in intake
 	in.init()
-	in.begin(nil, time.Now())
+	pace := int64(1 << 30)
+	if in.begin(nil, &pace, time.Now()) {
+		t.Error("waits for a first batch")
+	}
 	in.got = 1 << 30
 	if in.batch(time.Now(), 1<<30) {
 		t.Error("waits for a batch")
@@ -150,4 +162,94 @@ func countingServer(size, quick int64, at chan<- int64, done chan<- error) func(
 		readHead(r)
 		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 	}
+}
+
+// Who was quick with a body and stops in the midst of the next, of which we wait for
+// a batch before anything else, has what there is carried on, in both directions.
+func TestSplicedBodyThatStopsAfterAQuickOne(t *testing.T) {
+	const size, part = 1 << 20, 200 << 10
+	seen := make(chan error)
+	_, addr := simple(t, raw(t, func(c *net.TCPConn, r *bufio.Reader) {
+		head := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", size)
+		for range 2 {
+			readHead(r)
+			io.CopyN(io.Discard, r, size)
+			io.WriteString(c, head)
+			io.CopyN(c, zeros{}, size)
+		}
+		readHead(r)
+		_, err := io.CopyN(io.Discard, r, part)
+		seen <- err
+		io.CopyN(io.Discard, r, size-part)
+		io.WriteString(c, head)
+		io.CopyN(c, zeros{}, part)
+		<-seen
+		io.CopyN(c, zeros{}, size-part)
+		<-seen
+	}))
+	c, in := dial(t, addr, nil)
+	begin := func() {
+		t.Helper()
+		if _, err := fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		begin()
+		if _, err := io.CopyN(c, zeros{}, size); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, answerTo(t, in, "POST").Body); n != size || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	begin()
+	if _, err := io.CopyN(c, zeros{}, part); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-seen; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.CopyN(c, zeros{}, size-part); err != nil {
+		t.Fatal(err)
+	}
+	resp := answerTo(t, in, "POST")
+	if n, err := io.CopyN(io.Discard, resp.Body, part); n != part || err != nil {
+		t.Fatal(n, err)
+	}
+	seen <- nil
+	if n, err := io.Copy(io.Discard, resp.Body); n != size-part || err != nil {
+		t.Fatal(n, err)
+	}
+	seen <- nil
+}
+
+// The pace of a body is known to the connection, and the next body waits by it.
+func TestIntakeRemembers(t *testing.T) {
+	_, c := tcpPair(t)
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var in intake
+	in.init()
+	var pace int64
+	now := time.Now()
+	in.begin(raw, &pace, now)
+	in.took(1 << 20)
+	in.last = now.Add(batchTime)
+	in.end()
+	if pace != 1<<20 {
+		t.Errorf("pace %d", pace)
+	}
+	if !in.begin(raw, &pace, now) || !in.batch(now, 1<<19) {
+		t.Error("does not wait for who was quick")
+	}
+	in.took(1000)
+	in.last = now.Add(batchTime)
+	in.end()
+	if in.begin(raw, &pace, now) {
+		t.Errorf("waits for who has become slow, at %d", pace)
+	}
+	in.end()
 }

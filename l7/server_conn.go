@@ -54,6 +54,7 @@ type serverConn struct {
 	writeBy  time.Time // for writing
 	in       *inbox    // nil: nothing was read in this exchange
 	large    bool      // the last answer was spliced: the next one may be, too
+	pace     int64     // of the last body that was spliced: see intake
 	little   bool      // read not much of what comes next
 
 	// For turn, which is a field because a method value would be allocated.
@@ -136,6 +137,9 @@ func (c *serverConn) turn(fd uintptr) bool {
 		return true
 	}
 	if c.pipe != nil {
+		if !c.pipe.from.ready(fd) {
+			return false
+		}
 		c.pipe.fill(fd)
 		c.err = c.pipe.err
 		return c.err != syscall.EAGAIN

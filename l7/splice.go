@@ -55,6 +55,9 @@ func newPipe(r, w, size int) *pipe {
 	p.from.init()
 	p.tryTurn = p.fill
 	p.fillTurn = func(fd uintptr) bool {
+		if !p.from.ready(fd) {
+			return false
+		}
 		p.fill(fd)
 		return p.err != syscall.EAGAIN
 	}
@@ -74,7 +77,7 @@ func (p *pipe) fill(fd uintptr) {
 	p.n, p.err = splice(int(fd), p.w, int(min(p.most, int64(p.size))), 0)
 	switch {
 	case p.n > 0:
-		p.from.got += int64(p.n)
+		p.from.took(p.n)
 		p.more = p.n >= moreLeast && int64(p.n) < p.most
 	case p.err == nil:
 		p.err = io.EOF
@@ -254,9 +257,15 @@ func (a *http1Reply) splice(to answerWriter) error {
 	defer ps.put(p)
 	c := a.conn
 	c.large = true
-	p.from.begin(c.tells(), time.Now())
+	wait := p.from.begin(c.tells(), &c.pace, time.Now())
 	defer p.from.end()
-	err := p.tryFrom(c.raw, a.left)
+	err := error(syscall.EAGAIN)
+	if wait {
+		err = a.collect(p)
+	}
+	if err == syscall.EAGAIN {
+		err = p.tryFrom(c.raw, a.left)
+	}
 	flags := 0
 	if err == nil {
 		flags = unix.MSG_MORE // the head goes out in one segment with the first part
@@ -290,23 +299,36 @@ func (a *http1Reply) splice(to answerWriter) error {
 
 // fill is more, but into a pipe.
 func (a *http1Reply) fill(p *pipe) error {
+	if err := a.collect(p); err != syscall.EAGAIN {
+		return err
+	}
 	c := a.conn
 	c.pipe, p.most = p, a.left
 	defer func() { c.pipe = nil }()
-	if now := time.Now(); p.from.batch(now, a.left) {
-		err := c.arm(now, batchWait)
-		if err == nil {
-			err = c.await()
-		}
-		switch {
-		case err == nil:
-			return c.err
-		case !errors.Is(err, os.ErrDeadlineExceeded):
-			return c.closed(a.ex, err)
-		}
-		p.from.each()
-	}
 	return a.more()
+}
+
+// collect waits for a batch and moves it into the pipe. syscall.EAGAIN says that
+// none is to be waited for any longer.
+func (a *http1Reply) collect(p *pipe) error {
+	c, now := a.conn, time.Now()
+	if !p.from.batch(now, min(a.left, int64(p.size))) {
+		return syscall.EAGAIN
+	}
+	c.pipe, p.most = p, a.left
+	defer func() { c.pipe = nil }()
+	err := c.arm(now, batchWait)
+	if err == nil {
+		err = c.await()
+	}
+	switch {
+	case err == nil:
+		return c.err
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		return c.closed(a.ex, err)
+	}
+	p.from.each()
+	return syscall.EAGAIN
 }
 
 // clientError says that it is the client that does not take the answer.

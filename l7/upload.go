@@ -171,10 +171,13 @@ func (u *upload) splice(c *serverConn, ex *exchange, b *http1Body) (done bool, e
 		return false, nil
 	}
 	defer c.up.pipes.put(p)
-	p.from.begin(b.conn.raw, time.Now())
+	wait := fillNow
+	if p.from.begin(b.conn.raw, &b.conn.pace, time.Now()) {
+		wait = fillBatch
+	}
 	defer p.from.end()
 	first := b.first()
-	err = b.fill(p, false)
+	err = b.fill(p, wait)
 	if len(first) > 0 {
 		flags := 0
 		if p.n > 0 {
@@ -188,7 +191,7 @@ func (u *upload) splice(c *serverConn, ex *exchange, b *http1Body) (done bool, e
 	for {
 		if err == syscall.EAGAIN {
 			p.push(c.raw)
-			err = b.fill(p, true)
+			err = b.fill(p, fillAny)
 		}
 		if err != nil && err != io.EOF {
 			return false, err
@@ -204,7 +207,7 @@ func (u *upload) splice(c *serverConn, ex *exchange, b *http1Body) (done bool, e
 		if err == io.EOF {
 			return true, nil
 		}
-		err = b.fill(p, false)
+		err = b.fill(p, fillNow)
 	}
 }
 
