@@ -66,9 +66,9 @@ func (d *door) retire() { d.server.Load().retire() }
 func (d *door) secure() bool { return d.service.state.Load().certs != nil }
 
 // serve serves the connection of a client, which is counted for it or not, and returns
-// when that is closed and all its requests have ended, or it is parked. The stacks of idle connections begin
-// with its frame and those below: they are to be small, so that the collector can
-// shrink them.
+// when that is closed and all its requests have ended, or it is parked. The stacks of
+// idle connections begin with its frame and those below: they are to be small, so that
+// the collector can shrink them.
 func (d *door) serve(tcp *listen.Conn, client netip.Addr, counted bool) (parked bool) {
 	who := newPeer(client)
 	who.counted = counted

@@ -25,7 +25,7 @@ type Engine struct {
 	conns   sync.WaitGroup // one for each connection
 	workers workers        // of the streams of HTTP/2
 	clock   accesslog.Clock
-	awake   time.Duration // for which an idle connection keeps its goroutine, or a quarter more
+	awake   time.Duration // for which an idle connection keeps its goroutine, or up to twice that
 
 	// mu guards what is below: the things that a configuration or a new
 	// connection changes. Requests do without it.
