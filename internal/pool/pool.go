@@ -175,7 +175,7 @@ func (p *Pool) PickAt(now time.Time, client netip.Addr, tried ...*Server) (*Serv
 		}
 		limit := int64(s.state.Load().maxConnections)
 		if s.current.Add(1) > limit && limit > 0 {
-			s.current.Add(-1) // somebody else was faster; choose again
+			s.Done() // somebody else was faster; choose again
 			continue
 		}
 		s.count(now)

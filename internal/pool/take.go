@@ -15,7 +15,7 @@ func (p *Pool) Take(s *Server) bool {
 	}
 	limit := int64(s.state.Load().maxConnections)
 	if s.current.Add(1) > limit && limit > 0 {
-		s.current.Add(-1)
+		s.Done()
 		return false
 	}
 	s.count(time.Now())

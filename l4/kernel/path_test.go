@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -45,7 +46,14 @@ func TestAttach(t *testing.T) {
 	w := newNetwork(t)
 	p := w.open(t, Options{})
 	attach := func(interfaces ...Interface) (err error) {
-		w.balancer.do(func() { err = p.Attach(interfaces) })
+		// A child of a test beside has what is closed here until it executes its program.
+		for range 100 {
+			w.balancer.do(func() { err = p.Attach(interfaces) })
+			if err == nil || !strings.Contains(err.Error(), unix.EEXIST.Error()) {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
 		return err
 	}
 	if err := attach(Interface{Index: w.toClient.Index}, Interface{Index: w.toServer.Index}); err != nil {
