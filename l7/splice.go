@@ -17,6 +17,10 @@ const (
 	spliceLeast = 128 << 10
 	// pipeSize is what a pipe is asked to hold.
 	pipeSize = 1 << 20
+	// modestPipe is asked for instead where that may not be, and while an upstream lends
+	// largePipes: what other upstreams and l4 may have is not to be used up.
+	modestPipe = 256 << 10
+	largePipes = 32
 	// moreLeast is how much at a time says that the sender is quick, so that more is
 	// likely to be there already.
 	moreLeast = 64 << 10
@@ -189,7 +193,11 @@ func (ps *pipes) get() *pipe {
 		ps.pause--
 		return nil
 	default:
-		if p = makePipe(); p == nil {
+		size := pipeSize
+		if ps.lent >= largePipes {
+			size = modestPipe
+		}
+		if p = makePipe(size); p == nil {
 			ps.pause = pipePause
 			return nil
 		}
@@ -198,15 +206,18 @@ func (ps *pipes) get() *pipe {
 	return p
 }
 
-// makePipe makes a pipe that is large enough; nil if it cannot. The kernel makes tiny
-// ones once a user has many (fs.pipe-user-pages-soft, 64 MiB), unless the process has
-// CAP_SYS_RESOURCE, which a service need not have.
-func makePipe() *pipe {
+// makePipe makes a pipe of want bytes, or of what may be; nil if that is too little.
+// The kernel makes tiny ones once a user has many (fs.pipe-user-pages-soft, 64 MiB),
+// unless the process has CAP_SYS_RESOURCE, which a service need not have.
+func makePipe(want int) *pipe {
 	var fds [2]int
 	if unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
 		return nil
 	}
-	size, err := unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, pipeSize)
+	size, err := unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, want)
+	if err != nil && want > modestPipe {
+		size, err = unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, modestPipe)
+	}
 	if err != nil {
 		size, err = unix.FcntlInt(uintptr(fds[1]), unix.F_GETPIPE_SZ, 0)
 	}
@@ -218,13 +229,13 @@ func makePipe() *pipe {
 	return p
 }
 
-// put gives a pipe back.
+// put gives a pipe back. Small ones are not kept, in whose place a large one may be.
 func (ps *pipes) put(p *pipe) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	ps.lent--
 	ps.pause = 0
-	if p.n > 0 || ps.closed || len(ps.free) >= sparePipes {
+	if p.n > 0 || ps.closed || p.size < pipeSize || len(ps.free) >= sparePipes {
 		p.close()
 		return
 	}
