@@ -478,12 +478,7 @@ func (a *benchAppliance) vip() netip.AddrPort { return netip.AddrPortFrom(a.VIP,
 
 func (a *benchAppliance) start(n *lab.Node) {
 	a.t.Helper()
-	if err := n.StartAppliance(); err != nil {
-		a.t.Fatal(err)
-	}
-	if err := a.WaitReady(a.within(20*time.Second), n); err != nil {
-		a.t.Fatal(err)
-	}
+	a.startNode(n)
 	eventually(a.t, 20*time.Second, n.Name+" takes part", func() bool {
 		s := a.status(n).VRRP[0]
 		return s.State == "active" || s.ActiveRouter != nil

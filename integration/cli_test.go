@@ -181,12 +181,7 @@ func TestCommandLineRunRefuses(t *testing.T) {
 func TestCommandLineMissingInterface(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, strings.Replace(patientConfig(t), "preempt ", "interface = \"eth9\"\npreempt ", 1))
-	if err := p.LB01.StartAppliance(); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.WaitReady(p.within(20*time.Second), p.LB01); err != nil {
-		t.Fatal(err)
-	}
+	p.startNode(p.LB01)
 	eventually(t, 20*time.Second, "the status tells of the interface that is missing", func() bool {
 		_, table := p.applianctl(p.LB01, "status")
 		return regexp.MustCompile(`(?m)^VI_1 .* eth9 .* FAULT `).MatchString(table) && regexp.MustCompile(`(?m)^VI_1: fault: .*eth9`).MatchString(table)

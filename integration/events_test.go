@@ -139,12 +139,7 @@ func TestEventsTellTheCauses(t *testing.T) {
 		t.Fatal(err)
 	}
 	file.Close()
-	if err := p.LB01.StartAppliance(); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.WaitReady(p.within(20*time.Second), p.LB01); err != nil {
-		t.Fatal(err)
-	}
+	p.startNode(p.LB01)
 	after := p.events(p.LB01, "")
 	if len(after) <= len(before) {
 		t.Fatalf("%d events before the kill, %d after the restart", len(before), len(after))

@@ -112,12 +112,7 @@ func movesTogether(t *testing.T, config string) {
 		t.Fatal(err)
 	}
 	p.waitBoth(p.LB01, "SIGKILL of lb02")
-	if err := p.LB02.StartAppliance(); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.WaitReady(p.within(20*time.Second), p.LB02); err != nil {
-		t.Fatal(err)
-	}
+	p.startNode(p.LB02)
 	p.staysTogether()
 	p.groupGoesAndComes(config)
 

@@ -99,13 +99,19 @@ func (p *pair) start() {
 		p.t.Fatal(err)
 	}
 	p.waitActive(p.LB01)
-	if err := p.LB02.StartAppliance(); err != nil {
-		p.t.Fatal(err)
-	}
-	if err := p.WaitReady(p.within(20*time.Second), p.LB02); err != nil {
-		p.t.Fatal(err)
-	}
+	p.startNode(p.LB02)
 	eventually(p.t, 20*time.Second, "lb02 is a backup", func() bool { return p.status(p.LB02).VRRP[0].State == "backup" })
+}
+
+// startNode starts a node's appliance and waits until it is ready.
+func (p *pair) startNode(n *lab.Node) {
+	p.t.Helper()
+	if err := n.StartAppliance(); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := p.WaitReady(p.within(30*time.Second), n); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // waitActive waits until the node, and it alone, answers for the address.

@@ -370,12 +370,7 @@ func (m *mixed) killKeepalived() {
 // startOurs starts the appliance and waits until it takes part.
 func (m *mixed) startOurs() {
 	m.t.Helper()
-	if err := m.LB01.StartAppliance(); err != nil {
-		m.t.Fatal(err)
-	}
-	if err := m.WaitReady(m.within(20*time.Second), m.LB01); err != nil {
-		m.t.Fatal(err)
-	}
+	m.startNode(m.LB01)
 	eventually(m.t, 20*time.Second, "ours takes part", func() bool { return m.status(m.LB01).VRRP[0].State != "fault" })
 }
 

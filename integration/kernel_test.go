@@ -618,12 +618,7 @@ func (p *pair) outlive() {
 // restart starts the appliance of a node again, and waits until it has all flows.
 func (p *pair) restart(n *lab.Node) {
 	p.t.Helper()
-	if err := n.StartAppliance(); err != nil {
-		p.t.Fatal(err)
-	}
-	if err := p.WaitReady(p.within(20*time.Second), n); err != nil {
-		p.t.Fatal(err)
-	}
+	p.startNode(n)
 	p.copied(n)
 	p.copied(p.Other(n))
 }

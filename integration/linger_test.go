@@ -246,12 +246,7 @@ func TestConnectionsThatGoOnAreResetInTheEnd(t *testing.T) {
 	if got := p.on(p.LB02.Host, "sh", "-c", "cat /proc/sys/net/ipv4/conf/eth0/arp_ignore; ls /run/appliance | grep undo"); got != "1\ncontrol.sock.undo" {
 		t.Errorf("without a guard the dead node has %q", got)
 	}
-	if err := p.LB02.StartAppliance(); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.WaitReady(p.within(20*time.Second), p.LB02); err != nil {
-		t.Fatal(err)
-	}
+	p.startNode(p.LB02)
 	p.nothingLingers()
 
 	// With its guard, nothing is left of a node that dies.

@@ -220,12 +220,7 @@ func TestMigrating(t *testing.T) {
 // active one.
 func (p *pair) startBackup(n *lab.Node) {
 	p.t.Helper()
-	if err := n.StartAppliance(); err != nil {
-		p.t.Fatal(err)
-	}
-	if err := p.WaitReady(p.within(20*time.Second), n); err != nil {
-		p.t.Fatal(err)
-	}
+	p.startNode(n)
 	eventually(p.t, 20*time.Second, n.Name+" hears the active node", func() bool {
 		s := p.status(n).VRRP[0]
 		return s.State == "backup" && s.ActiveRouter != nil

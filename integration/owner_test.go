@@ -55,12 +55,7 @@ func TestOwner(t *testing.T) {
 	}
 	start := func(n *lab.Node) {
 		t.Helper()
-		if err := n.StartAppliance(); err != nil {
-			t.Fatal(err)
-		}
-		if err := p.WaitReady(p.within(20*time.Second), n); err != nil {
-			t.Fatal(err)
-		}
+		p.startNode(n)
 	}
 
 	start(p.LB02)

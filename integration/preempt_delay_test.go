@@ -14,20 +14,11 @@ func TestPreemptDelay(t *testing.T) {
 	t.Parallel()
 	const delay = 4 * time.Second
 	p := newPair(t, strings.Replace(nodesConfig, "preempt           = false", "preempt_delay = \"4s\"", 1))
-	start := func(n *lab.Node) {
-		t.Helper()
-		if err := n.StartAppliance(); err != nil {
-			t.Fatal(err)
-		}
-		if err := p.WaitReady(p.within(20*time.Second), n); err != nil {
-			t.Fatal(err)
-		}
-	}
-	start(p.LB02)
+	p.startNode(p.LB02)
 	p.waitActive(p.LB02)
 
 	began := time.Now()
-	start(p.LB01)
+	p.startNode(p.LB01)
 	p.waitActive(p.LB01)
 	e, ok := p.Capture.First(lab.Advert, p.LB01.Name, began)
 	if waited := e.Time.Sub(began); !ok || waited < delay {
@@ -43,7 +34,7 @@ func TestPreemptDelay(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.waitActive(p.LB02)
-	start(p.LB01)
+	p.startNode(p.LB01)
 	eventually(t, 20*time.Second, "lb01 is backup", func() bool { return p.status(p.LB01).VRRP[0].State == "backup" })
 	killed := time.Now()
 	if err := p.LB02.Kill(); err != nil {

@@ -44,12 +44,7 @@ func TestReloadKeepsDrain(t *testing.T) {
 	if err := p.LB01.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.LB01.StartAppliance(); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.WaitReady(p.within(30*time.Second), p.LB01); err != nil {
-		t.Fatal(err)
-	}
+	p.startNode(p.LB01)
 	drains()
 }
 

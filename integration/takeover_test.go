@@ -170,12 +170,7 @@ func TestTakeOverAfterKill(t *testing.T) {
 			p.alone(p.LB02)
 
 			returned := time.Now()
-			if err := p.LB01.StartAppliance(); err != nil {
-				t.Fatal(err)
-			}
-			if err := p.WaitReady(p.within(20*time.Second), p.LB01); err != nil {
-				t.Fatal(err)
-			}
+			p.startNode(p.LB01)
 			if preempt == preemptOn {
 				p.takesBack(load, returned)
 			} else {
@@ -228,12 +223,7 @@ func TestRestartAtOnceAfterKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	killed := time.Now()
-	if err := p.LB01.StartAppliance(); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.WaitReady(p.within(20*time.Second), p.LB01); err != nil {
-		t.Fatal(err)
-	}
+	p.startNode(p.LB01)
 	// It is active before it has the address, and is asked after.
 	if has, err := p.LB01.Network.HasAddress(p.VIP); err != nil {
 		t.Fatal(err)

@@ -167,12 +167,7 @@ func TestVirtualMAC(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.waitActive(p.LB02)
-	if err := p.LB01.StartAppliance(); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.WaitReady(p.within(20*time.Second), p.LB01); err != nil {
-		t.Fatal(err)
-	}
+	p.startNode(p.LB01)
 	p.waitNoTraces(p.LB01)
 	// A stop.
 	if err := p.LB02.Terminate(p.within(20 * time.Second)); err != nil {
@@ -205,12 +200,7 @@ func TestIPv6Pair(t *testing.T) {
 			w.checkKill(p, killed)
 			p.waitActive(p.LB02)
 			p.waitRequests(load, 50)
-			if err := p.LB01.StartAppliance(); err != nil {
-				t.Fatal(err)
-			}
-			if err := p.WaitReady(p.within(20*time.Second), p.LB01); err != nil {
-				t.Fatal(err)
-			}
+			p.startNode(p.LB01)
 			began := time.Now()
 			if code, out := p.applianctl(p.LB02, "failover"); code != 0 {
 				t.Fatalf("failover: %s", out)
